@@ -1,0 +1,1 @@
+"""The uniform model: positions, schemas, changes, segments, and the fold of changes to their net effect."""

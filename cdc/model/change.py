@@ -1,0 +1,156 @@
+"""Changes: as columns, which is what moves through the pipeline, and as events, a view of them for whoever wants rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import pyarrow as pa
+
+from cdc.model.position import Position
+from cdc.model.schema import TableName, TableSchema
+
+ABSENT = -1  # in an index array: the change has no such row
+
+
+class Op(IntEnum):
+    """What happened to a row."""
+
+    INSERT = 1
+    UPDATE = 2
+    DELETE = 3
+    TRUNCATE = 4
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One committed source transaction.
+
+    Attributes:
+        position: where its commit is. Known from its first change on; every change in it has the same.
+        identity: the source's number for it (PostgreSQL: xid).
+        committed_at: microseconds since the Unix epoch, by the source's clock.
+    """
+
+    position: Position
+    identity: int
+    committed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Row images of one table as columns of canonical text.
+
+    Attributes:
+        columns: one Arrow `string_view` array per column of the schema, all of one length.
+        unchanged: per column a boolean mask of the values that the log left out because the change did not touch
+            them (PostgreSQL: unchanged TOAST), or None where it left out none. A value under the mask is null in
+            `columns` and means nothing.
+    """
+
+    columns: tuple[pa.Array, ...]
+    unchanged: tuple[np.ndarray | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.columns[0]) if self.columns else 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBatch:
+    """Changes of one table under one version of its schema, in source order, as arrays of one length n.
+
+    Attributes:
+        schema: the version that every row has.
+        op: uint8[n], `Op` values (INSERT, UPDATE, DELETE).
+        transaction: int32[n], index into the segment's transactions.
+        ordinal: int64[n], place among all the changes of its transaction, whatever their table.
+        after: row images after the change, m rows; None if there are none at all.
+        after_row: int64[n], the row of `after`, or ABSENT (a delete).
+        before: row images before the change, k rows: whole rows if `schema.full_before`, otherwise only the key
+            columns mean anything. None if there are none at all.
+        before_row: int64[n], the row of `before`, or ABSENT (an insert, or an update that kept its key).
+        copied: these are rows of a snapshot: all inserts, of no transaction, each key at most once.
+        size: bytes held, for back-pressure.
+    """
+
+    schema: TableSchema
+    op: np.ndarray
+    transaction: np.ndarray
+    ordinal: np.ndarray
+    after: Rows | None
+    after_row: np.ndarray
+    before: Rows | None
+    before_row: np.ndarray
+    copied: bool = False
+    size: int = 0
+
+    def __len__(self) -> int:
+        return len(self.op)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEvent:
+    """One row-level change: the uniform model.
+
+    Attributes:
+        op: what happened.
+        table: to a row of which table.
+        key: key columns and their values before the change for a delete, after it otherwise; None without a key.
+        before: the old row, as far as the log carries it; None where it carries nothing.
+        after: the new row without the columns that the log left out; None for a delete.
+        unchanged: names of the columns that the log left out of `after`.
+        position: the commit; with `ordinal` it orders all events of a source and names each of them once (A-66).
+        ordinal: place in the transaction.
+        transaction: the source's number for the transaction.
+        committed_at: microseconds since the Unix epoch, by the source's clock.
+    """
+
+    op: Op
+    table: TableName
+    key: Mapping[str, str | None] | None
+    before: Mapping[str, str | None] | None
+    after: Mapping[str, str | None] | None
+    unchanged: tuple[str, ...]
+    position: Position
+    ordinal: int
+    transaction: int
+    committed_at: int
+
+
+def events(batch: ChangeBatch, transactions: list[Transaction]) -> Iterator[ChangeEvent]:
+    """See a batch as events, in its own order. Values stay canonical text."""
+    columns, key = batch.schema.columns, batch.schema.key
+    names = [column.name for column in columns]
+    key_names = [names[index] for index in key]
+    before_names = names if batch.schema.full_before else key_names
+    after = list(zip(*(column.to_pylist() for column in batch.after.columns), strict=True)) if batch.after else []
+    before = list(zip(*(column.to_pylist() for column in batch.before.columns), strict=True)) if batch.before else []
+    masks = (
+        [(names[i], mask) for i, mask in enumerate(batch.after.unchanged) if mask is not None] if batch.after else []
+    )
+
+    for row in range(len(batch)):
+        transaction = transactions[batch.transaction[row]]
+        at, was_at = int(batch.after_row[row]), int(batch.before_row[row])
+        unchanged = tuple(name for name, mask in masks if at != ABSENT and mask[at])
+        new = dict(zip(names, after[at], strict=True)) if at != ABSENT else None
+        old = dict(zip(names, before[was_at], strict=True)) if was_at != ABSENT else None
+        identified_by = new if new is not None else old
+        yield ChangeEvent(
+            op=Op(batch.op[row]),
+            table=batch.schema.table,
+            key={name: identified_by[name] for name in key_names} if key_names and identified_by is not None else None,
+            before={name: old[name] for name in before_names} if old is not None else None,
+            after={name: value for name, value in new.items() if name not in unchanged} if new is not None else None,
+            unchanged=unchanged,
+            position=transaction.position,
+            ordinal=int(batch.ordinal[row]),
+            transaction=transaction.identity,
+            committed_at=transaction.committed_at,
+        )

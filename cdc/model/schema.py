@@ -1,0 +1,107 @@
+"""Table schemas: what one version of one table looks like, in terms that no single database owns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """The kinds of logical type, each with the canonical text that its values travel as until a target parses them."""
+
+    BOOL = "bool"  # t, f
+    INT16 = "int16"
+    INT32 = "int32"
+    INT64 = "int64"
+    UINT32 = "uint32"
+    UINT64 = "uint64"
+    FLOAT32 = "float32"  # shortest text that reads back to the same value; NaN, Infinity, -Infinity
+    FLOAT64 = "float64"
+    DECIMAL = (
+        "decimal"  # with precision and scale; may still hold NaN (and, from PostgreSQL 14, infinities if unbounded)
+    )
+    TEXT = "text"
+    BYTES = "bytes"  # \x followed by hexadecimal digits
+    DATE = "date"  # 2024-12-31, 0044-03-15 BC, infinity
+    TIME = "time"  # 23:59:59.123456, 24:00:00
+    TIMESTAMP = "timestamp"  # 2024-12-31 23:59:59.123456, with BC after it where it applies
+    TIMESTAMPTZ = "timestamptz"  # 2024-12-31 23:59:59.123456+00, always in UTC
+    INTERVAL = "interval"  # 1 year 2 mons -3 days +04:05:06.789
+    UUID = "uuid"
+    JSON = "json"  # byte for byte as the source has it
+    LIST = "list"  # {1,2,NULL}, {{"a b",c},{d,e}}
+    OPAQUE = "opaque"  # anything else: the source's own text, kept as it is
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalType:
+    """A column's type, free of the source's names for it.
+
+    Attributes:
+        kind: which family of values.
+        precision, scale: of a DECIMAL; None where the source sets no bound.
+        element: of a LIST, the type of the innermost elements.
+        dimensions: of a LIST, how deep the source declares it (1 for `int[]`, 2 for `int[][]`).
+    """
+
+    kind: Kind
+    precision: int | None = None
+    scale: int | None = None
+    element: LogicalType | None = None
+    dimensions: int = 0
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class TableName:
+    """A table's qualified name."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of one version of a table.
+
+    Attributes:
+        name: as the source spells it.
+        source_type: as the source writes it: `numeric(12,2)`.
+        type: what it means.
+        identity: a number that stays the column's own through renames (PostgreSQL: attnum), so that drop-and-add of
+            one name is told from a rename (A-50).
+        key: place in the key, from 0, or None.
+        nullable: whether the source allows NULL.
+    """
+
+    name: str
+    source_type: str
+    type: LogicalType
+    identity: int
+    key: int | None = None
+    nullable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """One version of one table.
+
+    Attributes:
+        table: its qualified name.
+        identity: a number that stays the table's own through renames (PostgreSQL: oid).
+        columns: in the order in which the log gives them.
+        full_before: whether updates and deletes carry the whole old row (REPLICA IDENTITY FULL).
+    """
+
+    table: TableName
+    identity: int
+    columns: tuple[Column, ...]
+    full_before: bool = False
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """Indexes into `columns` of the key, in key order; empty for a table without one."""
+        keyed = [(column.key, index) for index, column in enumerate(self.columns) if column.key is not None]
+        return tuple(index for _, index in sorted(keyed))

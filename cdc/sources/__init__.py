@@ -1,0 +1,1 @@
+"""One folder per database: everything that is particular to it."""

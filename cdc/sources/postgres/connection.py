@@ -1,0 +1,249 @@
+"""Connections to PostgreSQL: the DSN, the session settings that fix every value's text, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import conninfo, pq
+
+from cdc.errors import (
+    CdcError,
+    OperatorNeeded,
+    PublicationChanged,
+    SlotBusy,
+    SlotUnusable,
+    SourceChanged,
+    Unavailable,
+    UsageError,
+)
+
+# Whatever the database, the role or the client's environment set, values must read the same (A-70).
+# extra_float_digits=1 is the shortest exact text since PostgreSQL 12. The time limits are off because a snapshot and a
+# replication session are long by nature (a role-wide statement_timeout would cut them in the middle).
+SESSION = {
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "timezone": "UTC",
+    "client_encoding": "UTF8",
+    "xmloption": "content",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "search_path": "pg_catalog",
+}
+OLDEST_SERVER = 130000  # PostgreSQL 13: publish_via_partition_root, wal_status, pg_copy_logical_replication_slot
+
+SCHEMES = ("postgresql", "postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class Dsn:
+    """A source DSN that libpq accepts. Its text form never holds the password (E-03)."""
+
+    text: str
+    parameters: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Dsn:
+        """Read `postgresql://user@host:port/database?...`; raises UsageError."""
+        try:
+            parsed = conninfo.conninfo_to_dict(text)
+        except psycopg.ProgrammingError as error:
+            raise UsageError(
+                f"This is not a PostgreSQL DSN: {_without_password(str(error).strip(), text)}",
+                hint="Write it as postgresql://user@host:5432/database, with special characters as %XX.",
+            ) from None
+        return cls(text, {name: str(value) for name, value in parsed.items() if value is not None})
+
+    def __str__(self) -> str:
+        host, port = self.parameters.get("host", "localhost"), self.parameters.get("port", "5432")
+        return f"postgresql://{host}:{port}/{self.parameters.get('dbname', '')}"
+
+    def __repr__(self) -> str:
+        return f"Dsn({self})"
+
+    def conninfo(self, *, replication: bool, application_name: str) -> str:
+        options = " ".join(
+            [self.parameters.get("options", "")]
+            + [f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in SESSION.items()]
+        ).strip()
+        overrides: dict[str, str] = {"options": options, "application_name": application_name}
+        if replication:
+            overrides["replication"] = "database"
+        overrides.setdefault("connect_timeout", self.parameters.get("connect_timeout", "10"))
+        return conninfo.make_conninfo(self.text, **overrides)
+
+
+def connect(dsn: Dsn, application_name: str) -> psycopg.Connection[tuple[object, ...]]:
+    """Open an ordinary autocommit session with the pinned settings."""
+    with mapped_errors(dsn):
+        connection = psycopg.connect(
+            dsn.conninfo(replication=False, application_name=application_name), autocommit=True, prepare_threshold=None
+        )
+    if connection.info.server_version < OLDEST_SERVER:
+        version = connection.info.server_version // 10000
+        connection.close()
+        raise UsageError(f"{dsn} runs PostgreSQL {version}.", hint="PostgreSQL 13 or newer is needed.")
+    return connection
+
+
+def connect_replication(dsn: Dsn, application_name: str) -> psycopg.Connection[tuple[object, ...]]:
+    """Open a session that speaks the replication commands (and plain SQL by the simple protocol)."""
+    with mapped_errors(dsn):
+        return psycopg.connect(
+            dsn.conninfo(replication=True, application_name=application_name), autocommit=True, prepare_threshold=None
+        )
+
+
+def run_command(connection: psycopg.Connection[tuple[object, ...]], command: str) -> list[dict[str, str | None]]:
+    """Run one replication command by the simple protocol; values are the server's text."""
+    result = connection.pgconn.exec_(command.encode())
+    if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.COPY_BOTH):
+        raise server_error(result)
+    names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
+    return [
+        {
+            name: None if (value := result.get_value(row, column)) is None else value.decode()
+            for column, name in enumerate(names)
+        }
+        for row in range(result.ntuples)
+    ]
+
+
+def server_error(result: pq.abc.PGresult) -> psycopg.Error:
+    """The psycopg exception for an error result got from libpq itself."""
+    return psycopg.errors.error_from_result(result, encoding="utf-8")
+
+
+@contextmanager
+def mapped_errors(dsn: Dsn) -> Iterator[None]:
+    """Turn psycopg's exceptions into ours; every use of a connection happens inside one of these."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise classify(error, dsn) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How one SQLSTATE (or its class, two characters) is met."""
+
+    error: type[CdcError]
+    hint: str
+
+
+_RECREATE = "Run `cdc teardown` for this pipeline, remove the target, and start again: changes may have been lost."
+
+# SQLSTATE -> rule; the longest match wins. https://www.postgresql.org/docs/current/errcodes-appendix.html (E-11)
+SQLSTATES: dict[str, _Rule] = {
+    "08": _Rule(Unavailable, "The connection was lost; it is tried again."),
+    "28": _Rule(UsageError, "Check user, password and pg_hba.conf; `cdc check` shows what replication needs."),
+    "3D000": _Rule(UsageError, "Check the database name in the DSN."),
+    "42501": _Rule(UsageError, "`cdc check` prints the GRANT statements that are missing."),
+    "42": _Rule(OperatorNeeded, "`cdc check` shows what is wrong with the source."),
+    "0A000": _Rule(UsageError, "`cdc check` shows what the server does not offer."),
+    "22021": _Rule(OperatorNeeded, "The database holds bytes that are not valid in its encoding; repair them first."),
+    "22P05": _Rule(OperatorNeeded, "The database holds characters that UTF-8 does not have; repair them first."),
+    "53300": _Rule(Unavailable, "The server has no free connection or walsender (max_connections, max_wal_senders)."),
+    "53400": _Rule(OperatorNeeded, "Raise max_replication_slots or drop slots that nobody uses; see `cdc check`."),
+    "53": _Rule(Unavailable, "The server is short of resources; it is tried again."),
+    "55000": _Rule(OperatorNeeded, "`cdc check` shows what the server lacks."),
+    "55006": _Rule(SlotBusy, "Another process holds it: stop that one, or give this pipeline another --name."),
+    "57P04": _Rule(OperatorNeeded, "The database was dropped."),
+    "57P05": _Rule(Unavailable, "The session was ended for being idle; it is opened again."),
+    "57": _Rule(Unavailable, "The server is starting, stopping or was told to end the session; it is tried again."),
+    "58": _Rule(OperatorNeeded, "The server could not read its own files; look into its log."),
+    "XX001": _Rule(OperatorNeeded, "The server found damaged data; look into its log."),
+    "XX": _Rule(OperatorNeeded, "The server failed within itself; look into its log, and update to its last minor."),
+    "40": _Rule(Unavailable, "The transaction clashed with another; it is tried again."),
+    "42710": _Rule(OperatorNeeded, "Choose another --name, or run `cdc teardown` for the old pipeline."),
+}
+
+# A slot that cannot be used says 55000 or 42704, with texts that differ between versions (A-01, A-02). The prefixes
+# are those of PostgreSQL 13 to 18.
+_LOST_SLOT = re.compile(
+    r"cannot read from logical replication slot|can no longer (get changes from|access) replication slot"
+    r"|replication slot .* (has been invalidated|does not exist)|This slot has been invalidated"
+)
+_LOST_PUBLICATION = re.compile(r'publication ".*" does not exist')
+_WAL_GONE = re.compile(
+    r"requested (WAL segment|starting point) .*(has already been removed|is ahead of|is not in this)"
+)
+_ALLOCATION = re.compile(r"invalid memory alloc request size")
+_NETWORK = re.compile(
+    r"connection refused|could not connect|timeout|timed out|server closed the connection|no route to host"
+    r"|connection reset|broken pipe|temporary failure in name resolution|network is unreachable|starting up"
+    r"|shutting down|ssl syscall error|eof detected|connection is lost|the connection is closed|recovery mode"
+    r"|too many clients|remaining connection slots|connection not open|terminating connection|sending|receiving",
+    re.IGNORECASE,
+)
+
+
+def classify(error: psycopg.Error, dsn: Dsn) -> CdcError:
+    """Decide what a PostgreSQL error means for a pipeline: try again, stop, or ask an operator."""
+    text = _first_line(error)
+    text = _without_password(text, dsn.text, dsn.parameters.get("password"))
+    state = error.sqlstate
+    if _LOST_PUBLICATION.search(text):
+        return PublicationChanged(
+            f"{dsn}: {text}",
+            hint="Creating it again does not help: the slot decodes with the catalog of its own past (A-30). "
+            + _RECREATE,
+        )
+    if _LOST_SLOT.search(text):
+        return SlotUnusable(
+            f"{dsn}: {text}",
+            hint="If max_slot_wal_keep_size or idle_replication_slot_timeout discarded it, raise that first. "
+            + _RECREATE,
+        )
+    if _WAL_GONE.search(text):
+        return SourceChanged(f"{dsn}: {text}", hint=_RECREATE)
+    if _ALLOCATION.search(text):  # A-21
+        return OperatorNeeded(
+            f"{dsn}: {text}",
+            hint="PostgreSQL 16.9 and 17.5 (and their sisters of May 2025) fail so in logical decoding; update the server.",
+        )
+    if state is None:
+        return _without_state(error, text, dsn)
+    for length in (5, 2):
+        if rule := SQLSTATES.get(state[:length]):
+            return rule.error(f"{dsn}: {text} (SQLSTATE {state})", hint=rule.hint)
+    return OperatorNeeded(f"{dsn}: {text} (SQLSTATE {state})", hint="The server's log says more.")
+
+
+def _without_state(error: psycopg.Error, text: str, dsn: Dsn) -> CdcError:
+    """Errors that libpq makes itself, and those of a connection attempt, come without an SQLSTATE."""
+    lower = text.lower()
+    if any(word in lower for word in ("password", "authentication", "pg_hba", "no pg_hba", "role ")):
+        return UsageError(f"{dsn}: {text}", hint=SQLSTATES["28"].hint)
+    if "database " in lower and "does not exist" in lower:
+        return UsageError(f"{dsn}: {text}", hint=SQLSTATES["3D000"].hint)
+    if any(word in lower for word in ("certificate", "sslmode", "ssl is not", "does not support ssl")):
+        return UsageError(f"{dsn}: {text}", hint="Check sslmode, sslrootcert and the server's certificate.")
+    if isinstance(error, psycopg.OperationalError) or _NETWORK.search(text):
+        return Unavailable(f"{dsn}: {text}", hint="Is the server running, and are host and port right?")
+    return OperatorNeeded(f"{dsn}: {text}", hint="This is not expected; please report it.")
+
+
+def _first_line(error: psycopg.Error) -> str:
+    """The primary message alone: DETAIL and CONTEXT may hold values of rows (E-04)."""
+    primary = error.diag.message_primary if error.diag else None
+    if primary:
+        return primary
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].removeprefix("connection failed: ") if lines else type(error).__name__
+
+
+def _without_password(message: str, dsn: str, password: str | None = None) -> str:
+    """libpq quotes parts of a DSN that it cannot read; a password must not come along."""
+    for secret in filter(
+        None, [password, *re.findall(r"://[^:/@]*:([^@]*)@", dsn), *re.findall(r"password=(\S+)", dsn)]
+    ):
+        message = message.replace(secret, "***")
+    return message.replace(dsn, "(the DSN)")
