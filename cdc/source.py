@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from cdc.model.position import Checkpoint, Position
+from cdc.model.schema import TableName
 from cdc.model.segment import Segment
 
 
@@ -25,12 +27,37 @@ class Link(Protocol):
         """The applier has nothing to do, so that even a small segment should go at once."""
 
     @property
+    def goal(self) -> Position | None:
+        """Where the run ends, if it ends by itself: the source then says soon that it has nothing more up to there."""
+
+    @property
     def stopping(self) -> bool:
         """Somebody asked for an end; `stream` returns at the next commit boundary."""
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest that is known of a source's log.
+
+    Attributes:
+        position: the log had been written (or read for us) up to here.
+        clock: when the source's own clock showed this, in microseconds since the Unix epoch.
+    """
+
+    position: Position
+    clock: int
+
+
 class Source(Protocol):
-    """A database whose log is followed. All of it runs on the reader thread."""
+    """A database whose log is followed. All of it runs on the reader thread, but for `head`, which anyone may read."""
+
+    @property
+    def head(self) -> Head:
+        """How far the source itself is; moves while `stream` runs."""
+
+    @property
+    def estimates(self) -> Mapping[TableName, int]:
+        """The tables that are followed, each with the number of rows that the source believes it has."""
 
     def open(self, resume: Checkpoint | None) -> None:
         """Claim the slot and prove that it, the server and the checkpoint belong together.

@@ -1,8 +1,8 @@
-"""Changes: as columns, which is what moves through the pipeline, and as events, a view of them for whoever wants rows."""
+"""Changes: as columns, which is what moves through the pipeline, and as events, a view of them as rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -41,6 +41,37 @@ class Transaction:
     position: Position
     identity: int
     committed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transactions:
+    """The transactions of a segment as arrays of one length n, in commit order.
+
+    Attributes:
+        order: int64[n], where each commit is (`Position.order`).
+        identity: int64[n], the source's numbers for them.
+        committed_at: int64[n], microseconds since the Unix epoch, by the source's clock.
+        write: how the source writes a position.
+    """
+
+    order: np.ndarray
+    identity: np.ndarray
+    committed_at: np.ndarray
+    write: Callable[[int], str]
+
+    @classmethod
+    def none(cls) -> Transactions:
+        """No transaction at all: what a snapshot's segments refer to."""
+        empty = np.empty(0, dtype=np.int64)
+        return cls(empty, empty, empty, str)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Transaction:
+        order = int(self.order[index])
+        position = Position(order, self.write(order))
+        return Transaction(position, int(self.identity[index]), int(self.committed_at[index]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +154,7 @@ class ChangeEvent:
     committed_at: int
 
 
-def events(batch: ChangeBatch, transactions: list[Transaction]) -> Iterator[ChangeEvent]:
+def events(batch: ChangeBatch, transactions: Transactions) -> Iterator[ChangeEvent]:
     """See a batch as events, in its own order. Values stay canonical text."""
     columns, key = batch.schema.columns, batch.schema.key
     names = [column.name for column in columns]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cdc.model.change import ChangeBatch, Transaction
+from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
 
@@ -70,7 +70,7 @@ class Segment:
     """
 
     steps: list[Step]
-    transactions: list[Transaction]
+    transactions: Transactions
     checkpoint: Checkpoint | None
     size: int = 0
 

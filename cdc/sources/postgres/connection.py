@@ -36,6 +36,7 @@ SESSION = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "search_path": "pg_catalog",
+    "row_security": "off",  # an error rather than fewer rows
 }
 OLDEST_SERVER = 130000  # PostgreSQL 13: publish_via_partition_root, wal_status, pg_copy_logical_replication_slot
 
@@ -207,7 +208,7 @@ def classify(error: psycopg.Error, dsn: Dsn) -> CdcError:
     if _ALLOCATION.search(text):
         return OperatorNeeded(
             f"{dsn}: {text}",
-            hint="PostgreSQL 16.9 and 17.5 (and their sisters of May 2025) fail so in logical decoding; update the server.",
+            hint="PostgreSQL 16.9, 17.5 and their sisters fail so in logical decoding; update the server.",
         )
     if state is None:
         return _without_state(error, text, dsn)

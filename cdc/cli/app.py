@@ -1,0 +1,62 @@
+"""The typer program and what its commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import cdc
+from cdc.logs import configure
+from cdc.selection import Selection
+
+app = typer.Typer(
+    name="cdc",
+    help="Copy a PostgreSQL database into DuckDB, then follow its log: nothing lost, nothing twice.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+messages = Console(stderr=True)
+
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="postgresql://user@host:5432/database")]
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="duckdb:FILE")]
+NameOption = Annotated[str, typer.Option("--name", help="Name of the pipeline; its slot is cdc_NAME.")]
+TablesOption = Annotated[
+    list[str] | None,
+    typer.Option("--tables", "-t", help="Tables to follow, as schema.table with * and ?; may be given again."),
+]
+ExcludeOption = Annotated[
+    list[str] | None, typer.Option("--exclude", "-x", help="Tables to leave out; may be given again.")
+]
+KeylessOption = Annotated[
+    bool,
+    typer.Option("--include-keyless", help="Also follow tables without a key, for inserts and truncates only."),
+]
+
+
+def selection(tables: list[str] | None, exclude: list[str] | None) -> Selection:
+    """Patterns may also be separated by commas."""
+
+    def split(patterns: list[str] | None) -> tuple[str, ...]:
+        return tuple(part.strip() for pattern in patterns or [] for part in pattern.split(",") if part.strip())
+
+    return Selection(split(tables), split(exclude))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"cdc {cdc.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+) -> None:
+    configure(verbose=verbose)

@@ -1,0 +1,23 @@
+"""`cdc demo`: the whole thing on a private server, compared at the end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cdc.cli.app import app, console
+from cdc.errors import EXIT_RESTARTABLE
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(min=1, help="How long the workload runs.")] = 20,
+    rate: Annotated[float, typer.Option(min=1, help="Row changes per second.")] = 500,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the server's folder afterwards.")] = False,
+) -> None:
+    """Start a private PostgreSQL, put a shop under load, follow it into demo.duckdb, and compare both sides."""
+    from cdc.demo.run import run_demo  # noqa: PLC0415 - needs the extra `demo`
+
+    if not run_demo(seconds=seconds, rate=rate, keep=keep, console=console):
+        raise typer.Exit(EXIT_RESTARTABLE)

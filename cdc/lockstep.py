@@ -1,0 +1,73 @@
+"""Primitives to read many values of one shape at once out of one buffer: gather with NumPy, answer with Arrow views.
+
+A decoder keeps one cursor per row and steps all of them forward together, so that no Python code runs per value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+INLINE = 12  # an Arrow view holds up to 12 bytes in itself; longer values point into a buffer
+PADDING = bytes(32)  # so that gathers of a fixed width near the end stay inside
+
+
+class Buffer:
+    """Bytes that many values are read from, with array access at arbitrary (unaligned) offsets."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        data = b"".join([*pieces, PADDING])
+        self.size = len(data) - len(PADDING)
+        self.bytes = np.frombuffer(data, dtype=np.uint8)
+        self.payload = pa.py_buffer(data)
+        self._windows: dict[int, np.ndarray] = {}
+
+    def window(self, width: int) -> np.ndarray:
+        """uint8[size, width]: at each offset the `width` bytes that begin there (a view, nothing is copied)."""
+        if width not in self._windows:
+            self._windows[width] = np.lib.stride_tricks.sliding_window_view(self.bytes, width)
+        return self._windows[width]
+
+    def uint16(self, offsets: np.ndarray) -> np.ndarray:
+        """int64[n]: big-endian unsigned 16-bit integers at `offsets`."""
+        values: np.ndarray = self.window(2)[offsets].view(">u2").ravel().astype(np.int64)
+        return values
+
+    def uint32(self, offsets: np.ndarray) -> np.ndarray:
+        """int64[n]: big-endian unsigned 32-bit integers at `offsets`."""
+        values: np.ndarray = self.window(4)[offsets].view(">u4").ravel().astype(np.int64)
+        return values
+
+    def int64(self, offsets: np.ndarray) -> np.ndarray:
+        """int64[n]: big-endian 64-bit integers at `offsets`."""
+        values: np.ndarray = self.window(8)[offsets].view(">i8").ravel().astype(np.int64)
+        return values
+
+    def text(self, start: int, end: int) -> str:
+        """The UTF-8 text between two offsets."""
+        return self.bytes[start:end].tobytes().decode()
+
+
+def string_views(buffer: Buffer, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """uint8[n, 16]: Arrow view structs of the values at `start` (int64[n]) that are `length` (int64[n]) bytes long.
+
+    A struct is the length, then either the bytes themselves or a 4-byte prefix, a buffer number and an offset:
+    https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
+    """
+    views = np.zeros((len(start), 16), dtype=np.uint8)
+    words = views.view(np.uint32)
+    words[:, 0] = length
+    inside = np.arange(INLINE, dtype=np.int64)[None, :] < length[:, None]
+    views[:, 4:] = buffer.window(INLINE)[start] * inside
+    long = np.flatnonzero(length > INLINE)
+    words[long, 2] = 0  # every value lives in buffer 0
+    words[long, 3] = start[long]
+    return views
+
+
+def string_array(buffer: Buffer, views: np.ndarray, valid: np.ndarray) -> pa.Array:
+    """An Arrow `string_view` array over `buffer` from structs uint8[n, 16] and a mask bool[n] of what is not null."""
+    bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.string_view(), len(views), [bitmap, pa.py_buffer(views), buffer.payload])

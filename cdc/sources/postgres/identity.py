@@ -1,0 +1,193 @@
+"""Proof that a server, a slot and a checkpoint belong together. Whatever does not fit stops the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cdc.errors import PublicationChanged, SlotUnusable, SourceChanged
+from cdc.model.position import Position
+from cdc.sources.postgres.catalog import Connection, publication_fingerprint
+from cdc.sources.postgres.connection import Dsn, run_command
+from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
+from cdc.sources.postgres.state import SourceState
+
+_RESYNC = "Run `cdc teardown` for this pipeline, remove the target, and start again: what lies between is lost."
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Which server this is, and how far it has got."""
+
+    system: str
+    timeline: int
+    database: str
+    flushed: Position
+    clock: int  # microseconds since the Unix epoch
+
+
+def identify(replication: Connection, connection: Connection) -> Server:
+    """Ask a server who it is (IDENTIFY_SYSTEM)."""
+    answer = run_command(replication, "IDENTIFY_SYSTEM")[0]
+    row = connection.execute(
+        "SELECT oid::text, (extract(epoch FROM clock_timestamp()) * 1000000)::int8 "
+        "FROM pg_database WHERE datname = current_database()"
+    ).fetchone()
+    assert row is not None
+    assert isinstance(row[1], int)
+    return Server(
+        system=str(answer["systemid"]),
+        timeline=int(answer["timeline"] or 0),
+        database=str(row[0]),
+        flushed=lsn(parse_lsn(str(answer["xlogpos"]))),
+        clock=row[1],
+    )
+
+
+def verify_server(state: SourceState, position: Position, server: Server, replication: Connection, dsn: Dsn) -> None:
+    """Refuse another system (A-16), another database, an earlier state (A-15) and another history (A-12, A-13).
+
+    Raises:
+        SourceChanged: the server is not the one that the checkpoint belongs to.
+    """
+    if server.system != state.system:
+        raise SourceChanged(
+            f"{dsn} is another server: its system identifier is {server.system}, the target follows {state.system}.",
+            hint="Point the DSN at the server that was followed. If that is gone: " + _RESYNC,
+        )
+    if server.database != state.database:
+        raise SourceChanged(
+            f"{dsn} is another database than the one that the target follows.",
+            hint="Check the database name in the DSN; a database that was dropped and made again is another one.",
+        )
+    if server.timeline < state.timeline:
+        raise SourceChanged(
+            f"{dsn} is on timeline {server.timeline}, the target has followed timeline {state.timeline}.",
+            hint="The server was set back to an older state. " + _RESYNC,
+        )
+    if server.timeline > state.timeline:
+        switched = _switch_point(replication, server.timeline, state.timeline)
+        if switched is None or switched < position.order:
+            where = write_lsn(switched) if switched is not None else "an unknown place"
+            raise SourceChanged(
+                f"{dsn} left timeline {state.timeline} at {where}; the target holds it up to {position}.",
+                hint="The target has changes that this server never kept. " + _RESYNC,
+            )
+    if server.flushed < position:
+        raise SourceChanged(
+            f"{dsn} has written its log up to {server.flushed}; the target holds it up to {position}.",
+            hint="The server was restored to an earlier state. " + _RESYNC,
+        )
+
+
+def _switch_point(replication: Connection, timeline: int, old: int) -> int | None:
+    """Where the server's history left the timeline `old`; the file has one line per timeline before its own."""
+    content = run_command(replication, f"TIMELINE_HISTORY {timeline}")[0].get("content") or ""
+    for line in content.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == str(old):
+            return parse_lsn(words[1])
+    return None
+
+
+def verify_slot(state: SourceState, position: Position, connection: Connection, dsn: Dsn) -> None:
+    """Refuse a slot that is missing, lost, or further than the target (A-01 to A-04, A-11).
+
+    The server starts at the greater of the slot's position and the one asked for, without a word, so that a slot that
+    moved on without us would skip changes in silence.
+
+    Raises:
+        SlotUnusable: it is one of these.
+    """
+    slot = read_slot(connection, state.slot)
+    if slot is None:
+        raise SlotUnusable(
+            f"{dsn} has no replication slot {state.slot!r}; the target holds the log up to {position}.",
+            hint="It was dropped, or the server was promoted from a standby that did not have it. " + _RESYNC,
+        )
+    if slot.plugin != "pgoutput" or slot.database != state.database:
+        raise SlotUnusable(
+            f"Replication slot {state.slot!r} on {dsn} is not one of this pipeline.",
+            hint="Somebody made another of that name. Give the pipeline another --name, or: " + _RESYNC,
+        )
+    if slot.wal_status == "lost" or slot.invalidation is not None:
+        reason = f" ({slot.invalidation})" if slot.invalidation else ""
+        raise SlotUnusable(
+            f"The server discarded WAL that replication slot {state.slot!r} needs: the slot is lost{reason}.",
+            hint="Raise max_slot_wal_keep_size (or idle_replication_slot_timeout) first. " + _RESYNC,
+        )
+    if slot.confirmed is not None and slot.confirmed > position.order:
+        raise SlotUnusable(
+            f"Replication slot {state.slot!r} is at {write_lsn(slot.confirmed)}, beyond the target's {position}: "
+            "it was advanced, dropped and made again, or another pipeline reads from it.",
+            hint="Two pipelines must never share a slot (--name). " + _RESYNC,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A row of pg_replication_slots, the columns that every version has, and the reason where there is one."""
+
+    plugin: str
+    database: str
+    wal_status: str | None
+    confirmed: int | None
+    invalidation: str | None
+
+
+def read_slot(connection: Connection, name: str) -> Slot | None:
+    """The slot of that name, if there is one. `invalidation_reason` came with PostgreSQL 17."""
+    row = connection.execute(
+        """
+        SELECT plugin::text, datoid::text, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::int8,
+               to_jsonb(s) ->> 'invalidation_reason'
+        FROM pg_replication_slots s WHERE slot_name = %s
+        """,
+        (name,),
+    ).fetchone()
+    if row is None:
+        return None
+    plugin, database, wal_status, confirmed, invalidation = row
+    assert confirmed is None or isinstance(confirmed, int)
+    return Slot(
+        plugin=str(plugin),
+        database=str(database),
+        wal_status=None if wal_status is None else str(wal_status),
+        confirmed=confirmed,
+        invalidation=None if invalidation is None else str(invalidation),
+    )
+
+
+def verify_publications(state: SourceState, connection: Connection, dsn: Dsn) -> None:
+    """Refuse publications that are not row for row what they were (A-30, A-33, A-52).
+
+    Raises:
+        PublicationChanged: one was dropped, or a table went out of it or came into it behind our back.
+    """
+    found = publication_fingerprint(connection, state.publications)
+    for name, fingerprint in state.publications.items():
+        if name not in found:
+            raise PublicationChanged(
+                f"Publication {name!r} on {dsn} was dropped.",
+                hint="Creating it again does not help: the slot decodes with the catalog of its own past. " + _RESYNC,
+            )
+        if found[name] != fingerprint:
+            raise PublicationChanged(
+                f"Publication {name!r} on {dsn} was changed: a table was taken out or put in, or an option changed, "
+                "so that changes may be missing from the stream.",
+                hint="Only cdc may change its publications. " + _RESYNC,
+            )
+
+
+def holder(connection: Connection, slot: str) -> str:
+    """Who reads from a slot now, in words (A-10)."""
+    row = connection.execute(
+        """
+        SELECT s.active_pid, coalesce(nullif(a.application_name, ''), 'an unnamed session'), a.client_addr::text
+        FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
+        WHERE s.slot_name = %s AND s.active_pid IS NOT NULL
+        """,
+        (slot,),
+    ).fetchone()
+    return (
+        f"PID {row[0]}, {row[1]}, from {row[2] or 'this machine'}" if row is not None else "a session that just ended"
+    )

@@ -1,0 +1,108 @@
+"""The change stream alone: no snapshot, and no target that remembers anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psycopg
+from psycopg import sql
+
+from cdc.errors import PublicationChanged, SlotUnusable
+from cdc.model.position import Checkpoint
+from cdc.model.schema import Column, TableName, TableSchema
+from cdc.model.segment import Segment
+from cdc.source import Head, Link
+from cdc.sources.postgres.catalog import Connection, publication_fingerprint, tables_by_oid, type_infos
+from cdc.sources.postgres.connection import Dsn, connect, connect_replication, mapped_errors
+from cdc.sources.postgres.identity import identify, read_slot
+from cdc.sources.postgres.pgoutput import Relation, Resolved
+from cdc.sources.postgres.position import lsn
+from cdc.sources.postgres.source import PostgresSource, Settings, create_slot
+from cdc.sources.postgres.state import SourceState
+from cdc.sources.postgres.types import logical_type
+
+
+class TailSource(PostgresSource):
+    """What is committed from now on; or, from a slot that is kept, since it was last read.
+
+    Args:
+        keep: the slot stays when this is closed, and the next one goes on from there. Otherwise slot and publication
+            are temporary; a lost connection then is a gap, and ends the stream.
+    """
+
+    def __init__(self, dsn: Dsn, settings: Settings, *, keep: bool) -> None:
+        super().__init__(dsn, settings)
+        self._keep = keep
+        self._replication: Connection
+        self._published = False
+
+    def open(self, resume: Checkpoint | None) -> None:
+        self._connection = self._resources.enter_context(connect(self._dsn, self._application))
+        self._replication = self._resources.enter_context(connect_replication(self._dsn, self._application))
+        with mapped_errors(self._dsn):
+            server = identify(self._replication, self._connection)
+            self._opened_at = Head(server.flushed, server.clock)
+            self._state = SourceState("tail", server.system, server.database, server.timeline, slot=self._settings.slot)
+            self._selected = self._select(self._state)
+            slot = read_slot(self._connection, self._settings.slot)
+            if slot is None:
+                self._refuse_leftovers()
+                self._publish()
+                self._published = True
+                _, self._position = create_slot(self._replication, self._settings.slot, temporary=not self._keep)
+                return
+            if slot.wal_status == "lost" or slot.invalidation is not None or slot.confirmed is None:
+                raise SlotUnusable(
+                    f"Replication slot {self._settings.slot!r} on {self._dsn} is lost; changes since it was last read "
+                    "are gone.",
+                    hint="Drop it with pg_drop_replication_slot() and start a new one.",
+                )
+            self._position = lsn(slot.confirmed)
+            names = [self._settings.publication, self._settings.inserts_publication]
+            self._state.publications = publication_fingerprint(self._connection, names)
+            if self._settings.publication not in self._state.publications:
+                raise PublicationChanged(
+                    f"The publication of slot {self._settings.slot!r} on {self._dsn} is gone.",
+                    hint="Drop the slot with pg_drop_replication_slot() and start a new one.",
+                )
+
+    def copy(self, link: Link) -> Iterator[Segment]:
+        """Nothing: only what happens is told."""
+        yield from ()
+
+    def stream(self, link: Link) -> Iterator[Segment]:
+        yield from self._follow(self._replication, link)
+
+    def resolve(self, relation: Relation) -> Resolved:
+        """A table as the log describes it; nothing here depends on what it was before."""
+        with mapped_errors(self._dsn):
+            today = tables_by_oid(self._connection, [relation.oid]).get(relation.oid)
+            types = type_infos(self._connection)
+        known = {column.name: column for column in today.schema.columns} if today is not None else {}
+        columns, keys = [], 0
+        for index, said in enumerate(relation.columns):
+            now = known.get(said.name)
+            # A FULL identity flags every column; then the key is the table's own, if it has one.
+            in_key = (now is not None and now.key is not None) if relation.identity == "f" else said.is_identity
+            columns.append(
+                Column(
+                    name=said.name,
+                    source_type=now.source_type if now is not None else "",
+                    type=logical_type(types, said.type_oid, said.type_modifier, now.type.dimensions if now else 0),
+                    identity=index + 1,
+                    key=keys if in_key else None,
+                )
+            )
+            keys += in_key
+        table = TableName(relation.namespace, relation.name)
+        return Resolved(TableSchema(table, relation.oid, tuple(columns), full_before=relation.identity == "f"))
+
+    def close(self) -> None:
+        if self._published and not self._keep:
+            self._published = False
+            with suppress(psycopg.Error):
+                self._replication.close()  # takes the temporary slot along
+                for name in self._state.publications:
+                    self._connection.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))
+        super().close()

@@ -1,0 +1,157 @@
+"""The statements of the DuckDB target, built with sqlglot so that no identifier or value is ever pasted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlglot import exp
+
+from cdc.model.schema import TableName
+
+DIALECT = "duckdb"
+ROWS = "cdc_rows"  # the name under which Arrow data is visible to a statement
+
+
+def render(expression: exp.Expression) -> str:
+    return expression.sql(dialect=DIALECT)
+
+
+def name(text: str) -> exp.Identifier:
+    return exp.to_identifier(text, quoted=True)
+
+
+def table(of: TableName, alias: str | None = None) -> exp.Table:
+    return exp.Table(this=name(of.name), db=name(of.schema), alias=exp.TableAlias(this=name(alias)) if alias else None)
+
+
+def column(of: str, table_alias: str | None = None) -> exp.Column:
+    return exp.Column(this=name(of), table=name(table_alias) if table_alias else None)
+
+
+def rows(alias: str = "s") -> exp.Table:
+    return exp.Table(this=name(ROWS), alias=exp.TableAlias(this=name(alias)))
+
+
+def data_type(text: str) -> exp.DataType:
+    return exp.DataType.build(text, dialect=DIALECT)
+
+
+def create_schema(schema: str) -> str:
+    return render(exp.Create(kind="SCHEMA", this=exp.Table(db=name(schema)), exists=True))
+
+
+def create_table(of: TableName, columns: Iterable[tuple[str, str]]) -> str:
+    """No keys, no constraints: what the source allows is the source's business, and a key makes applying slower."""
+    definitions = [exp.ColumnDef(this=name(text), kind=data_type(kind)) for text, kind in columns]
+    return render(exp.Create(kind="TABLE", this=exp.Schema(this=table(of), expressions=definitions)))
+
+
+def drop_table(of: TableName) -> str:
+    return render(exp.Drop(kind="TABLE", tables=[table(of)], exists=True))
+
+
+def delete_all(of: TableName) -> str:
+    return render(exp.Delete(this=table(of)))
+
+
+def copy_table(old: TableName, new: TableName) -> str:
+    """A table under another name, for moves between schemas, which DuckDB has no statement for."""
+    return render(exp.Create(kind="TABLE", this=table(new), expression=exp.select("*").from_(table(old))))
+
+
+def rename_table(old: TableName, to: str) -> str:
+    return _alter(old, exp.AlterRename(this=exp.Table(this=name(to))))
+
+
+def rename_column(of: TableName, old: str, new: str) -> str:
+    return _alter(of, exp.RenameColumn(this=column(old), to=column(new)))
+
+
+def drop_column(of: TableName, text: str) -> str:
+    return _alter(of, exp.Drop(kind="COLUMN", tables=[column(text)]))
+
+
+def add_column(of: TableName, text: str, kind: str) -> str:
+    return _alter(of, exp.ColumnDef(this=name(text), kind=data_type(kind)))
+
+
+def retype_column(of: TableName, text: str, kind: str, using: exp.Expression) -> str:
+    return _alter(of, exp.AlterColumn(this=name(text), dtype=data_type(kind), using=using))
+
+
+def fill_column(of: TableName, text: str, value: exp.Expression) -> str:
+    return render(exp.Update(this=table(of), expressions=[exp.EQ(this=column(text), expression=value)]))
+
+
+def insert(of: TableName, columns: Sequence[str], values: Sequence[exp.Expression]) -> str:
+    """Rows of ROWS into a table."""
+    target = exp.Schema(this=table(of), expressions=[name(text) for text in columns])
+    return render(exp.Insert(this=target, expression=exp.select(*values).from_(rows())))
+
+
+def merge(
+    of: TableName,
+    key: Sequence[tuple[str, exp.Expression]],
+    assignments: Sequence[tuple[str, exp.Expression]],
+    is_delete: exp.Expression,
+) -> str:
+    """Delete and update rows of a table by their key, in one pass."""
+    on = exp.and_(*(exp.EQ(this=column(text, "t"), expression=value) for text, value in key))
+    whens = [exp.When(matched=True, condition=is_delete, then=exp.var("DELETE"))]
+    if assignments:
+        set_values = [exp.EQ(this=exp.Column(this=name(text)), expression=value) for text, value in assignments]
+        whens.append(exp.When(matched=True, then=exp.Update(expressions=set_values)))
+    return render(exp.Merge(this=table(of, "t"), using=rows(), on=on, whens=exp.Whens(expressions=whens)))
+
+
+def delete_copies(
+    of: TableName, pairs: Sequence[tuple[exp.Expression, exp.Expression]], number: str, copies: str
+) -> str:
+    """Delete as many copies of whole rows as ROWS says (A-46): rows have no name but their rowid.
+
+    Args:
+        pairs: of values that are equal, one of ROWS and one of the table.
+        number, copies: columns of ROWS: a number of its own for each row, and how many copies of it go.
+    """
+    same = exp.and_(*(exp.NullSafeEQ(this=theirs, expression=ours) for theirs, ours in pairs))
+    place = exp.Window(this=exp.RowNumber(), partition_by=[column(number, "s")])
+    found = (
+        exp.select(
+            exp.alias_(exp.Column(this=exp.to_identifier("rowid"), table=name("t")), "row_id"),
+            exp.alias_(place, "place"),
+            exp.alias_(column(copies, "s"), "copies"),
+        )
+        .from_(table(of, "t"))
+        .join(rows(), on=same)
+    )
+    chosen = exp.select("row_id").from_(found.subquery("found")).where("place <= copies")
+    return render(
+        exp.Delete(this=table(of), where=exp.Where(this=exp.In(this=exp.column("rowid"), query=chosen.subquery())))
+    )
+
+
+def any_of(conditions: Sequence[exp.Expression]) -> str:
+    """One row that says of each condition whether any row of ROWS fulfils it."""
+    return render(exp.select(*(exp.func("bool_or", condition) for condition in conditions)).from_(rows()))
+
+
+def _alter(of: TableName, action: exp.Expression) -> str:
+    return render(exp.Alter(kind="TABLE", this=table(of), actions=[action]))
+
+
+def literal(text: str) -> exp.Expression:
+    return exp.Literal.string(text)
+
+
+def cast(value: exp.Expression, kind: str) -> exp.Expression:
+    return exp.cast(value, kind, dialect=DIALECT)
+
+
+def scalar(value: exp.Expression) -> str:
+    return render(exp.select(value))
+
+
+def matching(of: TableName, key: Sequence[tuple[str, exp.Expression]], number: str) -> str:
+    """The numbers of those of ROWS whose key is in the table."""
+    on = exp.and_(*(exp.EQ(this=column(text, "t"), expression=value) for text, value in key))
+    return render(exp.select(column(number, "s")).distinct().from_(rows()).join(table(of, "t"), on=on))

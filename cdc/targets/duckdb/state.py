@@ -1,0 +1,133 @@
+"""What this program keeps in a DuckDB file beside the data: the checkpoint, and which tables are its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from cdc.errors import CheckpointUnreadable, TargetBusy
+from cdc.model.position import Checkpoint, Position
+from cdc.model.schema import TableName
+from cdc.targets.duckdb.connection import mapped_errors, open_file
+
+SCHEMA = "_cdc"
+FORMAT = 1
+
+_CREATE = f"""
+CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+CREATE TABLE IF NOT EXISTS {SCHEMA}.checkpoint (
+    format INTEGER, sequence BIGINT, position_order UBIGINT, position VARCHAR, state VARCHAR, applied_at TIMESTAMPTZ);
+CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (identity BIGINT, schema_name VARCHAR, table_name VARCHAR);
+"""
+
+
+@dataclass(slots=True)
+class Stored:
+    """The checkpoint as it is in the file.
+
+    Attributes:
+        checkpoint: None before the first.
+        sequence: how often it was written; whoever writes it names the number that he saw, so that a writer who
+            was overtaken is found out (D-17).
+    """
+
+    checkpoint: Checkpoint | None
+    sequence: int
+
+
+class StateTables:
+    """The state tables of one open file. Nothing here commits."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._stored = Stored(None, 0)
+
+    def open(self) -> Checkpoint | None:
+        """Make the tables where they are missing, and read the checkpoint.
+
+        Raises:
+            CheckpointUnreadable: it is of another format.
+        """
+        self._connection.execute(_CREATE)
+        self._stored = read(self._connection)
+        return self._stored.checkpoint
+
+    @property
+    def position(self) -> Position | None:
+        return self._stored.checkpoint.position if self._stored.checkpoint is not None else None
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint in the place of the one that was last read or written here."""
+        before = self._stored
+        values = [FORMAT, before.sequence + 1, checkpoint.position.order, checkpoint.position.text]
+        if before.checkpoint is None:
+            self._connection.execute(
+                f"INSERT INTO {SCHEMA}.checkpoint SELECT ?, ?, ?, ?, ?, now() "
+                f"WHERE NOT EXISTS (SELECT 1 FROM {SCHEMA}.checkpoint)",
+                [*values, checkpoint.state],
+            )
+        elif before.checkpoint.state == checkpoint.state:
+            self._connection.execute(
+                f"UPDATE {SCHEMA}.checkpoint SET format = ?, sequence = ?, position_order = ?, position = ?, "
+                "applied_at = now() WHERE sequence = ?",
+                [*values, before.sequence],
+            )
+        else:
+            self._connection.execute(
+                f"UPDATE {SCHEMA}.checkpoint SET format = ?, sequence = ?, position_order = ?, position = ?, "
+                "state = ?, applied_at = now() WHERE sequence = ?",
+                [*values, checkpoint.state, before.sequence],
+            )
+        changed = self._connection.fetchone()
+        if changed is None or changed[0] != 1:
+            raise TargetBusy(
+                "Another pipeline wrote a checkpoint into this target meanwhile.", hint="One target, one pipeline."
+            )
+        self._stored = Stored(checkpoint, before.sequence + 1)
+
+    def owned(self) -> dict[int, TableName]:
+        """The tables that this pipeline made, by their identity in the source."""
+        found = self._connection.execute(f"SELECT identity, schema_name, table_name FROM {SCHEMA}.tables").fetchall()
+        return {identity: TableName(schema, table) for identity, schema, table in found}
+
+    def own(self, identity: int, table: TableName) -> None:
+        """Remember a table as made by this pipeline, under the name that it has now."""
+        self._connection.execute(f"DELETE FROM {SCHEMA}.tables WHERE identity = ?", [identity])
+        self._connection.execute(f"INSERT INTO {SCHEMA}.tables VALUES (?, ?, ?)", [identity, table.schema, table.name])
+
+
+def read(connection: duckdb.DuckDBPyConnection) -> Stored:
+    """The checkpoint of an open file."""
+    found = connection.execute(
+        f"SELECT format, sequence, position_order, position, state FROM {SCHEMA}.checkpoint"
+    ).fetchall()
+    if not found:
+        return Stored(None, 0)
+    written, sequence, order, position, state = found[0]
+    if written != FORMAT or len(found) > 1:
+        raise CheckpointUnreadable(
+            f"The target's checkpoint has format {written}; this version of cdc writes {FORMAT}.",
+            hint="Use the version of cdc that wrote it, or a newer one.",
+        )
+    return Stored(Checkpoint(Position(order, position), state), sequence)
+
+
+def read_file(path: Path) -> Checkpoint | None:
+    """The checkpoint of a file that nobody has open; None if there is none.
+
+    Raises:
+        TargetBusy: a pipeline runs on it.
+    """
+    if not path.exists():
+        return None
+    connection = open_file(path, 64 << 20, read_only=True)
+    try:
+        with mapped_errors(path):
+            known = connection.execute(
+                "SELECT count(*) FROM duckdb_tables() WHERE schema_name = ? AND table_name = 'checkpoint'", [SCHEMA]
+            ).fetchone()
+            return read(connection).checkpoint if known is not None and known[0] else None
+    finally:
+        connection.close()
