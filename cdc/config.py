@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc.errors import UsageError
+from cdc.model.schema import TableName
 from cdc.pipeline import Pipeline
 from cdc.selection import Selection
 from cdc.source import Source
@@ -68,6 +69,27 @@ def open_pipeline(source: str, target: str, options: Options) -> Pipeline:
     make_source = source_factory(source, options)
     make_target = target_factory(target, options)
     return Pipeline(make_source, make_target, queue_bytes=options.queue_bytes, until_caught_up=options.until_caught_up)
+
+
+@dataclass(frozen=True, slots=True)
+class TableComparison:
+    """One table on both sides; `equal` if every value of every row is."""
+
+    table: TableName
+    source_rows: int
+    target_rows: int | None
+    equal: bool
+
+
+def compare_tables(source: str, target: str, selection: Selection) -> list[TableComparison]:
+    """Compare tables by digests that both servers compute; both must be at rest, and the target not in use."""
+    ours = source_module(source).digest_tables(source, selection)
+    module, path = target_module(target)
+    theirs = module.digest_tables(path, list(ours))
+    return [
+        TableComparison(schema.table, mine[0], theirs[schema][0] if theirs[schema] else None, mine == theirs[schema])
+        for schema, mine in ours.items()
+    ]
 
 
 def source_factory(dsn: str, options: Options) -> Callable[[], Source]:

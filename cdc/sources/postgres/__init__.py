@@ -5,8 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
+from cdc.findings import Finding
+from cdc.model.schema import TableSchema
 from cdc.selection import Selection
-from cdc.sources.postgres.connection import Dsn
+from cdc.sources.postgres.admin import SlotStatus, slot_status, teardown
+from cdc.sources.postgres.catalog import user_tables
+from cdc.sources.postgres.check import check
+from cdc.sources.postgres.connection import Dsn, connect, mapped_errors
+from cdc.sources.postgres.digest import digest
 from cdc.sources.postgres.source import PostgresSource, Settings
 from cdc.sources.postgres.tail import TailSource
 
@@ -20,6 +26,15 @@ def source_factory(
     return lambda: PostgresSource(parsed, settings)
 
 
+def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, tuple[int, int]]:
+    """Row count and digest of each table that a pipeline of this selection follows, as they are now."""
+    parsed = Dsn.parse(dsn)
+    with connect(parsed, "cdc compare") as connection, mapped_errors(parsed):
+        connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        tables = [table.schema for table in user_tables(connection) if selection.matches(table.schema.table)]
+        return {schema: digest(connection, schema) for schema in tables}
+
+
 def tail_factory(
     dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int
 ) -> Callable[[], TailSource]:
@@ -28,3 +43,24 @@ def tail_factory(
     name = slot or f"cdc_tail_{secrets.token_hex(4)}"
     settings = Settings("tail", name, selection, include_keyless, 1, budget)
     return lambda: TailSource(parsed, settings, keep=slot is not None)
+
+
+def check_source(dsn: str, selection: Selection) -> list[Finding]:
+    """Everything that would stop replication from here, each with its fix; changes nothing."""
+    parsed = Dsn.parse(dsn)
+    with connect(parsed, "cdc check") as connection, mapped_errors(parsed):
+        return check(connection, parsed, selection)
+
+
+def source_status(dsn: str, name: str) -> SlotStatus:
+    """How the pipeline's slot is."""
+    parsed = Dsn.parse(dsn)
+    with connect(parsed, "cdc status") as connection, mapped_errors(parsed):
+        return slot_status(connection, f"cdc_{name}")
+
+
+def teardown_source(dsn: str, name: str) -> list[str]:
+    """Remove what the pipeline made on the source; says what that was."""
+    parsed = Dsn.parse(dsn)
+    with connect(parsed, "cdc teardown") as connection, mapped_errors(parsed):
+        return teardown(connection, name)

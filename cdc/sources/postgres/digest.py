@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from psycopg import sql
 
 from cdc.model.schema import Column, Kind, TableSchema
 from cdc.sources.postgres.catalog import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """Rows of a table: how many, and the sum of a 60-bit hash of each, so that their order does not matter."""
-
-    rows: int
-    total: int
-
-
-def digest(connection: Connection, schema: TableSchema) -> Digest:
-    """The digest of a table as this session sees it.
+def digest(connection: Connection, schema: TableSchema) -> tuple[int, int]:
+    """Number of rows of a table as this session sees it, and the sum of a 60-bit hash of each.
 
     A row's text is, for each column, `n` or the length in bytes and the value as the output function writes it. A cast
     to text would not do: it trims char(n) and writes booleans in full.
@@ -39,7 +29,7 @@ def digest(connection: Connection, schema: TableSchema) -> Digest:
     assert found is not None
     count, total = found
     assert isinstance(count, int)
-    return Digest(count, int(str(total)))
+    return count, int(str(total))
 
 
 def _text(column: Column) -> sql.Composable:

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from cdc.model.schema import TableSchema
+from cdc.targets.duckdb.connection import mapped_errors, open_file
+from cdc.targets.duckdb.digest import digest
+from cdc.targets.duckdb.table import actual_columns
 from cdc.targets.duckdb.target import DuckDbTarget
+
+
+def digest_tables(path: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, tuple[int, int] | None]:
+    """Row count and digest of each table that the file holds; None for a table that it does not."""
+    connection = open_file(Path(path), 256 << 20, read_only=True)
+    try:
+        with mapped_errors(Path(path)):
+            return {
+                schema: digest(connection, schema) if actual_columns(connection, schema.table) else None
+                for schema in schemas
+            }
+    finally:
+        connection.close()
 
 
 def target_factory(path: str, *, memory: int) -> Callable[[], DuckDbTarget]:

@@ -1,0 +1,130 @@
+"""The control plane beside the data plane: how a pipeline's slot is, and taking a pipeline away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from cdc.errors import SlotBusy
+from cdc.sources.postgres.catalog import Connection
+from cdc.sources.postgres.identity import holder, read_slot
+
+_STATUS = """
+SELECT to_jsonb(s) || jsonb_build_object(
+    'confirmed', (s.confirmed_flush_lsn - '0/0'::pg_lsn)::int8,
+    'current', (head.lsn - '0/0'::pg_lsn)::int8,
+    'current_text', head.lsn::text,
+    'retained', greatest(0, head.lsn - s.restart_lsn)::int8,
+    'xmin_age', age(s.catalog_xmin),
+    'clock', extract(epoch FROM clock_timestamp())::float8)
+FROM pg_replication_slots s,
+     (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END) head(lsn)
+WHERE s.slot_name = %s
+"""
+
+# What keeps restart_lsn where it is: the oldest transaction that has an xid, open or prepared (A-08).
+_PIN = """
+SELECT what, seconds FROM (
+    SELECT format('transaction %%s of PID %%s (%%s, %%s)', a.backend_xid, a.pid, a.state,
+                  coalesce(nullif(a.application_name, ''), 'unnamed')) AS what,
+           extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
+    FROM pg_stat_activity a WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()
+    UNION ALL
+    SELECT format('prepared transaction %%L', p.gid), extract(epoch FROM clock_timestamp() - p.prepared)::float8
+    FROM pg_prepared_xacts p
+) pins WHERE seconds > %s ORDER BY seconds DESC LIMIT 1
+"""
+_PIN_AFTER = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """A pipeline's slot as the server sees it.
+
+    Attributes:
+        slot: its name.
+        exists: False if there is none, and then nothing else is known.
+        active: somebody reads from it.
+        holder: who, in words.
+        wal_status: reserved, extended, unreserved or lost.
+        invalidation_reason: why it is lost, from PostgreSQL 17 on.
+        confirmed, current: LSNs: what was acknowledged, and the end of the log.
+        lag_bytes: between the two.
+        retained_bytes: WAL that the server keeps for the slot.
+        safe_bytes: how much more may be written before the slot is in danger; None without a limit.
+        catalog_xmin_age: transactions since the oldest whose catalog rows the slot keeps.
+        pinned_by: what keeps the server from letting go of more WAL, in words.
+        clock: the server's, in seconds since the Unix epoch.
+    """
+
+    slot: str
+    exists: bool
+    active: bool = False
+    holder: str | None = None
+    wal_status: str | None = None
+    invalidation_reason: str | None = None
+    confirmed: str | None = None
+    current: str | None = None
+    lag_bytes: int = 0
+    retained_bytes: int = 0
+    safe_bytes: int | None = None
+    catalog_xmin_age: int | None = None
+    pinned_by: str | None = None
+    clock: float = 0.0
+
+
+def slot_status(connection: Connection, slot: str) -> SlotStatus:
+    """How a slot is now."""
+    row = connection.execute(_STATUS, (slot,)).fetchone()
+    if row is None:
+        return SlotStatus(slot, exists=False)
+    found = row[0]
+    assert isinstance(found, dict)
+    pin = connection.execute(_PIN, (_PIN_AFTER,)).fetchone()
+    return SlotStatus(
+        slot=slot,
+        exists=True,
+        active=found["active"],
+        holder=holder(connection, slot) if found["active"] else None,
+        wal_status=found["wal_status"],
+        invalidation_reason=found.get("invalidation_reason"),
+        confirmed=found["confirmed_flush_lsn"],
+        current=found["current_text"],
+        lag_bytes=max(0, found["current"] - (found["confirmed"] or 0)),
+        retained_bytes=found["retained"] or 0,
+        safe_bytes=found["safe_wal_size"],
+        catalog_xmin_age=found["xmin_age"],
+        pinned_by=f"{pin[0]}, for {pin[1]:.0f} s" if pin is not None else None,
+        clock=found["clock"],
+    )
+
+
+def teardown(connection: Connection, name: str) -> list[str]:
+    """Remove the slot and the publications of a pipeline, and nothing else; says what was removed (A-20, E-14).
+
+    Raises:
+        SlotBusy: the pipeline runs.
+    """
+    slot = f"cdc_{name}"
+    removed = []
+    found = read_slot(connection, slot)
+    database = connection.execute("SELECT oid::text FROM pg_database WHERE datname = current_database()").fetchone()
+    if found is not None and found.plugin == "pgoutput" and database is not None and found.database == database[0]:
+        active = connection.execute("SELECT active FROM pg_replication_slots WHERE slot_name = %s", (slot,)).fetchone()
+        if active is not None and active[0]:
+            raise SlotBusy(
+                f"Replication slot {slot!r} is in use by {holder(connection, slot)}.", hint="Stop the pipeline first."
+            )
+        connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+        removed.append(f"replication slot {slot}")
+    for publication in (slot, f"{slot}_inserts"):
+        # Ours carry the pipeline's name and a random number as their comment.
+        ours = connection.execute(
+            "SELECT 1 FROM pg_publication WHERE pubname = %s AND obj_description(oid, 'pg_publication') LIKE %s",
+            (publication, f"{name} %"),
+        ).fetchone()
+        if ours is not None:
+            connection.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(publication)))
+            removed.append(f"publication {publication}")
+    return removed

@@ -1,0 +1,1 @@
+"""Tests against real servers, which they start themselves, and the benchmarks."""

@@ -1,0 +1,115 @@
+"""Real servers: private ones, started once, with a database of its own for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from cdc.config import Options, TableComparison, compare_tables, open_pipeline
+from cdc.demo.server import PrivatePostgres
+from cdc.selection import Selection
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Database:
+    """A database of its own on a shared server."""
+
+    server: PrivatePostgres
+    name: str
+
+    @property
+    def dsn(self) -> str:
+        return self.server.dsn(self.name)
+
+    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self.dsn, autocommit=True)
+
+    def execute(self, query: str) -> list[tuple[object, ...]]:
+        return self.server.execute(query, self.name)
+
+    def remove(self) -> None:
+        """Drop it with its slots, whoever uses them."""
+        with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
+            slots = "FROM pg_replication_slots WHERE database = %s"
+            connection.execute(f"SELECT pg_terminate_backend(active_pid) {slots} AND active", (self.name,))
+            for _ in range(200):
+                if not connection.execute(f"SELECT 1 {slots} AND active", (self.name,)).fetchall():
+                    break
+            connection.execute(f"SELECT pg_drop_replication_slot(slot_name) {slots} AND NOT active", (self.name,))
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self.name)))
+
+
+@dataclass
+class Replica:
+    """A pipeline from a database into a DuckDB file, run as often as a test likes."""
+
+    database: Database
+    path: Path
+    options: Options
+
+    @property
+    def target(self) -> str:
+        return f"duckdb:{self.path}"
+
+    def catch_up(self) -> None:
+        """Run until everything that the source has now is applied."""
+        open_pipeline(self.database.dsn, self.target, self.options).run()
+
+    def compare(self) -> list[TableComparison]:
+        return compare_tables(self.database.dsn, self.target, self.options.selection)
+
+    def assert_equal(self) -> None:
+        """Every table has the same rows with the same values on both sides."""
+        comparison = self.compare()
+        assert comparison, "there is no table to compare"
+        assert [table for table in comparison if not table.equal] == []
+
+    def query(self, query: str) -> list[tuple[object, ...]]:
+        import duckdb  # noqa: PLC0415
+
+        with duckdb.connect(str(self.path), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            return connection.execute(query).fetchall()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PrivatePostgres]:
+    with PrivatePostgres(18) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres16() -> Iterator[PrivatePostgres]:
+    with PrivatePostgres(16) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PrivatePostgres) -> Iterator[Database]:
+    yield from make_database(postgres)
+
+
+def make_database(server: PrivatePostgres) -> Iterator[Database]:
+    name = f"test_{next(_numbers)}"
+    server.create_database(name)
+    made = Database(server, name)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def replica(database: Database, tmp_path: Path) -> Replica:
+    return make_replica(database, tmp_path)
+
+
+def make_replica(database: Database, folder: Path, *tables: str, **options: object) -> Replica:
+    chosen = Options(name=database.name, selection=Selection(tables), until_caught_up=True, **options)  # type: ignore[arg-type]
+    return Replica(database, folder / f"{database.name}.duckdb", chosen)
