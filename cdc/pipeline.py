@@ -126,7 +126,7 @@ class Pipeline:
         Raises:
             CdcError: the run cannot go on. What is transient was tried again before.
         """
-        waiting = wait_exponential_jitter(initial=0.5, max=_LONGEST_WAIT)
+        waiting = wait_exponential_jitter(multiplier=0.5, max=_LONGEST_WAIT)
 
         def wait(state: RetryCallState) -> float:
             state.attempt_number -= self._progress_at

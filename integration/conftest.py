@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import psycopg
 import pytest
 from psycopg import sql
@@ -73,10 +74,8 @@ class Replica:
         assert [table for table in comparison if not table.equal] == []
 
     def query(self, query: str) -> list[tuple[object, ...]]:
-        import duckdb  # noqa: PLC0415
-
         with duckdb.connect(str(self.path), read_only=True) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET TimeZone = 'UTC'; SET search_path = 'public'")
             return connection.execute(query).fetchall()
 
 

@@ -1,5 +1,5 @@
 """All commands, one module each."""
 
-from cdc.cli import demo, run, tail
+from cdc.cli import check, demo, run, status, tail, teardown
 
-__all__ = ["demo", "run", "tail"]
+__all__ = ["check", "demo", "run", "status", "tail", "teardown"]

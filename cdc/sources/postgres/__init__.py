@@ -13,7 +13,9 @@ from cdc.sources.postgres.catalog import user_tables
 from cdc.sources.postgres.check import check
 from cdc.sources.postgres.connection import Dsn, connect, mapped_errors
 from cdc.sources.postgres.digest import digest
+from cdc.sources.postgres.position import write_lsn
 from cdc.sources.postgres.source import PostgresSource, Settings
+from cdc.sources.postgres.state import SourceState
 from cdc.sources.postgres.tail import TailSource
 
 
@@ -57,6 +59,15 @@ def source_status(dsn: str, name: str) -> SlotStatus:
     parsed = Dsn.parse(dsn)
     with connect(parsed, "cdc status") as connection, mapped_errors(parsed):
         return slot_status(connection, f"cdc_{name}")
+
+
+def table_states(state: str) -> dict[str, str]:
+    """Per table of a checkpoint's state: copying, or streaming from the LSN of its snapshot on."""
+    tables = SourceState.load(state).tables.values()
+    return {
+        str(table.schema.table): f"streaming since {write_lsn(table.start)}" if table.copied else "copying"
+        for table in tables
+    }
 
 
 def teardown_source(dsn: str, name: str) -> list[str]:

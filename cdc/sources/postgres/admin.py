@@ -121,8 +121,9 @@ def teardown(connection: Connection, name: str) -> list[str]:
     for publication in (slot, f"{slot}_inserts"):
         # Ours carry the pipeline's name and a random number as their comment.
         ours = connection.execute(
-            "SELECT 1 FROM pg_publication WHERE pubname = %s AND obj_description(oid, 'pg_publication') LIKE %s",
-            (publication, f"{name} %"),
+            "SELECT 1 FROM pg_publication "
+            "WHERE pubname = %s AND starts_with(obj_description(oid, 'pg_publication'), %s)",
+            (publication, f"{name} "),
         ).fetchone()
         if ours is not None:
             connection.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(publication)))

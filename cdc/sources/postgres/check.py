@@ -30,14 +30,14 @@ _NOT_REPLICATED = {
 }
 
 
-def check(connection: Connection, dsn: Dsn, selection: Selection) -> list[Finding]:
+def check(connection: Connection, dsn: Dsn, selection: Selection, *, include_keyless: bool = False) -> list[Finding]:
     """Everything that is to be said about a source, worst first."""
     findings = [
         *_server(connection),
         *_slots(connection),
         *_role(connection),
         *_replication_session(dsn),
-        *_tables(connection, selection),
+        *_tables(connection, selection, include_keyless=include_keyless),
     ]
     order = [FATAL, WARNING, NOTE]
     return sorted(findings, key=lambda finding: order.index(finding.severity))
@@ -163,7 +163,7 @@ def _replication_session(dsn: Dsn) -> Iterator[Finding]:
         yield Finding(FATAL, "replication connection", f"A replication session does not work: {type(error).__name__}.")
 
 
-def _tables(connection: Connection, selection: Selection) -> Iterator[Finding]:
+def _tables(connection: Connection, selection: Selection, *, include_keyless: bool) -> Iterator[Finding]:
     everything = user_tables(connection)
     tables = [table for table in everything if selection.matches(table.schema.table)]
     for pattern in selection.unmatched([table.schema.table for table in everything]):
@@ -177,6 +177,7 @@ def _tables(connection: Connection, selection: Selection) -> Iterator[Finding]:
             yield Finding(WARNING, str(table.schema.table), "It has no columns to replicate; it is left out.")
         elif not table.has_identity:
             yield _keyless(table)
+            usable += include_keyless
         else:
             usable += 1
         if table.kind == "p":

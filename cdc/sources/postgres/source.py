@@ -15,6 +15,7 @@ from psycopg import sql
 
 from cdc import faults
 from cdc.errors import InvariantError, OperatorNeeded, PublicationChanged, SlotBusy, UsageError
+from cdc.findings import Severity
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
@@ -30,6 +31,7 @@ from cdc.sources.postgres.catalog import (
     type_infos,
     user_tables,
 )
+from cdc.sources.postgres.check import check
 from cdc.sources.postgres.connection import Dsn, connect, connect_replication, mapped_errors, run_command
 from cdc.sources.postgres.copy import SnapshotReader, begin_snapshot, shape
 from cdc.sources.postgres.evolution import fill_values, next_schema
@@ -123,6 +125,7 @@ class PostgresSource:
                     self._verify(resume, server, replication)
                     self._selected = self._select(self._state)
                     return
+            self._refuse_unfit()
             self._refuse_leftovers()
             self._state = SourceState(
                 pipeline=f"{self._settings.name} {secrets.token_hex(8)}",
@@ -146,6 +149,17 @@ class PostgresSource:
         verify_slot(state, position, self._connection, self._dsn)
         verify_publications(state, self._connection, self._dsn)
         state.timeline = server.timeline
+
+    def _refuse_unfit(self) -> None:
+        """The preflight of a first start: nothing is made on a server where it could not work."""
+        settings = self._settings
+        findings = check(self._connection, self._dsn, settings.selection, include_keyless=settings.include_keyless)
+        fatal = [finding for finding in findings if finding.severity is Severity.FATAL]
+        if fatal:
+            raise UsageError(
+                "The source is not ready: " + " ".join(f"{finding.subject}: {finding.message}" for finding in fatal),
+                hint=" ".join(finding.fix for finding in fatal if finding.fix) or "`cdc check` says more.",
+            )
 
     def _refuse_leftovers(self) -> None:
         """A new pipeline must not take over what another one may still need (A-11)."""

@@ -131,3 +131,11 @@ def read_file(path: Path) -> Checkpoint | None:
             return read(connection).checkpoint if known is not None and known[0] else None
     finally:
         connection.close()
+
+
+def drop(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Remove the state tables; says whether there were any."""
+    query = "SELECT count(*) FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name = ?"
+    there = connection.execute(query, [SCHEMA]).fetchone()
+    connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
+    return there is not None and there[0] > 0
