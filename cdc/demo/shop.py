@@ -69,7 +69,7 @@ class Workload:
         self.rolled_back = 0
         self._dsn, self._rate = dsn, rate
         self._rng = random.Random(seed)
-        self._next_customer = 1_000_000
+        self._next_customer = seed * 1_000_000
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="workload", daemon=True)

@@ -1,0 +1,1 @@
+"""Speed, latency and memory against the server's own tools, side by side in one run."""

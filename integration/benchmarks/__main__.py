@@ -1,0 +1,39 @@
+"""`python -m integration.benchmarks [names]`: run the benchmarks and print their ratios.
+
+Every figure is of this machine in these minutes; only ratios of what ran in turn mean something elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from rich.console import Console
+
+from cdc.demo.server import PrivatePostgres
+from integration.benchmarks import drain, large, latency, snapshot
+
+BENCHMARKS = {
+    "w1": drain.inserts,
+    "w2": drain.updates_and_deletes,
+    "w3": drain.pgbench,
+    "snapshot": snapshot.copy,
+    "latency": latency.commit_to_visible,
+    "large": large.one_transaction,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m integration.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help="which; all if none")  # type: ignore[arg-type]
+    parser.add_argument("--pairs", type=int, default=5, help="alternating pairs per figure")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the rows; below 1 for a quick look")
+    arguments = parser.parse_args()
+    console = Console(width=140)
+    console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", highlight=False)
+    with PrivatePostgres(18, settings={"shared_buffers": "512MB", "max_wal_size": "16GB"}) as server:
+        for name in arguments.names or BENCHMARKS:
+            BENCHMARKS[name](server, console, arguments.pairs, arguments.scale)
+
+
+main()
