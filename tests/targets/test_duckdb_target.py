@@ -1,0 +1,227 @@
+"""The DuckDB target by itself: idempotence, atomicity, fencing, widening."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
+from cdc.model.change import Op, Transactions
+from cdc.model.position import Checkpoint, Position
+from cdc.model.segment import Changes, Reset, Segment, Truncate
+from cdc.targets.duckdb import read_checkpoint
+from cdc.targets.duckdb.target import DuckDbTarget
+from tests.model.batches import Row, batch, table
+
+SCHEMA = table(2, (0,))
+MEMORY = 128 << 20
+
+
+def at(order: int) -> Checkpoint:
+    return Checkpoint(Position(order, str(order)), "{}")
+
+
+def transactions(orders: list[int]) -> Transactions:
+    numbers = np.array(orders, dtype=np.int64)
+    return Transactions(numbers, numbers, numbers, str)
+
+
+def segment(changes: list[tuple[int, Op, Row | None, Row | None]], end: int | None) -> Segment:
+    """Changes as (commit, op, before, after), up to a checkpoint."""
+    orders = sorted({order for order, *_ in changes})
+    made = batch(SCHEMA, [(op, old, new) for _, op, old, new in changes])
+    made.transaction[:] = [orders.index(order) for order, *_ in changes]
+    return Segment([Changes(made)], transactions(orders), at(end) if end is not None else None)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[DuckDbTarget]:
+    made = DuckDbTarget(tmp_path / "t.duckdb", MEMORY)
+    made.open()
+    made.apply(Segment([Reset(SCHEMA)], Transactions.none(), at(10)))
+    yield made
+    made.close()
+
+
+def rows(target: DuckDbTarget) -> list[tuple[object, ...]]:
+    return target._connection.execute("SELECT * FROM s.t ORDER BY 1").fetchall()
+
+
+HISTORY = [
+    (20, Op.INSERT, None, ("1", "a")),
+    (30, Op.INSERT, None, ("2", "b")),
+    (30, Op.UPDATE, None, ("1", "c")),
+    (40, Op.UPDATE, ("2", None), ("3", "d")),
+    (50, Op.DELETE, ("1", None), None),
+    (60, Op.INSERT, None, ("1", "e")),
+    (60, Op.INSERT, None, ("2", "f")),
+]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 7)), max_size=5))
+def test_segments_may_overlap_and_come_again(
+    tmp_path_factory: pytest.TempPathFactory, again: list[tuple[int, int]]
+) -> None:
+    """D-05, D-14: whatever lies before the checkpoint changes nothing, wherever the borders of segments are."""
+    target = DuckDbTarget(tmp_path_factory.mktemp("d") / "t.duckdb", MEMORY)
+    target.open()
+    target.apply(Segment([Reset(SCHEMA)], Transactions.none(), at(10)))
+    commits = [order for order, *_ in HISTORY]
+    done = 0
+    for start, length in [*again, (0, 7)]:
+        first = min(start, done)
+        changes = list(HISTORY[first : first + length + max(0, done - first)])
+        changes += [c for c in HISTORY[first + len(changes) :] if changes and c[0] == changes[-1][0]]
+        changes = [c for c in HISTORY[:first] if changes and c[0] == changes[0][0]] + changes
+        if changes:
+            target.apply(segment(changes, changes[-1][0] + 5))
+            done = max(done, commits.index(changes[-1][0]) + sum(c == changes[-1][0] for c in commits))
+    assert rows(target) == [("1", "e"), ("2", "f"), ("3", "d")]
+    target.close()
+
+
+def test_a_part_stays_invisible_until_its_end(target: DuckDbTarget, tmp_path: Path) -> None:
+    """A-63: and vanishes if the end never comes."""
+    target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], None))
+    target.close()
+    assert target.open() == at(10)
+    assert rows(target) == []
+    target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], None))
+    target.apply(segment([(20, Op.UPDATE, None, ("1", "b"))], 25))
+    assert rows(target) == [("1", "b")]
+    target.close()
+    assert read_checkpoint(str(tmp_path / "t.duckdb")) == at(25)
+
+
+def test_truncate_between_changes(target: DuckDbTarget) -> None:
+    """D-25."""
+    first = batch(SCHEMA, [(Op.INSERT, None, ("1", "a"))])
+    second = batch(SCHEMA, [(Op.INSERT, None, ("1", "b"))])
+    target.apply(Segment([Changes(first), Truncate(SCHEMA, 0, 1), Changes(second)], transactions([20]), at(25)))
+    assert rows(target) == [("1", "b")]
+
+
+def test_a_second_process_is_kept_out(target: DuckDbTarget, tmp_path: Path) -> None:
+    """D-17: DuckDB's lock on the file is the lease."""
+    code = (
+        "import sys; from pathlib import Path; from cdc.targets.duckdb.target import DuckDbTarget; "
+        "DuckDbTarget(Path(sys.argv[1]), 1 << 27).open()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "t.duckdb")], capture_output=True, text=True, check=False
+    )
+    assert "TargetBusy" in done.stderr
+    assert "PID" in done.stderr
+
+
+def test_a_checkpoint_that_somebody_else_moved_is_found(target: DuckDbTarget) -> None:
+    """D-17: the number of the checkpoint is compared when it is written."""
+    target._connection.execute("UPDATE _cdc.checkpoint SET sequence = sequence + 1")
+    with pytest.raises(TargetBusy):
+        target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], 25))
+
+
+def test_what_is_not_a_duckdb_file(tmp_path: Path) -> None:
+    """E-12."""
+    file = tmp_path / "notes.duckdb"
+    file.write_text("not a database " * 1000)
+    with pytest.raises(UsageError, match="not a DuckDB file"):
+        DuckDbTarget(file, MEMORY).open()
+    with pytest.raises(UsageError, match="no folder"):
+        DuckDbTarget(tmp_path / "nowhere" / "x.duckdb", MEMORY).open()
+    with pytest.raises(UsageError, match="is a folder"):
+        DuckDbTarget(tmp_path, MEMORY).open()
+
+
+def test_a_checkpoint_of_a_newer_version(target: DuckDbTarget, tmp_path: Path) -> None:
+    """E-10."""
+    target._connection.execute("UPDATE _cdc.checkpoint SET format = 99")
+    target.close()
+    with pytest.raises(CheckpointUnreadable, match="99"):
+        target.open()
+    target.close()
+
+
+def test_a_large_merge_is_cut(target: DuckDbTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-12: no statement touches more rows than the limit."""
+    monkeypatch.setattr("cdc.targets.duckdb.apply.MERGE_ROWS", 10)
+    target.apply(segment([(20, Op.INSERT, None, (str(i), "a")) for i in range(100)], 25))
+    target.apply(
+        segment(
+            [
+                (
+                    30,
+                    Op.UPDATE if i % 2 else Op.DELETE,
+                    None if i % 2 else (str(i), None),
+                    (str(i), "b") if i % 2 else None,
+                )
+                for i in range(100)
+            ],
+            35,
+        )
+    )
+    assert len(rows(target)) == 50
+    assert {value for _, value in rows(target)} == {"b"}
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
+    """D-10: the segment is rolled back, the message is clear, and it goes on once there is space."""
+    import shutil  # noqa: PLC0415
+
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(mount)], capture_output=True, check=False
+    )
+    if made.returncode != 0:  # without the right to mount, a limit on the size of files says the same
+        code = (
+            "import resource, sys; from pathlib import Path; sys.path.insert(0, '.'); "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20)); "
+            "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+            "from tests.targets.test_duckdb_target import fill; fill(Path(sys.argv[1]))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(mount)], capture_output=True, text=True, check=False)
+        assert "TargetFull" in done.stderr, done.stderr[-1500:]
+    else:
+        try:
+            with pytest.raises(Exception, match="no space left"):
+                fill(mount)
+        finally:
+            survivors = list(mount.iterdir())
+            for file in survivors:
+                shutil.copy(file, tmp_path / file.name)
+            subprocess.run(["umount", str(mount)], check=True)
+        mount = tmp_path
+    target = DuckDbTarget(mount / "t.duckdb", MEMORY)
+    assert target.open() is not None
+    target.close()
+
+
+def fill(folder: Path) -> None:
+    """Write until the disk is full."""
+    target = DuckDbTarget(folder / "t.duckdb", MEMORY)
+    target.open()
+    target.apply(Segment([Reset(SCHEMA)], Transactions.none(), at(10)))
+    rng = np.random.default_rng(1)
+    for number in range(1000):
+        text = rng.bytes(400).hex()
+        changes = [
+            (20 + number, Op.INSERT, None, (f"{number}-{i}", f"{text}{i}{rng.bytes(40).hex()}")) for i in range(500)
+        ]
+        target.apply(segment(changes, 21 + number))  # type: ignore[arg-type]
+
+
+def test_a_read_only_connection_sees_the_tables(target: DuckDbTarget, tmp_path: Path) -> None:
+    """A user opens the file with any DuckDB once the pipeline has let go of it."""
+    target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], 25))
+    target.close()
+    with duckdb.connect(str(tmp_path / "t.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT * FROM s.t").fetchall() == [("1", "a")]

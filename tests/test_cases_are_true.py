@@ -1,0 +1,32 @@
+"""tests/CASES.md says the truth: what it names exists, and what tests name is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CASE = re.compile(r"\b[A-E]-\d\d\b")
+
+
+def test_every_case_that_a_test_names_is_listed_with_that_file() -> None:
+    listed: dict[str, str] = {}
+    for line in (ROOT / "tests" / "CASES.md").read_text().splitlines():
+        if (match := re.match(r"\| ([A-E]-\d\d) \| (.*) \|$", line)) is not None:
+            listed[match[1]] = match[2]
+    for folder in ("tests", "integration"):
+        for file in (ROOT / folder).rglob("test_*.py"):
+            for case in _cases(file.read_text()):
+                assert case in listed, f"{file.name} covers {case}, which CASES.md does not list"
+                assert file.name in listed[case], f"CASES.md does not say that {file.name} covers {case}"
+    for case, text in listed.items():
+        for name in re.findall(r"`((?:tests|integration)/[\w/]+\.py)`", text):
+            assert case in _cases((ROOT / name).read_text()), f"{name} does not cover {case}"
+
+
+def _cases(text: str) -> set[str]:
+    """Cases that a file names; `A-37 to A-40` names those between as well."""
+    found = set(CASE.findall(text))
+    for section, first, last in re.findall(r"\b([A-E])-(\d\d) to [A-E]-(\d\d)\b", text):
+        found |= {f"{section}-{number:02d}" for number in range(int(first), int(last) + 1)}
+    return found
