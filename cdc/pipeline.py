@@ -228,6 +228,7 @@ class Pipeline:
             table.state = "streaming"
         for segment in source.stream(handoff):
             handoff.put(segment)
+        handoff.finish()
 
     def _apply(self, target: Target, handoff: Handoff) -> None:
         while (segment := handoff.take()) is not None:

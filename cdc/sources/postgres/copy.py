@@ -170,7 +170,6 @@ class SnapshotReader:
             size += length
             if size >= BATCH_BYTES:
                 self._put(chunk.table, decode_copy(rows, chunk.table.schema))
-                faults.point("copy.batch")
                 rows, size = [], 0
                 if self._stop.is_set():
                     return
@@ -181,6 +180,7 @@ class SnapshotReader:
             pass
         if rows:
             self._put(chunk.table, decode_copy(rows, chunk.table.schema))
+        faults.point("copy.chunk")
         connection.execute("COMMIT")
 
     def _put(self, table: Table | None, result: ChangeBatch | Exception | None) -> None:

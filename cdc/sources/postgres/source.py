@@ -116,6 +116,10 @@ class PostgresSource:
     def open(self, resume: Checkpoint | None) -> None:
         self._connection = self._resources.enter_context(connect(self._dsn, self._application))
         with mapped_errors(self._dsn):
+            if resume is None:
+                self._selected = self._select({})
+                self._refuse_unfit()
+                self._refuse_leftovers()
             with connect_replication(self._dsn, self._application) as replication:
                 server = identify(replication, self._connection)
                 self._opened_at = Head(server.flushed, server.clock)
@@ -123,10 +127,8 @@ class PostgresSource:
                     self._state = SourceState.load(resume.state)
                     self._position = resume.position
                     self._verify(resume, server, replication)
-                    self._selected = self._select(self._state)
+                    self._selected = self._select(self._state.tables)
                     return
-            self._refuse_unfit()
-            self._refuse_leftovers()
             self._state = SourceState(
                 pipeline=f"{self._settings.name} {secrets.token_hex(8)}",
                 system=server.system,
@@ -134,7 +136,6 @@ class PostgresSource:
                 timeline=server.timeline,
                 slot=self._settings.slot,
             )
-            self._selected = self._select(self._state)
 
     def _verify(self, resume: Checkpoint, server: Server, replication: Connection) -> None:
         state, position = self._state, resume.position
@@ -173,7 +174,7 @@ class PostgresSource:
                 hint=f"Choose another --name, or run `cdc teardown --name {name}` if that pipeline is no more.",
             )
 
-    def _select(self, state: SourceState) -> list[Table]:
+    def _select(self, known: dict[int, TableState]) -> list[Table]:
         """The tables to follow, and a refusal of what a pipeline cannot do with them."""
         selection = self._settings.selection
         everything = user_tables(self._connection)
@@ -187,7 +188,7 @@ class PostgresSource:
                 hint="`cdc check` lists the tables and what each of them needs; --tables says which ones are meant.",
             )
         selected = {table.schema.identity for table in followed}
-        unselected = [str(entry.schema.table) for oid, entry in state.tables.items() if oid not in selected]
+        unselected = [str(entry.schema.table) for oid, entry in known.items() if oid not in selected]
         if unselected:
             raise UsageError(
                 f"The pipeline follows {', '.join(unselected)}, which the selection leaves out.",

@@ -123,7 +123,7 @@ class ReplicationStream:
     def _is_quiet(self, link: Link, emitted: Position) -> bool:
         """Nothing is in flight and the server has read further: the position may move without any row (A-06)."""
         in_flight = self._messages or self._decoder.inside_transaction or not link.idle
-        return not in_flight and link.durable == emitted and self._nothing_before > emitted.order
+        return not in_flight and link.durable in (None, emitted) and self._nothing_before > emitted.order
 
     def _decode(self, checkpoint: Callable[[Position], Checkpoint], *, allow_part: bool) -> Segment:
         decoded = self._decoder.decode(self._messages, allow_part=allow_part)

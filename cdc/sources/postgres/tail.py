@@ -44,7 +44,7 @@ class TailSource(PostgresSource):
             server = identify(self._replication, self._connection)
             self._opened_at = Head(server.flushed, server.clock)
             self._state = SourceState("tail", server.system, server.database, server.timeline, slot=self._settings.slot)
-            self._selected = self._select(self._state)
+            self._selected = self._select({})
             slot = read_slot(self._connection, self._settings.slot)
             if slot is None:
                 self._refuse_leftovers()
