@@ -105,8 +105,8 @@ def match_columns(old: TableState, relation: Relation, today: Table | None) -> l
         same_name = [entry for names in (was, now) if (entry := names.get(column.name))]
         same_type = {attnum for attnum, known in same_name if _plausible(known, column)}
         choices.append(sorted(same_type or {attnum for attnum, _ in same_name}) or unnamed)
-    ways = _increasing(choices)
-    return list(ways[0]) if len(ways) == 1 else None
+    lowest = _lowest(choices)
+    return lowest if lowest == _highest(choices, last + 1) else None  # every other way would lie between the two
 
 
 def _plausible(known: RelationColumn, said: RelationColumn) -> bool:
@@ -114,17 +114,22 @@ def _plausible(known: RelationColumn, said: RelationColumn) -> bool:
     return keeps_values(*same) or keeps_values(*reversed(same))
 
 
-def _increasing(choices: Sequence[Sequence[int]], above: int = 0) -> list[tuple[int, ...]]:
-    """At most two ways to choose one of each that grow strictly."""
-    if not choices:
-        return [()]
-    ways: list[tuple[int, ...]] = []
-    for choice in choices[0]:
-        if choice > above:
-            ways += [(choice, *rest) for rest in _increasing(choices[1:], choice)]
-        if len(ways) > 1:
-            break
-    return ways[:2]
+def _lowest(choices: Sequence[Sequence[int]]) -> list[int] | None:
+    """One of each that grow strictly, each as small as it can be; None if there is no such way."""
+    taken, above = [], 0
+    for options in choices:
+        chosen = min((option for option in options if option > above), default=None)
+        if chosen is None:
+            return None
+        taken.append(chosen)
+        above = chosen
+    return taken
+
+
+def _highest(choices: Sequence[Sequence[int]], top: int) -> list[int] | None:
+    """The same, each as large as it can be."""
+    mirrored = _lowest([[top - option for option in options] for options in reversed(choices)])
+    return [top - option for option in reversed(mirrored)] if mirrored is not None else None
 
 
 def _refuse_rewrite(table: TableName, was: RelationColumn, said: RelationColumn) -> None:

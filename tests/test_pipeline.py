@@ -1,0 +1,172 @@
+"""Supervision: whatever ends a thread ends the run, and what is transient is tried again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from cdc.errors import InvariantError, SlotBusy, Unavailable
+from cdc.handoff import Handoff
+from cdc.model.change import Transactions
+from cdc.model.position import Checkpoint, Position
+from cdc.model.schema import TableName
+from cdc.model.segment import Segment
+from cdc.pipeline import Pipeline
+from cdc.source import Head, Link
+
+
+def at(order: int) -> Position:
+    return Position(order, str(order))
+
+
+def segment(order: int, size: int = 1) -> Segment:
+    return Segment([], Transactions.none(), Checkpoint(at(order), ""), size)
+
+
+class Script:
+    """A source and a target that do what a test says."""
+
+    def __init__(self, *streams: list[Segment | BaseException], apply: BaseException | None = None) -> None:
+        self.streams, self.fail_apply = list(streams), apply
+        self.opened = self.closed = 0
+        self.applied: list[int] = []
+
+    head = Head(at(1000), 0)
+    estimates: Mapping[TableName, int] = {}
+
+    def source(self) -> Script:
+        return self
+
+    def target(self) -> ScriptTarget:
+        return ScriptTarget(self)
+
+    def open(self, resume: Checkpoint | None) -> None:
+        self.opened += 1
+
+    def copy(self, link: Link) -> Iterator[Segment]:
+        yield from ()
+
+    def stream(self, link: Link) -> Iterator[Segment]:
+        for step in self.streams.pop(0):
+            if isinstance(step, BaseException):
+                raise step
+            yield step
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def pipeline(self) -> Pipeline:
+        return Pipeline(self.source, self.target, queue_bytes=10)
+
+
+class ScriptTarget:
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def open(self) -> Checkpoint | None:
+        return None
+
+    def apply(self, segment: Segment) -> None:
+        if self.script.fail_apply is not None:
+            raise self.script.fail_apply
+        assert segment.checkpoint is not None
+        self.script.applied.append(segment.checkpoint.position.order)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pipeline, "_sleep", lambda *_: None)
+
+
+def test_a_thread_that_fails_ends_the_run() -> None:
+    """D-20: on either side, with its own error, and both ends are closed."""
+    for script in (
+        Script([segment(1), RuntimeError("reader")]),
+        Script([segment(1)], apply=RuntimeError("applier")),
+    ):
+        with pytest.raises(RuntimeError, match=r"reader|applier"):
+            script.pipeline().run()
+        assert script.opened == script.closed == 1
+
+
+def test_what_is_transient_is_tried_again_after_a_first_success() -> None:
+    """E-11."""
+    script = Script([segment(1), Unavailable("gone")], [Unavailable("gone")], [segment(2)])
+    script.pipeline().run()
+    assert script.opened == 3
+    assert script.applied[-1] == 2
+
+
+def test_at_a_first_start_a_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E-11, E-12: it may be a typing error in the DSN."""
+    script = Script()
+
+    def refuse(*_: object) -> None:
+        script.opened += 1
+        raise Unavailable("refused")
+
+    monkeypatch.setattr(script, "open", refuse)
+    with pytest.raises(Unavailable):
+        script.pipeline().run()
+    assert script.opened == 1
+
+
+def test_a_busy_slot_is_waited_for_a_bounded_time() -> None:
+    """A-10."""
+    script = Script(*[[SlotBusy("busy")] for _ in range(50)])
+    with pytest.raises(SlotBusy):
+        script.pipeline().run()
+    assert script.opened == 6
+
+
+def test_what_needs_a_person_is_not_tried_again() -> None:
+    """D-15, E-11."""
+    script = Script([segment(1), InvariantError("no")], [segment(2)])
+    with pytest.raises(InvariantError):
+        script.pipeline().run()
+    assert script.opened == 1
+
+
+def test_the_handoff_is_bounded() -> None:
+    """D-13: a full queue pauses the source, and what is durable is known only once it is applied."""
+    handoff = Handoff(10)
+    handoff.put(segment(1, size=6))
+    assert not handoff.paused
+    assert not handoff.idle
+    handoff.put(segment(2, size=6))
+    assert handoff.paused
+    blocked = threading.Thread(target=handoff.put, args=(segment(3, size=1),), daemon=True)
+    blocked.start()
+    blocked.join(0.05)
+    assert blocked.is_alive()
+    taken = handoff.take()
+    assert taken is not None
+    assert handoff.durable is None
+    assert not handoff.idle
+    handoff.applied(taken)
+    assert handoff.durable == at(1)
+    blocked.join(5)
+    assert not blocked.is_alive()
+    handoff.finish()
+    for _ in range(2):
+        left = handoff.take()
+        assert left is not None
+        handoff.applied(left)
+    assert handoff.take() is None
+    assert handoff.idle
+    assert handoff.durable == at(3)
+
+
+def test_stopping_lets_everybody_go() -> None:
+    handoff = Handoff(1)
+    handoff.put(segment(1))
+    blocked = threading.Thread(target=handoff.put, args=(segment(2),), daemon=True)
+    blocked.start()
+    handoff.stop()
+    blocked.join(5)
+    assert not blocked.is_alive()
+    assert handoff.take() is None
