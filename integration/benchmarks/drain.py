@@ -62,8 +62,8 @@ def pgbench(server: PrivatePostgres, console: Console, pairs: int, scale: float)
     """W3: 100,000 TPC-B transactions of pgbench: three updates and an insert each."""
     count = int(100_000 * scale)
     dsn = server.create_database("w3")
-    bench = [str(server.binaries / "pgbench"), "-q", "-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres"]
-    subprocess.run([*bench, "-i", "-s", "10", "w3"], check=True, capture_output=True)
+    bench = [str(server.binaries / "pgbench"), "-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres"]
+    subprocess.run([*bench, "-i", "-q", "-s", "10", "w3"], check=True, capture_output=True)
     server.execute("ALTER TABLE pgbench_history ADD COLUMN id bigserial PRIMARY KEY", "w3")
 
     def work() -> None:

@@ -32,6 +32,9 @@ _IDLE_CHECKPOINT_EVERY = 10.0  # seconds between checkpoints that only move the 
 _ASK_EVERY = 0.05  # seconds between requests for a keepalive while a run has a goal
 _GATHER = 0.0005  # seconds to let the server fill the socket: without it reads of a few rows cost most of the time
 _POLL = 0.002  # seconds between looks at the applier while rows wait for it
+_LITTLE = 64 << 10  # bytes: less than this goes to an idle applier at once
+_PATIENCE = 0.25  # seconds that more than that may wait for what comes behind it: a few large merges beat many small
+_LULL = 0.05  # seconds without anything new, after which it waits no longer
 _WAIT = 0.1  # seconds to wait for the server when there is nothing to do
 
 
@@ -53,6 +56,7 @@ class ReplicationStream:
         self._messages: list[bytes] = []
         self._size = 0
         self._has_commit = False
+        self._waiting_since = 0.0
         self._received = 0  # end of the WAL that the server has read for us
         self.head: Head | None = None  # as the newest message has it
         self._nothing_before = 0  # the server had nothing for us before this LSN, by its last keepalive
@@ -98,14 +102,13 @@ class ReplicationStream:
         last_checkpoint = time.monotonic()
         while not link.stopping:
             self._keep_talking(link, tick)
-            if self._size < self._budget:
-                self._read(link)
+            has_more = self._size < self._budget and self._read(link)
             if link.paused:
                 if self._size >= self._budget:
                     time.sleep(_POLL)
                 continue
             segment = None
-            if self._has_commit and (link.idle or self._size >= self._budget):
+            if self._has_commit and (self._size >= self._budget or (link.idle and not self._gathers(has_more))):
                 segment = self._decode(checkpoint, allow_part=False)
             elif self._size >= self._budget:
                 segment = self._decode(checkpoint, allow_part=True)
@@ -120,6 +123,10 @@ class ReplicationStream:
                 faults.point("stream.segment")
                 yield segment
 
+    def _gathers(self, has_more: bool) -> bool:
+        """Whether to let rows pile up although the applier is idle: a stream that flows is merged in larger pieces."""
+        return has_more and self._size > _LITTLE and time.monotonic() - self._waiting_since < _PATIENCE
+
     def _is_quiet(self, link: Link, emitted: Position) -> bool:
         """Nothing is in flight and the server has read further: the position may move without any row (A-06)."""
         in_flight = self._messages or self._decoder.inside_transaction or not link.idle
@@ -131,27 +138,38 @@ class ReplicationStream:
         self._messages = self._messages[decoded.consumed :]
         self._size = sum(map(len, self._messages))
         self._has_commit = False
+        self._waiting_since = time.monotonic()
         at = checkpoint(decoded.end) if decoded.end is not None else None
         return Segment(decoded.steps, decoded.transactions, at, size - self._size)
 
-    def _read(self, link: Link) -> None:
-        """Take what the server has sent, up to the budget; waits for it if there is nothing else to do."""
-        waiting = bool(self._messages) and self._has_commit
+    def _read(self, link: Link) -> bool:
+        """Take what the server has sent, up to the budget, and say whether there was anything."""
         ready, _, _ = select.select([self._pgconn.socket], [], [], 0)
         if not ready:
-            if waiting and link.idle:
-                return
-            timeout = _POLL if waiting else _ASK_EVERY if link.goal is not None else _WAIT
-            ready, _, _ = select.select([self._pgconn.socket], [], [], timeout)
+            ready, _, _ = select.select([self._pgconn.socket], [], [], self._worth_waiting(link))
             if not ready:
-                return
+                return False
         elif self._size:
             time.sleep(_GATHER)
-        try:
-            self._pgconn.consume_input()
-        except psycopg.OperationalError as error:
-            raise classify(error, self._dsn) from error
-        self._drain()
+        if not self._size:
+            self._waiting_since = time.monotonic()
+        # libpq reads no more at a time than its buffer holds (16 kB), so that one pause is followed by many reads.
+        while ready and self._size < self._budget:
+            try:
+                self._pgconn.consume_input()
+            except psycopg.OperationalError as error:
+                raise classify(error, self._dsn) from error
+            self._drain()
+            ready, _, _ = select.select([self._pgconn.socket], [], [], 0)
+        return True
+
+    def _worth_waiting(self, link: Link) -> float:
+        """Seconds to wait for the server, by what else there is to do."""
+        if not self._has_commit:
+            return _ASK_EVERY if link.goal is not None else _WAIT
+        if link.idle:
+            return _LULL if self._size > _LITTLE else 0
+        return _POLL
 
     def _drain(self) -> None:
         """Sort out what libpq has buffered."""
