@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
@@ -54,6 +55,25 @@ class Applier:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
+        self._rows = pa.table({})
+
+    @contextmanager
+    def _visible(self, data: dict[str, pa.Array]) -> Iterator[None]:
+        """Let statements see Arrow columns as ROWS."""
+        self._rows = pa.table(data)
+        try:
+            yield
+        finally:
+            self._rows = pa.table({})
+
+    def _execute(self, statement: str) -> duckdb.DuckDBPyConnection:
+        """Run a statement that reads ROWS.
+
+        DuckDB finds them as the variable of that name. Registered, they would be held until the end of the transaction,
+        and a large one would hold all of its log in memory (A-63).
+        """
+        _cdc_rows = self._rows
+        return self._connection.execute(statement)
 
     def write(self, table: TargetTable, batches: Sequence[ChangeBatch]) -> None:
         """Bring a table from before the batches to after them.
@@ -73,14 +93,14 @@ class Applier:
         if not columns or not len(columns[0]):
             return
         rows = _Input(_numbered("c", range(len(columns))), {f"c{i}": column for i, column in enumerate(columns)})
-        with _Visible(self._connection, rows.data):
+        with self._visible(rows.data):
             readings = self._readings(table, rows)
             key = ("insert", *readings.values())
             if key not in table.statements:
                 names = [column.name for column in table.schema.columns]
                 values = [_read(table, rows, name, readings) for name in rows.columns]
                 table.statements[key] = sql.insert(table.name, names, values)
-            self._connection.execute(table.statements[key])
+            self._execute(table.statements[key])
 
     def _merge(self, table: TargetTable, batches: Sequence[ChangeBatch]) -> None:
         folded = fold(batches, lambda keys: self._exist(table, keys))
@@ -102,7 +122,7 @@ class Applier:
         self._insert(table, folded.inserted)
 
     def _merge_rows(self, table: TargetTable, rows: _Input, masks: dict[int, str]) -> None:
-        with _Visible(self._connection, rows.data):
+        with self._visible(rows.data):
             readings = self._readings(table, rows)
             statement_key = ("merge", tuple(masks), tuple(rows.columns), *readings.values())
             if statement_key not in table.statements:
@@ -117,7 +137,7 @@ class Applier:
             copies = -counts[gone]
             data = {f"c{i}": take(column, gone) for i, column in enumerate(columns)}
             data |= {_NUMBER: pa.array(np.arange(len(gone))), _COPIES: pa.array(copies)}
-            with _Visible(self._connection, data):
+            with self._visible(data):
                 compared = [
                     (codec.render(codec.careful(sql.column(f"c{i}", "s"))), codec.render(sql.column(column.name, "t")))
                     for i, (column, codec) in enumerate(zip(table.schema.columns, table.codecs, strict=True))
@@ -134,17 +154,17 @@ class Applier:
             _numbered("k", table.schema.key),
             {**{f"k{i}": array for i, array in enumerate(keys)}, _NUMBER: pa.array(np.arange(count))},
         )
-        with _Visible(self._connection, rows.data):
+        with self._visible(rows.data):
             readings = self._readings(table, rows)
             key = [(table.schema.columns[i].name, _read(table, rows, n, readings)) for n, i in rows.columns.items()]
-            found = self._connection.execute(sql.matching(table.name, key, _NUMBER)).fetchnumpy()[_NUMBER]
+            found = self._execute(sql.matching(table.name, key, _NUMBER)).fetchnumpy()[_NUMBER]
         exists = np.zeros(count, dtype=bool)
         exists[np.asarray(found, dtype=np.int64)] = True
         return exists
 
     def _run(self, table: TargetTable, statement: str, expected: int) -> None:
         """Run a statement that must meet exactly the rows that it names."""
-        changed = self._connection.execute(statement).fetchone()
+        changed = self._execute(statement).fetchone()
         if changed is None or changed[0] != expected:
             raise TargetDrift(
                 f"{expected} rows of {table.name} were changed in the source, but the target holds "
@@ -179,7 +199,7 @@ class Applier:
         """Those of the conditions that some visible row fulfils."""
         if not conditions:
             return []
-        answer = self._connection.execute(sql.any_of(list(conditions.values()))).fetchone()
+        answer = self._execute(sql.any_of(list(conditions.values()))).fetchone()
         return [name for name, found in zip(conditions, answer or (), strict=True) if found]
 
 
@@ -214,17 +234,3 @@ def _after(batch: ChangeBatch) -> list[pa.Array]:
         return []
     everything = len(batch.after_row) == len(batch.after)
     return list(batch.after.columns) if everything else [take(c, batch.after_row) for c in batch.after.columns]
-
-
-class _Visible:
-    """Make Arrow columns visible to statements as ROWS."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, data: dict[str, pa.Array]) -> None:
-        self._connection = connection
-        self._table = pa.table(data)
-
-    def __enter__(self) -> None:
-        self._connection.register(sql.ROWS, self._table)
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.unregister(sql.ROWS)

@@ -9,7 +9,7 @@ from sqlglot import exp
 from cdc.model.schema import TableName
 
 DIALECT = "duckdb"
-ROWS = "cdc_rows"  # the name under which Arrow data is visible to a statement
+ROWS = "_cdc_rows"  # the name under which Arrow data is visible to a statement
 
 
 def render(expression: exp.Expression) -> str:
