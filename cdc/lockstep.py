@@ -11,6 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 INLINE = 12  # an Arrow view holds up to 12 bytes in itself; longer values point into a buffer
+# uint32[13, 3]: for each length that fits inside, ones over its bytes and zeros over the rest
+_INSIDE = np.array([[255] * length + [0] * (INLINE - length) for length in range(INLINE + 1)], dtype=np.uint8).view(
+    np.uint32
+)
 PADDING = bytes(32)  # so that gathers of a fixed width near the end stay inside
 
 
@@ -56,15 +60,13 @@ def string_views(buffer: Buffer, start: np.ndarray, length: np.ndarray) -> np.nd
     A struct is the length, then either the bytes themselves or a 4-byte prefix, a buffer number and an offset:
     https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
     """
-    views = np.zeros((len(start), 16), dtype=np.uint8)
-    words = views.view(np.uint32)
+    words = np.empty((len(start), 4), dtype=np.uint32)
     words[:, 0] = length
-    inside = np.arange(INLINE, dtype=np.int64)[None, :] < length[:, None]
-    views[:, 4:] = buffer.window(INLINE)[start] * inside
+    np.bitwise_and(buffer.window(INLINE)[start].view(np.uint32), _INSIDE[np.minimum(length, INLINE)], out=words[:, 1:])
     long = np.flatnonzero(length > INLINE)
     words[long, 2] = 0  # every value lives in buffer 0
     words[long, 3] = start[long]
-    return views
+    return words.view(np.uint8)
 
 
 def string_array(buffer: Buffer, views: np.ndarray, valid: np.ndarray) -> pa.Array:

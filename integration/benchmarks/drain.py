@@ -92,14 +92,10 @@ def _race(
         work()  # type: ignore[operator]
         theirs, ours = [], []
         for _ in range(pairs):
-            theirs.append(_minus(_take_recvlogical(server, name), idle_theirs))
-            ours.append(_minus(_take_cdc(server, dsn, name, base, Path(folder)), idle))
+            theirs.append(_take_recvlogical(server, name).beyond(idle_theirs))
+            ours.append(_take_cdc(server, dsn, name, base, Path(folder)).beyond(idle))
     report(console, f"{title}, {rows:,} row changes", rows, theirs, ours, "pg_recvlogical -f /dev/null", goal)
     server.execute(f"SELECT pg_drop_replication_slot('cdc_{name}')")
-
-
-def _minus(took: Took, idle: Took) -> Took:
-    return Took(max(0.01, took.seconds - idle.seconds), max(0.0, took.cpu - idle.cpu), took.peak_mb)
 
 
 def _take_recvlogical(server: PrivatePostgres, name: str) -> Took:

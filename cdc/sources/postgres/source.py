@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT = "cdc.heartbeat"
 _HEARTBEAT_EVERY = 30.0  # seconds
 _LOOK_EVERY = 5.0  # seconds between looks at the publications
+_COPY_SEGMENTS = 2  # budgets of the stream in one segment of a copy: full row groups go straight into DuckDB's file
 _UNCLAIMED = Position(0, "0/0")  # of the checkpoint that says: a slot of this pipeline may exist from now on
 
 
@@ -308,19 +309,26 @@ class PostgresSource:
         yield self._segment([Reset(table.schema) for table in tables])
         faults.point("copy.before_first_row")
         reader = SnapshotReader(self._dsn, self._application, snapshot, self._settings.workers)
+        gathered: list[Changes] = []
+        size = 0
         for copied in reader.read(tables, shapes, link):
             oid = copied.table.schema.identity
             if copied.batch is not None:
-                yield self._segment([Changes(copied.batch)], copied.batch.size)
+                gathered.append(Changes(copied.batch))
+                size += copied.batch.size
+                if size < _COPY_SEGMENTS * self._settings.budget:
+                    continue
             elif copied.intact:
                 faults.point("copy.before_done")
                 self._state.tables[oid] = replace(self._state.tables[oid], copied=True)
-                yield self._segment([])
-                faults.point("copy.after_done")
             else:
                 log.warning("%s was changed while it was copied; it is copied again", copied.table.schema.table)
+            # A table counts as copied with its last rows, in one transaction of the target (C-04).
+            yield self._segment(gathered, size)
+            faults.point("copy.after_segment")
+            gathered, size = [], 0
 
-    def _segment(self, steps: list[Reset | Changes], size: int = 0) -> Segment:
+    def _segment(self, steps: Sequence[Reset | Changes], size: int = 0) -> Segment:
         return Segment(list(steps), Transactions.none(), self._checkpoint(self._position), size)
 
     def _checkpoint(self, position: Position) -> Checkpoint:

@@ -82,14 +82,13 @@ class Applier:
             TargetDrift: a row that is updated or deleted is not there (A-42).
         """
         if all((batch.op == Op.INSERT).all() for batch in batches):
-            for batch in batches:
-                self._insert(table, _after(batch))
+            self._insert(table, [pa.chunked_array(parts) for parts in zip(*map(_after, batches), strict=True)])
         elif table.schema.key:
             self._merge(table, batches)
         else:
             self._match_rows(table, batches)
 
-    def _insert(self, table: TargetTable, columns: Sequence[pa.Array]) -> None:
+    def _insert(self, table: TargetTable, columns: Sequence[pa.Array | pa.ChunkedArray]) -> None:
         if not columns or not len(columns[0]):
             return
         rows = _Input(_numbered("c", range(len(columns))), {f"c{i}": column for i, column in enumerate(columns)})
