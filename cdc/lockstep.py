@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 INLINE = 12  # an Arrow view holds up to 12 bytes in itself; longer values point into a buffer
-# uint32[13, 3]: for each length that fits inside, ones over its bytes and zeros over the rest
+_HEAD = f"V{INLINE}"
+# For each length that fits inside, ones over its bytes and zeros over the rest.
 _INSIDE = np.array([[255] * length + [0] * (INLINE - length) for length in range(INLINE + 1)], dtype=np.uint8).view(
-    np.uint32
-)
+    _HEAD
+)[:, 0]
 PADDING = bytes(32)  # so that gathers of a fixed width near the end stay inside
 
 
@@ -26,27 +27,29 @@ class Buffer:
         self.size = len(data) - len(PADDING)
         self.bytes = np.frombuffer(data, dtype=np.uint8)
         self.payload = pa.py_buffer(data)
-        self._windows: dict[int, np.ndarray] = {}
+        self._overlapping: dict[str, np.ndarray] = {}
 
-    def window(self, width: int) -> np.ndarray:
-        """uint8[size, width]: at each offset the `width` bytes that begin there (a view, nothing is copied)."""
-        if width not in self._windows:
-            self._windows[width] = np.lib.stride_tricks.sliding_window_view(self.bytes, width)
-        return self._windows[width]
+    def at(self, layout: str) -> np.ndarray:
+        """What stands at each offset, read as a value of a NumPy dtype: values overlap, and nothing is copied."""
+        if layout not in self._overlapping:
+            dtype = np.dtype(layout)
+            count = len(self.bytes) - dtype.itemsize + 1
+            self._overlapping[layout] = np.ndarray((count,), dtype, self.bytes.data, strides=(1,))
+        return self._overlapping[layout]
 
     def uint16(self, offsets: np.ndarray) -> np.ndarray:
         """int64[n]: big-endian unsigned 16-bit integers at `offsets`."""
-        values: np.ndarray = self.window(2)[offsets].view(">u2").ravel().astype(np.int64)
+        values: np.ndarray = self.at(">u2")[offsets].astype(np.int64)
         return values
 
     def uint32(self, offsets: np.ndarray) -> np.ndarray:
         """int64[n]: big-endian unsigned 32-bit integers at `offsets`."""
-        values: np.ndarray = self.window(4)[offsets].view(">u4").ravel().astype(np.int64)
+        values: np.ndarray = self.at(">u4")[offsets].astype(np.int64)
         return values
 
     def int64(self, offsets: np.ndarray) -> np.ndarray:
         """int64[n]: big-endian 64-bit integers at `offsets`."""
-        values: np.ndarray = self.window(8)[offsets].view(">i8").ravel().astype(np.int64)
+        values: np.ndarray = self.at(">i8")[offsets].astype(np.int64)
         return values
 
     def text(self, start: int, end: int) -> str:
@@ -62,7 +65,9 @@ def string_views(buffer: Buffer, start: np.ndarray, length: np.ndarray) -> np.nd
     """
     words = np.empty((len(start), 4), dtype=np.uint32)
     words[:, 0] = length
-    np.bitwise_and(buffer.window(INLINE)[start].view(np.uint32), _INSIDE[np.minimum(length, INLINE)], out=words[:, 1:])
+    head = buffer.at(_HEAD)[start].view(np.uint32).reshape(-1, 3)
+    inside = _INSIDE[np.minimum(length, INLINE)].view(np.uint32).reshape(-1, 3)
+    np.bitwise_and(head, inside, out=words[:, 1:])
     long = np.flatnonzero(length > INLINE)
     words[long, 2] = 0  # every value lives in buffer 0
     words[long, 3] = start[long]
