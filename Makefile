@@ -15,6 +15,7 @@ lint: .venv/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
 
 bench: .venv/dev.done
 	$(BIN)/python -m integration.benchmarks

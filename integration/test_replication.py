@@ -53,15 +53,19 @@ def test_nothing_of_what_is_rolled_back_arrives(database: Database, replica: Rep
     assert replica.query("SELECT count(*), count(DISTINCT v) FROM t") == [(405, 1)]
 
 
-def test_prepared_transactions_appear_when_they_are_committed(database: Database, tmp_path: Path) -> None:
-    """A-65 where the server has two-phase commit off: the statement itself is refused, nothing to follow."""
+def test_prepared_transactions_appear_when_they_are_committed(database: Database, replica: Replica) -> None:
+    """A-65: across restarts of the pipeline; what is rolled back never appears."""
     database.execute("CREATE TABLE t (id int PRIMARY KEY)")
-    replica = make_replica(database, tmp_path)
     replica.catch_up()
-    with pytest.raises(Exception, match="prepared transactions are disabled"):
-        database.execute("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'x'")
+    database.execute("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'kept'")
+    database.execute("BEGIN; INSERT INTO t VALUES (2); PREPARE TRANSACTION 'dropped'")
+    database.execute("INSERT INTO t VALUES (3)")
     replica.catch_up()
-    replica.assert_equal()
+    assert replica.query("SELECT id FROM t") == [(3,)]
+    database.execute("COMMIT PREPARED 'kept'")
+    database.execute("ROLLBACK PREPARED 'dropped'")
+    replica.catch_up()
+    assert replica.query("SELECT id FROM t ORDER BY id") == [(1,), (3,)]
 
 
 def test_values_that_the_log_leaves_out_survive(database: Database, replica: Replica) -> None:

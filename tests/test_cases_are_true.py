@@ -15,7 +15,7 @@ def test_every_case_that_a_test_names_is_listed_with_that_file() -> None:
         if (match := re.match(r"\| ([A-E]-\d\d) \| (.*) \|$", line)) is not None:
             listed[match[1]] = match[2]
     for folder in ("tests", "integration"):
-        for file in (ROOT / folder).rglob("test_*.py"):
+        for file in set((ROOT / folder).rglob("test_*.py")) - {Path(__file__)}:
             for case in _cases(file.read_text()):
                 assert case in listed, f"{file.name} covers {case}, which CASES.md does not list"
                 assert file.name in listed[case], f"CASES.md does not say that {file.name} covers {case}"

@@ -24,6 +24,7 @@ _SETTINGS = {
     "wal_level": "logical",
     "max_wal_senders": "30",
     "max_replication_slots": "30",
+    "max_prepared_transactions": "10",
     "fsync": "off",  # nothing here must outlive the machine
     "shared_buffers": "128MB",
     "max_wal_size": "4GB",

@@ -236,6 +236,6 @@ def test_an_unknown_message_is_named(kind: bytes) -> None:
     ],
 )
 def test_a_damaged_row_is_refused(damaged: bytes) -> None:
-    """B-14's sister for PostgreSQL: lengths and tags must add up to the byte."""
+    """Lengths and tags must add up to the byte."""
     with pytest.raises(DecodeError):
         Decoder(Tables()).decode([wrap(m) for m in (begin(1, 2), relation(1, "d", ["a"]), damaged, commit(2))])
