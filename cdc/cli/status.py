@@ -50,7 +50,6 @@ def _target_side(source: str, target: str) -> dict[str, Any]:
             "position": running.get("durable"),
             "lag_seconds": running.get("lag_seconds"),
             "failure": running.get("failure"),
-            "widened": running.get("widened", {}),
             "tables": tables,
         }
     tables = source_module(source).table_states(checkpoint.state) if checkpoint is not None else {}
@@ -60,7 +59,6 @@ def _target_side(source: str, target: str) -> dict[str, Any]:
         "position": checkpoint.position.text if checkpoint is not None else None,
         "lag_seconds": None,
         "failure": None,
-        "widened": {},
         "tables": tables,
     }
 

@@ -53,14 +53,18 @@ class Dsn:
     @classmethod
     def parse(cls, text: str) -> Dsn:
         """Read `postgresql://user@host:port/database?...`; raises UsageError."""
+        hint = "Write it as postgresql://user@host:5432/database, with special characters as %XX."
+        if _has_stray_at(text):
+            raise UsageError("The DSN has an '@' that separates nothing: is the password written with %XX?", hint=hint)
         try:
             parsed = conninfo.conninfo_to_dict(text)
         except psycopg.ProgrammingError as error:
-            raise UsageError(
-                f"This is not a PostgreSQL DSN: {_without_password(str(error).strip(), text)}",
-                hint="Write it as postgresql://user@host:5432/database, with special characters as %XX.",
-            ) from None
-        return cls(text, {name: str(value) for name, value in parsed.items() if value is not None})
+            raise UsageError(f"This is not a PostgreSQL DSN: {_unquoted(str(error).strip())}", hint=hint) from None
+        parameters = {name: str(value) for name, value in parsed.items() if value is not None}
+        ports = parameters.get("port", "").split(",")
+        if not all(port == "" or (port.isdecimal() and 0 < int(port) < 65536) for port in ports):
+            raise UsageError("The DSN's port is not a number from 1 to 65535.", hint=hint)
+        return cls(text, parameters)
 
     def __str__(self) -> str:
         host, port = self.parameters.get("host", "localhost"), self.parameters.get("port", "5432")
@@ -189,7 +193,7 @@ _NETWORK = re.compile(
 def classify(error: psycopg.Error, dsn: Dsn) -> CdcError:
     """Decide what a PostgreSQL error means for a pipeline: try again, stop, or ask an operator."""
     text = _first_line(error)
-    text = _without_password(text, dsn.text, dsn.parameters.get("password"))
+    text = _without_password(text, dsn)
     state = error.sqlstate
     if _LOST_PUBLICATION.search(text):
         return PublicationChanged(
@@ -225,6 +229,8 @@ def _without_state(error: psycopg.Error, text: str, dsn: Dsn) -> CdcError:
         return UsageError(f"{dsn}: {text}", hint=SQLSTATES["28"].hint)
     if "database " in lower and "does not exist" in lower:
         return UsageError(f"{dsn}: {text}", hint=SQLSTATES["3D000"].hint)
+    if "unsupported startup parameter" in lower:
+        return UsageError(f"{dsn}: {text}", hint="This is a pooler, which cannot replicate: name the server itself.")
     if any(word in lower for word in ("certificate", "sslmode", "ssl is not", "does not support ssl")):
         return UsageError(f"{dsn}: {text}", hint="Check sslmode, sslrootcert and the server's certificate.")
     if isinstance(error, psycopg.OperationalError) or _NETWORK.search(text):
@@ -241,10 +247,34 @@ def _first_line(error: psycopg.Error) -> str:
     return lines[0].removeprefix("connection failed: ") if lines else type(error).__name__
 
 
-def _without_password(message: str, dsn: str, password: str | None = None) -> str:
-    """libpq quotes parts of a DSN that it cannot read; a password must not come along."""
-    for secret in filter(
-        None, [password, *re.findall(r"://[^:/@]*:([^@]*)@", dsn), *re.findall(r"password=(\S+)", dsn)]
+def _has_stray_at(dsn: str) -> bool:
+    """Whether a URL has an `@` beside the one before the host.
+
+    An unescaped `@`, `/` or `?` in a password makes libpq take the rest of it for a host, a database or an option, and
+    those are shown (E-03).
+    """
+    scheme, separator, rest = dsn.partition("://")
+    if not separator or scheme not in SCHEMES:
+        return False
+    authority = re.split(r"[/?]", rest, maxsplit=1)[0]
+    before_options = rest.partition("?")[0]
+    return before_options.count("@") > 1 or ("@" in rest and "@" not in authority and "user=" not in rest)
+
+
+def _unquoted(message: str) -> str:
+    """What libpq says of a DSN that it cannot read, without what it quotes of it, which may be a password (E-03).
+
+    The name of an option is the exception: it is what the user wants to know.
+    """
+    if re.fullmatch(
+        r'invalid (connection option|URI query parameter): ?"\w+"|invalid connection option "\w+"', message
     ):
+        return message
+    return re.sub(r'"[^=\]].*"', "(a part of it)", message, flags=re.DOTALL)
+
+
+def _without_password(message: str, dsn: Dsn) -> str:
+    """The server has no reason to repeat a password or the DSN, but nobody promises that it does not (E-03)."""
+    for secret in filter(None, (dsn.text, dsn.parameters.get("password"), dsn.parameters.get("sslpassword"))):
         message = message.replace(secret, "***")
-    return message.replace(dsn, "(the DSN)")
+    return message

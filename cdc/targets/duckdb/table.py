@@ -34,15 +34,6 @@ class TargetTable:
     def name(self) -> TableName:
         return self.schema.table
 
-    @property
-    def widened(self) -> list[str]:
-        """Names of the columns that hold text although their type asks for something else."""
-        return [
-            column.name
-            for column, codec in zip(self.schema.columns, self.codecs, strict=True)
-            if codec.sql_type != codec_for(column.type).sql_type
-        ]
-
     def widen(self, connection: duckdb.DuckDBPyConnection, index: int) -> None:
         """Hold a column as text from now on, what is there already included."""
         column, codec = self.schema.columns[index], self.codecs[index]

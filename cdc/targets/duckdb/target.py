@@ -58,11 +58,6 @@ class DuckDbTarget:
                 self._in_transaction = False
             self._connection.close()
 
-    @property
-    def widened(self) -> dict[str, list[str]]:
-        """Per table, the columns that are kept as text because of a value that their type cannot hold."""
-        return {str(table.name): table.widened for table in list(self._tables.values()) if table.widened}
-
     def apply(self, segment: Segment) -> None:
         if self._is_old(segment):
             return
