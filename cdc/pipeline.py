@@ -147,6 +147,35 @@ class Pipeline:
                     self._run_once()
         self._view.phase = "stopped"
 
+    def run_beside(self, meanwhile: Callable[[threading.Thread], None]) -> None:
+        """Run on a thread of its own while this one does something; the run is stopped when that is done.
+
+        Args:
+            meanwhile: is given the thread, which lives as long as the run.
+
+        Raises:
+            CdcError: as `run`.
+        """
+        failures: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                self.run()
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                self._view.phase = "stopped"
+
+        thread = threading.Thread(target=body, name="pipeline")
+        thread.start()
+        try:
+            meanwhile(thread)
+        finally:
+            self.stop()
+            thread.join()
+        if failures:
+            raise failures[0]
+
     def _is_worth_retrying(self, error: BaseException) -> bool:
         """At a first start everything but a slot that is about to be free is told at once: it may be a mistake."""
         if not isinstance(error, CdcError) or not error.retry or self._stop.is_set():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -56,7 +54,7 @@ def run(
     )
     pipeline = open_pipeline(source, target, options)
     stop_on_signals(pipeline)
-    run_in_background(pipeline, lambda: watch(pipeline, messages, status_file(target)))
+    pipeline.run_beside(lambda _: watch(pipeline, messages, status_file(target)))
 
 
 def stop_on_signals(pipeline: Pipeline) -> None:
@@ -67,26 +65,3 @@ def stop_on_signals(pipeline: Pipeline) -> None:
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-
-
-def run_in_background(pipeline: Pipeline, meanwhile: Callable[[], object]) -> None:
-    """Run a pipeline on a thread of its own while this one does something until the pipeline ends."""
-    failures: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            pipeline.run()
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            pipeline.view().phase = "stopped"
-
-    thread = threading.Thread(target=body, name="pipeline")
-    thread.start()
-    try:
-        meanwhile()
-    finally:
-        pipeline.stop()
-        thread.join()
-    if failures:
-        raise failures[0]

@@ -51,28 +51,15 @@ def run_demo(*, seconds: float, rate: float, keep: bool, console: Console) -> bo
 
 
 def _follow(pipeline: Pipeline, workload: Workload, server: PrivatePostgres, seconds: float, console: Console) -> None:
-    failures: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            pipeline.run()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=body, name="pipeline")
-    thread.start()
-    try:
+    def meanwhile(thread: threading.Thread) -> None:
         _watch(pipeline, thread, time.monotonic() + seconds, console)
         workload.stop()
         end = lsn(parse_lsn(str(server.execute("SELECT pg_current_wal_flush_lsn()")[0][0])))
         pipeline.stop_at(end)
         console.print(f"The workload has stopped at {end}; waiting until the target has it all.", highlight=False)
         _watch(pipeline, thread, time.monotonic() + _CATCH_UP_WITHIN, console)
-    finally:
-        pipeline.stop()
-        thread.join()
-    if failures:
-        raise failures[0]
+
+    pipeline.run_beside(meanwhile)
 
 
 def _watch(pipeline: Pipeline, thread: threading.Thread, until: float, console: Console) -> None:
