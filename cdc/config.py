@@ -21,7 +21,12 @@ MEGABYTE = 1 << 20
 
 # scheme -> module and function that makes the connector. The module is imported on use, so that a target's packages
 # are needed by those who use that target only.
-SOURCES = {"postgresql": "cdc.sources.postgres", "postgres": "cdc.sources.postgres"}
+SOURCES = {
+    "postgresql": "cdc.sources.postgres",
+    "postgres": "cdc.sources.postgres",
+    "mysql": "cdc.sources.mysql",
+    "mariadb": "cdc.sources.mysql",
+}
 TARGETS = {"duckdb": "cdc.targets.duckdb"}
 
 _NAME = re.compile(r"[a-z0-9_]{1,40}")

@@ -46,6 +46,10 @@ class SlotBusy(Unavailable):
     """Another process holds the replication slot (A-10)."""
 
 
+class TableChanged(Unavailable):
+    """A table has another shape than a moment ago, so that it has to be looked at again."""
+
+
 class TargetBusy(CdcError):
     """Another process holds the target. Not retried: two writers of one target are a mistake to be seen (D-17)."""
 
@@ -58,6 +62,10 @@ class OperatorNeeded(CdcError):
 
 class SlotUnusable(OperatorNeeded):
     """The slot is missing, lost, invalidated, or not the one that the target's checkpoint belongs to."""
+
+
+class LogLost(OperatorNeeded):
+    """The server no longer has the log that comes after the checkpoint."""
 
 
 class SourceChanged(OperatorNeeded):

@@ -78,3 +78,9 @@ def string_array(buffer: Buffer, views: np.ndarray, valid: np.ndarray) -> pa.Arr
     """An Arrow `string_view` array over `buffer` from structs uint8[n, 16] and a mask bool[n] of what is not null."""
     bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
     return pa.Array.from_buffers(pa.string_view(), len(views), [bitmap, pa.py_buffer(views), buffer.payload])
+
+
+def binary_array(buffer: Buffer, views: np.ndarray, valid: np.ndarray) -> pa.Array:
+    """The same as `binary_view`: bytes that are no text."""
+    bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.binary_view(), len(views), [bitmap, pa.py_buffer(views), buffer.payload])

@@ -11,20 +11,22 @@ from cdc.model.schema import TableName
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Tables by patterns of `schema.table` with `*` and `?`, case and all; a bare name means the schema `public`.
+    """Tables by patterns of `schema.table` with `*` and `?`, case and all.
 
     Attributes:
         include: what to take; everything if empty.
         exclude: what to leave out of that.
+        default_schema: what a pattern without a schema means.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    default_schema: str = "public"
 
     def matches(self, table: TableName) -> bool:
         """Whether the table is meant."""
-        included = not self.include or any(_matches(pattern, table) for pattern in self.include)
-        return included and not any(_matches(pattern, table) for pattern in self.exclude)
+        included = not self.include or any(self._means(pattern, table) for pattern in self.include)
+        return included and not any(self._means(pattern, table) for pattern in self.exclude)
 
     def unmatched(self, tables: Iterable[TableName]) -> list[str]:
         """The patterns that none of the tables matches."""
@@ -32,10 +34,9 @@ class Selection:
         return [
             pattern
             for pattern in (*self.include, *self.exclude)
-            if not any(_matches(pattern, table) for table in known)
+            if not any(self._means(pattern, table) for table in known)
         ]
 
-
-def _matches(pattern: str, table: TableName) -> bool:
-    qualified = pattern if "." in pattern else f"public.{pattern}"
-    return fnmatchcase(str(table), qualified)
+    def _means(self, pattern: str, table: TableName) -> bool:
+        qualified = pattern if "." in pattern else f"{self.default_schema}.{pattern}"
+        return fnmatchcase(str(table), qualified)

@@ -63,7 +63,7 @@ class PrivatePostgres:
         self.binaries = binaries or wheel_binaries(version)
         self.folder = Path(tempfile.mkdtemp(prefix="cdc-postgres-"))
         self.data = self.folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._settings = _SETTINGS | (settings or {})
         self._keep = keep
         self._is_running = False
@@ -167,7 +167,7 @@ def _is_open_to_all(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

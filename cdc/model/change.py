@@ -9,6 +9,7 @@ from enum import IntEnum
 import numpy as np
 import pyarrow as pa
 
+from cdc.model.arrays import texts
 from cdc.model.position import Position
 from cdc.model.schema import TableName, TableSchema
 
@@ -76,10 +77,11 @@ class Transactions:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Row images of one table as columns of canonical text.
+    """Row images of one table as columns.
 
     Attributes:
-        columns: one Arrow `string_view` array per column of the schema, all of one length.
+        columns: one Arrow array per column of the schema, all of one length: of the column's own type where the source
+            has values as such (numbers, bytes, moments), otherwise `string_view` of their canonical text.
         unchanged: per column a boolean mask of the values that the log left out because the change did not touch
             them (PostgreSQL: unchanged TOAST), or None where it left out none. A value under the mask is null in
             `columns` and means nothing.
@@ -160,8 +162,8 @@ def events(batch: ChangeBatch, transactions: Transactions) -> Iterator[ChangeEve
     names = [column.name for column in columns]
     key_names = [names[index] for index in key]
     before_names = names if batch.schema.full_before else key_names
-    after = list(zip(*(column.to_pylist() for column in batch.after.columns), strict=True)) if batch.after else []
-    before = list(zip(*(column.to_pylist() for column in batch.before.columns), strict=True)) if batch.before else []
+    after = list(zip(*(texts(column) for column in batch.after.columns), strict=True)) if batch.after else []
+    before = list(zip(*(texts(column) for column in batch.before.columns), strict=True)) if batch.before else []
     masks = (
         [(names[i], mask) for i, mask in enumerate(batch.after.unchanged) if mask is not None] if batch.after else []
     )

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import InvariantError
-from cdc.model.arrays import take
+from cdc.model.arrays import TEXT, take, unified
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows
 from cdc.model.schema import TableSchema
 
@@ -113,7 +113,7 @@ def net_rows(batches: Sequence[ChangeBatch]) -> tuple[list[pa.Array], np.ndarray
     changes = _gather(batches)
     came, went = changes.after_row[changes.after_row != ABSENT], changes.before_row[changes.before_row != ABSENT]
     columns = [
-        pa.concat_arrays([take(after, came), take(before, went)])
+        pa.concat_arrays(unified([take(after, came), take(before, went)]))
         for after, before in zip(changes.after, changes.before, strict=True)
     ]
     sign = np.concatenate([np.ones(len(came), dtype=np.int64), -np.ones(len(went), dtype=np.int64)])
@@ -147,7 +147,7 @@ def _gather(batches: Sequence[ChangeBatch]) -> _Changes:
 
 
 def _column(rows: Sequence[Rows], index: int) -> pa.Array:
-    return pa.concat_arrays([part.columns[index] for part in rows]) if rows else pa.array([], pa.string_view())
+    return pa.concat_arrays(unified([part.columns[index] for part in rows])) if rows else pa.array([], TEXT)
 
 
 def _mask(rows: Sequence[Rows], index: int) -> np.ndarray | None:
@@ -163,7 +163,7 @@ def _key_codes(changes: _Changes) -> tuple[np.ndarray, np.ndarray, list[pa.Array
     has_old, has_new = changes.before_row != ABSENT, changes.after_row != ABSENT
     columns = [
         pa.concat_arrays(
-            [take(changes.before[index], changes.before_row), take(changes.after[index], changes.after_row)]
+            unified([take(changes.before[index], changes.before_row), take(changes.after[index], changes.after_row)])
         )
         for index in changes.schema.key
     ]

@@ -13,11 +13,11 @@ import pyarrow as pa
 from sqlglot import exp
 
 from cdc.errors import TargetDrift
-from cdc.model.arrays import take
+from cdc.model.arrays import TEXT, take, unified
 from cdc.model.change import ChangeBatch, Op
 from cdc.model.fold import fold, net_rows
 from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.codecs import TEXT_CODEC
+from cdc.targets.duckdb.codecs import TEXT_CODEC, codec_for
 from cdc.targets.duckdb.table import TargetTable
 
 MERGE_ROWS = 500_000  # of one statement; some releases of DuckDB abort on a few million deletes at once (D-12)
@@ -26,10 +26,11 @@ _NUMBER, _COPIES, _DELETE = "number", "copies", "gone"
 
 
 class _Reading(Enum):
-    """How the text of one column is read in one statement."""
+    """How one column is read in one statement."""
 
     FAST = "fast"
     CAREFUL = "careful"
+    NATIVE = "native"  # it is no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Applier:
             TargetDrift: a row that is updated or deleted is not there (A-42).
         """
         if all((batch.op == Op.INSERT).all() for batch in batches):
-            self._insert(table, [pa.chunked_array(parts) for parts in zip(*map(_after, batches), strict=True)])
+            self._insert(table, [pa.chunked_array(unified(parts)) for parts in zip(*map(_after, batches), strict=True)])
         elif table.schema.key:
             self._merge(table, batches)
         else:
@@ -137,8 +138,12 @@ class Applier:
             data = {f"c{i}": take(column, gone) for i, column in enumerate(columns)}
             data |= {_NUMBER: pa.array(np.arange(len(gone))), _COPIES: pa.array(copies)}
             with self._visible(data):
+                rows_in = _Input(_numbered("c", range(len(columns))), data)
+                careful = {
+                    name: _Reading.CAREFUL if data[name].type == TEXT else _Reading.NATIVE for name in rows_in.columns
+                }
                 compared = [
-                    (codec.render(codec.careful(sql.column(f"c{i}", "s"))), codec.render(sql.column(column.name, "t")))
+                    (codec.render(_read(table, rows_in, f"c{i}", careful)), codec.render(sql.column(column.name, "t")))
                     for i, (column, codec) in enumerate(zip(table.schema.columns, table.codecs, strict=True))
                 ]
                 self._run(table, sql.delete_copies(table.name, compared, _NUMBER, _COPIES), int(copies.sum()))
@@ -176,11 +181,14 @@ class Applier:
 
         An error in a conversion would end the whole transaction, so that it must be ruled out before.
         """
-        readings = dict.fromkeys(rows.columns, _Reading.FAST)
+        readings = {
+            name: _Reading.FAST if rows.data[name].type == TEXT else _Reading.NATIVE for name in rows.columns
+        }
         suspicions = {
             name: suspicion
             for name, index in rows.columns.items()
-            if (suspicion := table.codecs[index].suspect(sql.column(name, "s"))) is not None
+            if readings[name] is not _Reading.NATIVE
+            and (suspicion := table.codecs[index].suspect(sql.column(name, "s"))) is not None
         }
         suspects = self._any(suspicions)
         for name in suspects:
@@ -190,7 +198,7 @@ class Applier:
             if table.codecs[rows.columns[name]] is not TEXT_CODEC:
                 table.widen(self._connection, rows.columns[name])
         for name, index in rows.columns.items():
-            if table.codecs[index] is TEXT_CODEC:
+            if table.codecs[index] is TEXT_CODEC and readings[name] is not _Reading.NATIVE:
                 readings[name] = _Reading.FAST
         return readings
 
@@ -203,7 +211,12 @@ class Applier:
 
 
 def _read(table: TargetTable, rows: _Input, name: str, readings: dict[str, _Reading]) -> exp.Expression:
-    codec, text = table.codecs[rows.columns[name]], sql.column(name, "s")
+    index = rows.columns[name]
+    codec, text = table.codecs[index], sql.column(name, "s")
+    if readings[name] is _Reading.NATIVE:
+        own = codec_for(table.schema.columns[index].type)
+        value = sql.cast(text, own.sql_type)
+        return own.render(value) if codec is not own and codec is TEXT_CODEC else value
     return codec.careful(text) if readings[name] is _Reading.CAREFUL else codec.parse(text)
 
 

@@ -22,8 +22,8 @@ def digest(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> tuple[
         value = sql.column(column.name)
         text = codec.render(value)
         if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
-            # Bits, since the two servers do not always write the same text for one float.
-            bits = sql.cast(sql.cast(value, "BIT"), "VARCHAR")
+            # Bits of the double, since the two servers do not always write the same text for one float.
+            bits = sql.cast(sql.cast(sql.cast(value, "DOUBLE"), "BIT"), "VARCHAR")
             text = exp.Case().when(exp.func("isnan", value), sql.literal("NaN")).else_(bits)
         length = sql.cast(exp.Anonymous(this="strlen", expressions=[text]), "VARCHAR")
         present = exp.Anonymous(this="concat", expressions=[length, sql.literal(":"), text])

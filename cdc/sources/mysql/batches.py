@@ -1,0 +1,228 @@
+"""Row events of one table to columns of changes, whatever images they carry. Sans I/O, in lockstep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from cdc.errors import DecodeError
+from cdc.lockstep import Buffer
+from cdc.model.change import ABSENT, Op, Rows
+from cdc.model.schema import TableSchema
+from cdc.sources.mysql.events import DELETES, HEADER, ROWS_V1, UPDATES, WRITES, Event
+from cdc.sources.mysql.rows import Field, Image, walk_rows
+from cdc.sources.mysql.tablemap import WireColumn
+from cdc.sources.mysql.types import SourceType
+from cdc.sources.mysql.values import Converter, column_array
+
+_OP = np.zeros(256, dtype=np.uint8)
+_OP[list(WRITES)], _OP[list(UPDATES)], _OP[list(DELETES)] = Op.INSERT, Op.UPDATE, Op.DELETE
+_MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to read the rows of a table map.
+
+    Attributes:
+        schema: the table that they are rows of.
+        wire: the columns of a row image.
+        places: for each column of the schema, which of `wire` it is. Columns that the server hides are nobody's (B-46).
+        sources: the types of the schema's columns.
+    """
+
+    schema: TableSchema
+    wire: tuple[WireColumn, ...]
+    places: tuple[int, ...]
+    sources: tuple[SourceType, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Changes of one table in log order: as in a `ChangeBatch`, and int64[n], which event each is from."""
+
+    event: np.ndarray
+    op: np.ndarray
+    after: Rows | None
+    after_row: np.ndarray
+    before: Rows | None
+    before_row: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Rows of events of one kind that carry the same columns: by place, fields before and after."""
+
+    event: np.ndarray
+    op: Op
+    before: dict[int, Field]
+    after: dict[int, Field]
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+
+def decode_rows(
+    buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray, plan: Plan, converter: Converter
+) -> TableRows:
+    """Decode row events.
+
+    Args:
+        start, end, kind: int64[m], where each event is and its type; all of the table that the plan is for.
+
+    Raises:
+        DecodeError: an event is damaged, or carries too little to apply it.
+    """
+    groups = list(_groups(buffer, start, end, kind, plan))
+    event = np.concatenate([group.event for group in groups])
+    op = np.concatenate([np.full(len(group), group.op, dtype=np.uint8) for group in groups])
+    after_row, after = _after(buffer, groups, plan, converter)
+    before_row, before = _before(buffer, groups, plan, converter)
+    order = np.argsort(event, kind="stable")
+    return TableRows(event[order], op[order], after, after_row[order], before, before_row[order])
+
+
+def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray, plan: Plan) -> Iterator[_Group]:
+    """Walk the events by their kind and the columns that they carry (binlog_row_image, B-24)."""
+    at = start + HEADER + 8
+    second = ~np.isin(kind, ROWS_V1)
+    at[second] += buffer.at("<u2")[at[second]]  # extra information, of partitions and the like
+    count = len(plan.wire)
+    width = (count + 7) // 8
+    said = buffer.bytes[at].astype(np.int64)
+    long = said == 0xFC
+    said[long] = buffer.at("<u2")[at[long] + 1]
+    if (said != count).any():
+        raise DecodeError(f"Rows of {plan.schema.table} have another number of columns than its table map.")
+    bitmap = at + np.where(long, 3, 1)
+    op = _OP[kind]
+    for number in np.unique(kind).tolist():
+        which = np.flatnonzero(kind == number)
+        is_update = op[which[0]] == Op.UPDATE
+        maps = width * (2 if is_update else 1)
+        bits = buffer.bytes[bitmap[which][:, None] + np.arange(maps)]
+        distinct, member = np.unique(bits, axis=0, return_inverse=True)
+        for index, row in enumerate(distinct):
+            chosen = which[member.reshape(-1) == index]
+            images = [Image(_present(row[i : i + width], count)) for i in range(0, maps, width)]
+            partial = number == Event.PARTIAL_UPDATE_ROWS
+            walked = walk_rows(buffer, bitmap[chosen] + maps, end[chosen], plan.wire, images, partial=partial)
+            found = Op(int(op[which[0]]))
+            yield _Group(
+                chosen[walked.event],
+                found,
+                before={} if found is Op.INSERT else walked.images[0],
+                after={} if found is Op.DELETE else walked.images[-1],
+            )
+
+
+def _present(bits: np.ndarray, count: int) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(np.unpackbits(bits, bitorder="little")[:count]).tolist())
+
+
+def _after(
+    buffer: Buffer, groups: Sequence[_Group], plan: Plan, converter: Converter
+) -> tuple[np.ndarray, Rows | None]:
+    chosen = [group for group in groups if group.op is not Op.DELETE]
+    places = _numbered(groups, [group.op is not Op.DELETE for group in groups])
+    if not sum(map(len, chosen)):
+        return places, None
+    columns, masks = [], []
+    for place, source in zip(plan.places, plan.sources, strict=True):
+        fields, absent = [], []
+        for group in chosen:
+            field = group.after.get(place) or group.before.get(place)
+            if field is None and group.op is Op.INSERT:
+                name = plan.schema.columns[plan.places.index(place)].name
+                raise DecodeError(
+                    f"An insert into {plan.schema.table} was logged without {name}, whose default the log does not have.",
+                    hint="Set binlog_row_image = FULL, and start again with `cdc teardown` and an empty target.",
+                )
+            fields.append(field or _nothing(len(group)))
+            absent.append(np.full(len(group), field is None))
+        columns.append(column_array(buffer, _joined(fields), plan.wire[place], source, converter))
+        mask = np.concatenate(absent)
+        masks.append(mask if mask.any() else None)
+    return places, Rows(tuple(columns), tuple(masks))
+
+
+def _before(
+    buffer: Buffer, groups: Sequence[_Group], plan: Plan, converter: Converter
+) -> tuple[np.ndarray, Rows | None]:
+    """Old rows: whole ones if the table has no key, otherwise the keys of those that went or got another key."""
+    schema = plan.schema
+    wanted = [index for index in range(len(plan.places)) if schema.full_before or index in schema.key]
+    kept, fields = [], []
+    for group in groups:
+        if group.op is Op.INSERT:
+            kept.append(np.zeros(len(group), dtype=bool))
+            continue
+        for index in wanted:
+            if plan.places[index] not in group.before:
+                raise DecodeError(
+                    f"A change of {schema.table} was logged without the old value of {schema.columns[index].name}.",
+                    hint="Set binlog_row_image = FULL.",
+                )
+        keeps = np.ones(len(group), dtype=bool)
+        if group.op is Op.UPDATE and not schema.full_before:
+            for index in wanted:
+                place = plan.places[index]
+                if place in group.after:
+                    keeps &= _same(buffer, group.before[place], group.after[place])
+            keeps = ~keeps
+        kept.append(keeps)
+        fields.append([_chosen(group.before[plan.places[index]], keeps) for index in wanted])
+    keeps = np.concatenate(kept)
+    count = int(keeps.sum())
+    row = np.where(keeps, np.cumsum(keeps) - 1, ABSENT)
+    if count == 0:
+        return row, None
+    columns: list[pa.Array] = []
+    for index, (place, source) in enumerate(zip(plan.places, plan.sources, strict=True)):
+        field = _joined([part[wanted.index(index)] for part in fields]) if index in wanted else _nothing(count)
+        columns.append(column_array(buffer, field, plan.wire[place], source, converter))
+    return row, Rows(tuple(columns), (None,) * len(columns))
+
+
+def _numbered(groups: Sequence[_Group], has_row: Sequence[bool]) -> np.ndarray:
+    """For each change, the number of its row among those of the groups that have one."""
+    has = np.concatenate([np.full(len(group), flag) for group, flag in zip(groups, has_row, strict=True)])
+    return np.where(has, np.cumsum(has) - 1, ABSENT)
+
+
+def _joined(fields: Sequence[Field]) -> Field:
+    if len(fields) == 1:
+        return fields[0]
+    partial = None
+    if any(field.partial is not None for field in fields):
+        partial = np.concatenate([f.partial if f.partial is not None else np.zeros(len(f.start), bool) for f in fields])
+    return Field(
+        np.concatenate([field.start for field in fields]),
+        np.concatenate([field.length for field in fields]),
+        np.concatenate([field.valid for field in fields]),
+        partial,
+    )
+
+
+def _chosen(field: Field, which: np.ndarray) -> Field:
+    return Field(field.start[which], field.length[which], field.valid[which])
+
+
+def _nothing(count: int) -> Field:
+    zero = np.zeros(count, dtype=np.int64)
+    return Field(zero, zero, np.zeros(count, dtype=bool))
+
+
+def _same(buffer: Buffer, one: Field, other: Field) -> np.ndarray:
+    """bool[n]: whether two fields have the same bytes, eight at a time."""
+    same = (one.length == other.length) & (one.valid == other.valid)
+    words = buffer.at("<u8")
+    last = len(words) - 1
+    for offset in range(0, int(one.length[same].max(initial=0)), 8):
+        mask = _MASKS[np.clip(one.length - offset, 0, 8)]
+        here, there = (words[np.minimum(field.start + offset, last)] for field in (one, other))
+        same &= (here ^ there) & mask == 0
+    return same

@@ -1,0 +1,498 @@
+"""The binlog: plain events in, batches of changes out, no I/O.
+
+https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_replication_binlog_event.html
+
+All events at hand are one buffer, and the row events of a table between two barriers (a statement, another shape, another
+file) are decoded in lockstep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from cdc.errors import DecodeError, OperatorNeeded
+from cdc.lockstep import Buffer
+from cdc.model.change import ChangeBatch, Transactions
+from cdc.model.position import Position
+from cdc.model.segment import Changes, Step
+from cdc.sources.mysql.batches import Plan, decode_rows
+from cdc.sources.mysql.events import (
+    ARTIFICIAL_FLAG,
+    DELETES,
+    GTIDS,
+    HEADER,
+    IGNORABLE_FLAG,
+    IGNORED,
+    STATEMENT_PARTS,
+    UPDATES,
+    WRITES,
+    Event,
+    event_name,
+)
+from cdc.sources.mysql.position import LogPlace
+from cdc.sources.mysql.tablemap import TableMap, parse_table_map
+from cdc.sources.mysql.transactions import Begun, Gtid, Query, begin, event_end, query, xa_name
+from cdc.sources.mysql.values import Converter
+
+_ROWS = np.zeros(256, dtype=bool)
+_ROWS[[*WRITES, *UPDATES, *DELETES]] = True
+_MARKERS = np.zeros(256, dtype=bool)  # what the framing looks at one by one
+_MARKERS[[*GTIDS, *STATEMENT_PARTS, Event.QUERY, Event.XID, Event.XA_PREPARE, Event.ROTATE, Event.INCIDENT]] = True
+_MARKERS[[Event.FORMAT_DESCRIPTION, Event.TABLE_MAP]] = True
+_KNOWN = _ROWS | _MARKERS
+_KNOWN[list(IGNORED)] = True
+_END_OF_STATEMENT = 0xFFFFFF  # the table number of a row event without rows
+
+
+class Catalog(Protocol):
+    """What the decoder must be told about tables."""
+
+    def start(self, identity: int) -> int:
+        """Where the snapshot of a table is: what was committed before it is in the snapshot already."""
+
+    def plan(self, table_map: TableMap) -> Plan | None:
+        """How to read the rows of a table map; None if the table is not followed."""
+
+    def statement(self, statement: Query, order: int, transaction: int, ordinal: int) -> list[Step]:
+        """What a statement means for the tables that are followed.
+
+        Args:
+            order: of its transaction, which is number `transaction` of the run; the statement is its `ordinal`-th change.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What came out of a run of events.
+
+    Attributes:
+        steps, transactions: as in a segment.
+        end: the end of the last transaction; None if the events end inside one.
+        consumed: how many of the events were used; the rest must be given again, before what follows them.
+        wanted: the next transaction commits what was prepared at this place of the log: its events have to be put in
+            front of the event that `consumed` names, and told by `Decoder.supply`.
+    """
+
+    steps: list[Step]
+    transactions: Transactions
+    end: Position | None
+    consumed: int
+    wanted: tuple[str, LogPlace] | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the framing finds, by the indexes of events.
+
+    Attributes:
+        kind: uint8[n], the types of the events.
+        begun, first, place: each transaction, the event that it begins with, and where that is in the log.
+        statements: barriers among the rows.
+        unread: ranges whose rows are not applied: of transactions that were only prepared.
+        end: where the last whole transaction ends in the log.
+        wanted: see `Decoded`.
+    """
+
+    kind: np.ndarray
+    begun: list[Begun] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    place: list[LogPlace] = field(default_factory=list)
+    statements: list[tuple[int, Query]] = field(default_factory=list)
+    unread: list[tuple[int, int]] = field(default_factory=list)
+    end: LogPlace | None = None
+    wanted: tuple[str, LogPlace] | None = None
+
+
+class Decoder:
+    """Turns events into steps. Keeps what the log says only once: table maps, and a transaction that is open.
+
+    Args:
+        place: where the first event is.
+        bases: the order of the first byte of each file that there was when the reading began.
+        prepared: XA transactions that were prepared and not yet committed, with where they begin.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        converter: Converter,
+        place: LogPlace,
+        bases: Mapping[str, int],
+        prepared: Mapping[str, LogPlace],
+    ) -> None:
+        self._catalog = catalog
+        self._converter = converter
+        self.place = place
+        self._bases = bases
+        self.prepared = dict(prepared)
+        self.end = place  # of the last whole transaction
+        self.gtids: list[Gtid] = []  # of whole transactions, for whoever keeps the position to take
+        self._maps: dict[int, bytes] = {}
+        self._plans: dict[int, Plan | None] = {}
+        self._open: tuple[Begun, LogPlace] | None = None
+        self._supplied: set[str] = set()
+
+    @property
+    def inside_transaction(self) -> bool:
+        """Whether what was decoded so far ends before its transaction does."""
+        return self._open is not None
+
+    def supply(self, name: str) -> None:
+        """The events of a prepared transaction stand before the statement that commits it now."""
+        self._supplied.add(name)
+
+    def decode(self, events: Sequence[bytes], *, allow_part: bool = False) -> Decoded:
+        """Decode whole transactions, or, if there is no end of one and `allow_part`, what there is of it.
+
+        Raises:
+            DecodeError: an event is of an unknown kind or damaged.
+            OperatorNeeded: the log does not say what happened to rows.
+        """
+        if not events:
+            return Decoded([], Transactions.none(), None, 0)
+        length = np.fromiter(map(len, events), dtype=np.int64, count=len(events))
+        if (length < HEADER).any():
+            raise DecodeError("A binlog event is shorter than its header.")
+        buffer = Buffer(events)
+        end = np.cumsum(length)
+        start = end - length
+        kind = buffer.bytes[start + 4]
+        self._refuse_unknown(events, kind)
+        before = (self._open, self.place, dict(self.prepared))
+        run = self._frame(events, kind)
+        count = len(events)
+        if self._open is not None:
+            count = run.first[-1] if len(run.first) > (before[0] is not None) else 0
+            if count == 0 and run.end is None:
+                if not allow_part or run.wanted is not None:
+                    self._open, self.place, self.prepared = before
+                    return Decoded([], Transactions.none(), None, 0, run.wanted)
+                count = len(events)
+                if self._open[0].is_xa:
+                    run.unread.append((run.first[-1], count))
+            else:  # the last one has only begun; it is given again
+                self._open = None
+                run.begun.pop(), run.first.pop(), run.place.pop()
+        if self._open is None:
+            if not run.wanted and count == len(events):
+                self._advance(events[-1])
+            self.end = run.end or self.place
+        transactions = _transactions(run)
+        steps = list(self._steps(_Events(events, buffer, start, end, kind, count), run, transactions))
+        position = run.end.position() if run.end is not None else None
+        return Decoded(steps, transactions, position, count, run.wanted)
+
+    def _refuse_unknown(self, events: Sequence[bytes], kind: np.ndarray) -> None:
+        for index in np.flatnonzero(~_KNOWN[kind]).tolist():
+            event = events[index]
+            if int.from_bytes(event[17:19], "little") & IGNORABLE_FLAG:
+                continue
+            raise DecodeError(
+                f"The log has an event of type {event_name(event[4])} that ends at {self.place.file}:{event_end(event)}, "
+                "which cdc does not know.",
+                hint="A newer version of cdc may know it. Nothing of the log was passed over.",
+            )
+
+    # --- framing ----------------------------------------------------------------------------------------------------
+
+    def _frame(self, events: Sequence[bytes], kind: np.ndarray) -> _Run:
+        """Walk the events that begin, end or interrupt transactions."""
+        run = _Run(kind)
+        if self._open is not None:
+            run.begun.append(self._open[0])
+            run.first.append(0)
+            run.place.append(self._open[1])
+        for index in np.flatnonzero(_MARKERS[kind]).tolist():
+            event = events[index]
+            code = event[4]
+            if code in GTIDS:
+                self._begin(run, index, begin(event))
+            elif code == Event.XID:
+                self._end(run, event)
+            elif code == Event.QUERY:
+                self._statement(run, index, event)
+                if run.wanted is not None:
+                    break
+            elif code == Event.XA_PREPARE:
+                self._prepare(run, index, event)
+            elif code == Event.ROTATE:
+                self._rotate(event)
+            elif code == Event.INCIDENT:
+                raise OperatorNeeded(
+                    f"The server reports an incident at {self.place.file}:{event_end(event)}: changes were lost from its log.",
+                    hint="Only a new copy is right again: `cdc teardown`, remove the target, start again.",
+                )
+            elif code in STATEMENT_PARTS and code not in (Event.INTVAR, Event.RAND, Event.USER_VAR):
+                raise self._logged_as_text("LOAD DATA", event_end(event))
+        return run
+
+    def _begin(self, run: _Run, index: int, begun: Begun) -> None:
+        if self._open is not None:
+            raise DecodeError(
+                f"The log has a transaction at {self.place.file}:{begun.start} before the one before it has ended."
+            )
+        self.place = self.place.near(begun.start)
+        self._open = (begun, self.place)
+        run.begun.append(begun)
+        run.first.append(index)
+        run.place.append(self.place)
+
+    def _end(self, run: _Run, event: bytes) -> None:
+        if self._open is None:
+            raise DecodeError(f"The log ends a transaction at {self.place.file}:{event_end(event)} that has not begun.")
+        begun = self._open[0]
+        self.place = run.end = self.place.near(event_end(event))
+        if begun.gtid is not None:
+            self.gtids.append(begun.gtid)
+        self._open = None
+
+    def _statement(self, run: _Run, index: int, event: bytes) -> None:
+        statement = query(event)
+        words = statement.text[:40].upper().split(None, 2)
+        verb = words[0].rstrip(";") if words else ""
+        if self._open is None:  # no GTIDs, not even anonymous ones (MySQL 5.6)
+            size = int.from_bytes(event[9:13], "little")
+            self._begin(run, index, Begun(event_end(event) - size, None, int.from_bytes(event[:4], "little") * 1_000_000))
+        assert self._open is not None
+        begun = self._open[0]
+        if verb == "BEGIN":
+            begun.is_block = True
+        elif verb == "COMMIT":
+            self._end(run, event)
+        elif verb == "ROLLBACK":
+            self._rollback(run, index, event, to_savepoint=len(words) > 1 and words[1] == "TO")
+        elif verb == "XA" and len(words) > 1:
+            self._xa(run, words[1], statement, event)
+        elif verb not in ("SAVEPOINT", "RELEASE"):
+            run.statements.append((index, statement))
+            if not begun.is_block:
+                self._end(run, event)
+
+    def _rollback(self, run: _Run, index: int, event: bytes, *, to_savepoint: bool) -> None:
+        """Engines without transactions keep what others roll back, and the log then has both (B-29)."""
+        if _ROWS[run.kind[run.first[-1] : index]].any() or (self._open is not None and self._open[0].changes):
+            raise OperatorNeeded(
+                f"A transaction that mixes engines with and without transactions was rolled back at "
+                f"{self.place.file}:{event_end(event)}; the log does not say which of its rows stayed.",
+                hint="Only a new copy is right again: `cdc teardown`, remove the target, start again.",
+            )
+        if not to_savepoint:
+            self._end(run, event)
+
+    def _xa(self, run: _Run, verb: str, statement: Query, event: bytes) -> None:
+        assert self._open is not None
+        begun = self._open[0]
+        if verb in ("START", "BEGIN"):
+            begun.is_block = begun.is_xa = True
+        elif verb in ("COMMIT", "ROLLBACK"):
+            name = _normalised(statement.text.split(None, 2)[2])
+            place = self.prepared.get(name)
+            if verb == "COMMIT" and place is None:
+                raise OperatorNeeded(
+                    f"The distributed transaction {name} that is committed at {self.place.file}:{event_end(event)} was "
+                    "prepared before the log that this pipeline has seen.",
+                    hint="Its rows are missing. Only a new copy is right again: `cdc teardown`, remove the target.",
+                )
+            if verb == "COMMIT" and place is not None and name not in self._supplied:
+                run.wanted = (name, place)
+                return
+            self.prepared.pop(name, None)
+            self._supplied.discard(name)
+            self._end(run, event)
+
+    def _prepare(self, run: _Run, index: int, event: bytes) -> None:
+        """XA PREPARE ends a transaction in the log, but it is applied only where it is committed (B-28)."""
+        name, at_once = xa_name(event)
+        if self._open is None:
+            raise DecodeError(f"The log prepares a transaction at {event_end(event)} that has not begun.")
+        if not at_once:
+            self.prepared[name] = self._open[1]
+            run.unread.append((run.first[-1], index))
+        elif self._open[0].is_xa and self._open[0].changes:
+            raise OperatorNeeded(
+                f"A distributed transaction of one phase that ends at {self.place.file}:{event_end(event)} is larger than "
+                "a segment.",
+                hint="Raise --segment.",
+            )
+        self._end(run, event)
+
+    def _rotate(self, event: bytes) -> None:
+        """Another file: at its end the old one names it, and at its begin the server does."""
+        file = event[HEADER + 8 :].decode()
+        offset = int.from_bytes(event[HEADER : HEADER + 8], "little")
+        if not int.from_bytes(event[17:19], "little") & ARTIFICIAL_FLAG and event_end(event):
+            self.place = self.place.near(event_end(event))
+        if file in self._bases:
+            self.place = LogPlace(file, self._bases[file], offset)
+        elif file != self.place.file:
+            self.place = self.place.following(file, offset)
+
+    def _advance(self, event: bytes) -> None:
+        """Nothing is open, so that whatever the log has up to here is done with."""
+        if event[4] != Event.ROTATE and event_end(event):
+            self.place = self.place.near(event_end(event))
+
+    def _logged_as_text(self, what: str, end: int) -> OperatorNeeded:
+        return OperatorNeeded(
+            f"{what} was logged as text at {self.place.file}:{end}: the log does not have its rows.",
+            hint="Set binlog_format = ROW for all sessions. Only a new copy is right again: `cdc teardown`.",
+        )
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def _steps(self, events: _Events, run: _Run, transactions: Transactions) -> Iterator[Step]:
+        """Walk from barrier to barrier: statements, and wherever a table number means another table than before."""
+        is_row = _ROWS[events.kind]
+        is_row[events.count :] = False
+        for begin_, end in run.unread:
+            is_row[begin_:end] = False
+        rows = np.flatnonzero(is_row)
+        of = np.searchsorted(np.array(run.first, dtype=np.int64), np.arange(len(events.kind)), side="right") - 1
+        if len(rows) and of[rows[0]] < 0:
+            raise DecodeError("The log has a row event outside of any transaction.")
+        statements = dict(run.statements)
+        describes = np.isin(events.kind[: events.count], (Event.TABLE_MAP, Event.FORMAT_DESCRIPTION))
+        stops = sorted({*np.flatnonzero(describes).tolist(), *(i for i in statements if i < events.count)})
+        done = 0
+        for index in stops:
+            statement = statements.get(index)
+            if statement is None and not self._is_news(events.raw[index]):
+                continue
+            until = int(np.searchsorted(rows, index))
+            yield from self._changes(events, rows[done:until], of, run, transactions)
+            done = until
+            if statement is None:
+                self._describe(events.raw[index])
+                continue
+            begun = run.begun[of[index]]
+            order = int(transactions.order[of[index]])
+            steps = self._catalog.statement(statement, order, int(of[index]), begun.changes)
+            begun.changes += len(steps)
+            self._plans.clear()
+            yield from steps
+        yield from self._changes(events, rows[done:], of, run, transactions)
+
+    def _is_news(self, event: bytes) -> bool:
+        if event[4] == Event.FORMAT_DESCRIPTION:
+            return bool(self._maps)
+        known = self._maps.get(int.from_bytes(event[HEADER : HEADER + 6], "little"))
+        if known is None:
+            self._describe(event)  # nothing before it can mean it
+            return False
+        return known != event[HEADER + 6 :]
+
+    def _describe(self, event: bytes) -> None:
+        """Take a table map; a new file or server numbers its tables anew (B-45)."""
+        if event[4] == Event.FORMAT_DESCRIPTION:
+            self._maps.clear()
+            self._plans.clear()
+            return
+        number = int.from_bytes(event[HEADER : HEADER + 6], "little")
+        self._maps[number] = event[HEADER + 6 :]
+        self._plans.pop(number, None)
+
+    def _changes(
+        self, events: _Events, at: np.ndarray, of: np.ndarray, run: _Run, transactions: Transactions
+    ) -> Iterator[Step]:
+        """Batches of the row events `at` (int64[n]), one per table."""
+        if not len(at):
+            return
+        start, end = events.start[at], events.end[at]
+        numbers = events.buffer.at("<u4")[start + HEADER].astype(np.int64)
+        numbers |= events.buffer.at("<u2")[start + HEADER + 4].astype(np.int64) << 32
+        decoded = []
+        count = np.zeros(len(at), dtype=np.int64)
+        for number in np.unique(numbers).tolist():
+            if number == _END_OF_STATEMENT and number not in self._maps:
+                continue
+            which = np.flatnonzero(numbers == number)
+            plan = self._plan(number)
+            if plan is None:
+                continue
+            first = self._catalog.start(plan.schema.identity)
+            if first:
+                which = which[transactions.order[of[at[which]]] >= first]
+            if not len(which):
+                continue
+            found = decode_rows(
+                events.buffer, start[which], end[which], events.kind[at[which]], plan, self._converter
+            )
+            count[which] = np.bincount(found.event, minlength=len(which))
+            decoded.append((plan.schema, which, found, int((end[which] - start[which]).sum())))
+        transaction = of[at]
+        before = np.cumsum(count) - count
+        began = np.concatenate([[True], transaction[1:] != transaction[:-1]])
+        base = np.maximum.accumulate(np.where(began, np.arange(len(at)), 0))
+        earlier = np.array([begun.changes for begun in run.begun], dtype=np.int64)
+        ordinal = before - before[base] + earlier[transaction]
+        for index, total in zip(*_totals(transaction, count), strict=True):
+            run.begun[index].changes += total
+        for schema, which, found, size in decoded:
+            event = which[found.event]
+            place = np.arange(len(event)) - np.searchsorted(found.event, found.event)
+            yield Changes(
+                ChangeBatch(
+                    schema=schema,
+                    op=found.op,
+                    transaction=transaction[event].astype(np.int32),
+                    ordinal=ordinal[event] + place,
+                    after=found.after,
+                    after_row=found.after_row,
+                    before=found.before,
+                    before_row=found.before_row,
+                    size=size,
+                )
+            )
+
+    def _plan(self, number: int) -> Plan | None:
+        if number not in self._plans:
+            body = self._maps.get(number)
+            if body is None:
+                raise DecodeError(f"The log has rows of table number {number} before it described that table.")
+            self._plans[number] = self._catalog.plan(parse_table_map(bytes(HEADER + 6) + body))
+        return self._plans[number]
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """A run of events as arrays, one entry per event; those from `count` on are given again later."""
+
+    raw: Sequence[bytes]
+    buffer: Buffer
+    start: np.ndarray
+    end: np.ndarray
+    kind: np.ndarray
+    count: int
+
+
+def _totals(transaction: np.ndarray, count: np.ndarray) -> tuple[list[int], list[int]]:
+    totals = np.bincount(transaction, weights=count).astype(np.int64)
+    index = np.flatnonzero(totals)
+    return index.tolist(), totals[index].tolist()
+
+
+def _transactions(run: _Run) -> Transactions:
+    order = np.array([place.order for place in run.place], dtype=np.int64)
+    number = [begun.gtid.number if begun.gtid is not None else place.order for begun, place in _pairs(run)]
+    committed = np.array([begun.committed_at for begun in run.begun], dtype=np.int64)
+
+    def write(at: int) -> str:
+        index = int(np.searchsorted(order, at))
+        gtid = run.begun[index].gtid
+        return str(gtid) if gtid is not None else f"{run.place[index].file}:{run.place[index].offset}"
+
+    return Transactions(order, np.array(number, dtype=np.int64), committed, write)
+
+
+def _pairs(run: _Run) -> Iterator[tuple[Begun, LogPlace]]:
+    return zip(run.begun, run.place, strict=True)
+
+
+def _normalised(name: str) -> str:
+    """The name of a distributed transaction as `xa_name` has it: hexadecimal in lower case, without spaces."""
+    parts = [part.strip() for part in name.split(",")]
+    return ",".join([f"X'{part[2:-1].lower()}'" if part[:2] in ("X'", "x'") else part for part in parts])

@@ -1,0 +1,174 @@
+"""What information_schema knows of tables: only ever asked about now, never about an event of the past (B-41)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cdc.errors import UsageError
+from cdc.model.schema import Column, TableName, TableSchema
+from cdc.selection import Selection
+from cdc.sources.mysql.connection import Connection
+from cdc.sources.mysql.types import logical_type, source_type
+
+SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
+TRANSACTIONAL = frozenset({"innodb", "rocksdb", "tokudb", "ndbcluster"})
+# Tables that online schema changes work with and throw away: gh-ost, pt-online-schema-change, Percona, LHM (B-43).
+_PASSING = (
+    ("_", "_gho"),
+    ("_", "_ghc"),
+    ("_", "_del"),
+    ("_", "_new"),
+    ("__", "_new"),
+    ("_", "_old"),
+    ("lhmn_", ""),
+    ("lhma_", ""),
+    ("#sql", ""),
+)
+
+_TABLES = """
+SELECT table_schema, table_name, table_type, engine, coalesce(table_rows, 0), coalesce(table_collation, '')
+FROM information_schema.tables
+WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND {where} ORDER BY table_schema, table_name
+"""
+_COLUMNS = """
+SELECT table_schema, table_name, column_name, column_type, character_set_name, is_nullable, extra,
+       coalesce(generation_expression, '')
+FROM information_schema.columns WHERE {where} ORDER BY table_schema, table_name, ordinal_position
+"""
+_COLUMNS_56 = _COLUMNS.replace("coalesce(generation_expression, '')", "''")
+_KEYS = """
+SELECT table_schema, table_name, index_name, column_name, sub_part IS NOT NULL, nullable
+FROM information_schema.statistics WHERE non_unique = 0 AND {where}
+ORDER BY table_schema, table_name, index_name <> 'PRIMARY', index_name, seq_in_index
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table as it is now.
+
+    Attributes:
+        schema: its shape; its identity is 0.
+        engine: in lower case.
+        charset: of text columns that name none.
+        rows_estimated: a guess of the engine.
+        row_end: the column that ends a row's time, if the table is system-versioned.
+        trouble: why it cannot be followed, if it cannot.
+    """
+
+    schema: TableSchema
+    engine: str
+    charset: str
+    rows_estimated: int
+    row_end: str | None = None
+    trouble: str | None = None
+
+    @property
+    def name(self) -> TableName:
+        return self.schema.table
+
+    @property
+    def is_transactional(self) -> bool:
+        return self.engine in TRANSACTIONAL
+
+    def identified(self, identity: int) -> Table:
+        """The same as the table that a pipeline has this number for."""
+        return replace(self, schema=replace(self.schema, identity=identity))
+
+
+def user_tables(connection: Connection, database: str) -> list[Table]:
+    """All tables of a database, or of all but the system's."""
+    if database:
+        return _tables(connection, "table_schema = %s", [database])
+    marks = ", ".join(["%s"] * len(SYSTEM_SCHEMAS))
+    return _tables(connection, f"table_schema NOT IN ({marks})", SYSTEM_SCHEMAS)
+
+
+def named_tables(connection: Connection, names: Iterable[TableName]) -> dict[TableName, Table]:
+    """Those of the tables that exist now."""
+    found: dict[TableName, Table] = {}
+    for name in names:
+        for table in _tables(connection, "table_schema = %s AND table_name = %s", [name.schema, name.name]):
+            found[table.name] = table
+    return found
+
+
+def is_passing(name: str) -> bool:
+    """Whether a table is one that an online schema change makes for itself."""
+    return any(name.startswith(begin) and name.endswith(end) for begin, end in _PASSING)
+
+
+def selected(tables: Sequence[Table], selection: Selection) -> list[Table]:
+    """Those that a user means."""
+    return [table for table in tables if selection.matches(table.name) and not is_passing(table.name.name)]
+
+
+def _tables(connection: Connection, where: str, values: Sequence[str]) -> list[Table]:
+    rows = connection.query(_TABLES.format(where=where), *values)
+    if not rows:
+        return []
+    old = connection.version.flavor == "mysql" and connection.version.number < (5, 7)
+    columns: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+    for row in connection.query((_COLUMNS_56 if old else _COLUMNS).format(where=where), *values):
+        columns.setdefault((row[0], row[1]), []).append(row[2:])
+    keys: dict[tuple[str, str], dict[str, list[tuple[Any, ...]]]] = {}
+    for row in connection.query(_KEYS.format(where=where), *values):
+        keys.setdefault((row[0], row[1]), {}).setdefault(row[2], []).append(row[3:])
+    return [_table(row, columns.get(row[:2], []), keys.get(row[:2], {})) for row in rows]
+
+
+def _table(
+    row: tuple[Any, ...], attributes: list[tuple[Any, ...]], indexes: dict[str, list[tuple[Any, ...]]]
+) -> Table:
+    schema, name, kind, engine, estimate, collation = row
+    row_end = _row_end(attributes) if kind == "SYSTEM VERSIONED" else None
+    row_start = _row_end(attributes, "ROW START") if kind == "SYSTEM VERSIONED" else None
+    key = _key(indexes, row_end)
+    columns, trouble = [], None
+    for column, column_type, charset, nullable, extra, generation in attributes:
+        if column in (row_start, row_end) or not _is_logged(extra, generation):
+            continue
+        text = f"{column_type} character set {charset}" if charset else str(column_type)
+        try:
+            parsed = source_type(text)
+        except UsageError as error:
+            trouble = trouble or f"{column}: {error.message}"
+            continue
+        columns.append(
+            Column(
+                name=column,
+                source_type=text,
+                type=logical_type(parsed),
+                identity=len(columns) + 1,
+                key=key.index(column) if column in key else None,
+                nullable=nullable == "YES",
+            )
+        )
+    return Table(
+        TableSchema(TableName(schema, name), 0, tuple(columns), full_before=not key),
+        engine=(engine or "").lower(),
+        charset=collation.split("_")[0],
+        rows_estimated=int(estimate),
+        row_end=(row_end or "row_end") if kind == "SYSTEM VERSIONED" else None,
+        trouble=trouble,
+    )
+
+
+def _is_logged(extra: str, generation: str) -> bool:
+    """Virtual generated columns are worked out when they are read, and row images do not have them."""
+    return not (generation and "VIRTUAL" in extra.upper())
+
+
+def _row_end(attributes: list[tuple[Any, ...]], what: str = "ROW END") -> str | None:
+    return next((row[0] for row in attributes if row[5] == what), None)
+
+
+def _key(indexes: dict[str, list[tuple[Any, ...]]], row_end: str | None) -> list[str]:
+    """The primary key, or else the first unique one whose columns are whole and never null."""
+    for name, parts in indexes.items():
+        columns = [column for column, _, _ in parts if column != row_end and column != "row_end"]
+        if columns and (name == "PRIMARY" or all(c is not None and not cut and n != "YES" for c, cut, n in parts)):
+            return columns
+    return []

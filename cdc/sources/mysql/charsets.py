@@ -1,0 +1,55 @@
+"""The bytes of the servers' character sets to text, by the server's own tables where Python's are others (B-52, B-53)."""
+
+from __future__ import annotations
+
+from cdc.sources.mysql.connection import Connection
+from cdc.sources.mysql.jsonb import json_text
+
+_SAME = {"utf16": "utf-16-be", "utf16le": "utf-16-le", "utf32": "utf-32-be", "ucs2": "utf-16-be"}
+_AT_ONCE = 500  # values that one statement converts
+_LONGEST_AT_ONCE = 1 << 20  # bytes of them
+
+
+class ServerConverter:
+    """A `values.Converter` that asks a server.
+
+    Character sets of one byte are asked for once, all 256 bytes of them; values of others are converted by the server,
+    some hundreds at a time, as its own conversion is what a copy gets.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._tables: dict[str, list[str] | None] = {}
+
+    def json(self, documents: list[bytes]) -> list[str]:
+        return [json_text(document) for document in documents]
+
+    def text(self, charset: str, values: list[bytes]) -> list[str]:
+        if charset in _SAME:
+            return [value.decode(_SAME[charset], "surrogatepass") for value in values]
+        if charset not in self._tables:
+            self._tables[charset] = self._table(charset)
+        table = self._tables[charset]
+        if table is not None:
+            return ["".join([table[byte] for byte in value]) for value in values]
+        texts: list[str] = []
+        batch: list[bytes] = []
+        for value in values:
+            if batch and (len(batch) == _AT_ONCE or sum(map(len, batch)) + len(value) > _LONGEST_AT_ONCE):
+                texts += self._ask(charset, batch)
+                batch = []
+            batch.append(value)
+        return texts + (self._ask(charset, batch) if batch else [])
+
+    def _table(self, charset: str) -> list[str] | None:
+        longest = self._connection.value(
+            "SELECT maxlen FROM information_schema.character_sets WHERE character_set_name = %s", charset
+        )
+        return self._ask(charset, [bytes([byte]) for byte in range(256)]) if longest == 1 else None
+
+    def _ask(self, charset: str, values: list[bytes]) -> list[str]:
+        # Character set names come from the server itself and are words.
+        assert charset.isalnum()
+        parts = [f"HEX(CONVERT(CONVERT(x'{value.hex()}' USING {charset}) USING utf8mb4))" for value in values]
+        row = self._connection.query("SELECT " + ", ".join(parts))[0]
+        return [bytes.fromhex(text).decode() if text else "" for text in row]

@@ -1,0 +1,187 @@
+"""From the packets of a binlog dump to plain events: checksums verified and taken off, compression undone; no I/O.
+
+Packets: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.html
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+import zstandard
+
+from cdc.errors import DecodeError
+from cdc.sources.mysql.events import COMPRESSED, HEADER, Event
+
+_LONGEST = 0xFFFFFF  # a packet of this length goes on in the next one
+_OK, _EOF, _ERROR = 0x00, 0xFE, 0xFF
+_CRC32 = 1  # checksum algorithm in a format description
+_ZSTD, _UNCOMPRESSED = 0, 255  # compression types of a transaction payload
+_MOST = 1 << 30  # bytes: max_allowed_packet cannot be more, so neither can an event that was compressed
+
+
+class ServerSaid(Exception):
+    """The server ended the dump with an error packet, or (code 0) without one."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Framer:
+    """Cuts received bytes into packets and these into events.
+
+    Args:
+        has_checksum: whether events end in a CRC32, until the first format description says so itself.
+    """
+
+    def __init__(self, *, has_checksum: bool) -> None:
+        self._has_checksum = has_checksum
+        self._rest = b""
+        self._long: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that are complete with these bytes, each with its header and without its checksum.
+
+        Raises:
+            ServerSaid: the server ended the stream.
+            DecodeError: an event is damaged (B-14).
+        """
+        data = self._rest + data if self._rest else data
+        view = memoryview(data)
+        events: list[bytes] = []
+        at, end = 0, len(data)
+        unpack = struct.Struct("<I").unpack_from
+        while end - at >= 4:
+            length = unpack(data, at)[0] & _LONGEST
+            after = at + 4 + length
+            if after > end:
+                break
+            if length == _LONGEST or self._long:
+                self._long.append(data[at + 4 : after])
+                if length < _LONGEST:
+                    packet = b"".join(self._long)
+                    self._long = []
+                    self._take(memoryview(packet), events)
+            else:
+                self._take(view[at + 4 : after], events)
+            at = after
+        self._rest = data[at:]
+        return events
+
+    def _take(self, packet: memoryview, events: list[bytes]) -> None:
+        if not packet or packet[0] != _OK:
+            _raise_end(bytes(packet))
+        if len(packet) < 1 + HEADER:
+            raise DecodeError("The server sent a binlog event that is shorter than its header.")
+        kind = packet[5]
+        if kind == Event.FORMAT_DESCRIPTION:
+            self._has_checksum = _is_checksummed(packet[1:])
+        if self._has_checksum:
+            event = bytes(packet[1:-4])
+            if zlib.crc32(event) != int.from_bytes(packet[-4:], "little"):
+                raise DecodeError(
+                    f"A binlog event that ends at {int.from_bytes(packet[14:18], 'little')} does not match its checksum.",
+                    hint="It was damaged on the server's disk or on the way; compare with mysqlbinlog --verify-binlog-checksum.",
+                )
+        else:
+            event = bytes(packet[1:])
+        if kind == Event.TRANSACTION_PAYLOAD:
+            events.extend(_payload(event))
+        elif kind in COMPRESSED:
+            events.append(_uncompressed(event))
+        else:
+            events.append(event)
+
+
+def _raise_end(packet: bytes) -> None:
+    if packet and packet[0] == _ERROR:
+        code = int.from_bytes(packet[1:3], "little")
+        text = packet[3:].removeprefix(b"#")
+        raise ServerSaid(code, (text[5:] if packet[3:4] == b"#" else text).decode(errors="replace"))
+    if packet and packet[0] == _EOF:
+        raise ServerSaid(0, "the server ended the stream")
+    raise DecodeError("The server sent a packet that is no binlog event.")
+
+
+def _is_checksummed(event: memoryview) -> bool:
+    """A format description of 5.6.1 and later ends in the algorithm and its own checksum, whatever the algorithm."""
+    return event[-5] == _CRC32
+
+
+def _payload(event: bytes) -> Iterator[bytes]:
+    """The events of a transaction that MySQL compressed as a whole (B-21).
+
+    Fields of type, length and value, all packed integers, up to a type 0; then the payload.
+    """
+    at, kind, size = HEADER, _UNCOMPRESSED, 0
+    while (field := (packed := _packed_integer(event, at))[0]) != 0:
+        length, value_at = _packed_integer(event, packed[1])
+        value = _packed_integer(event, value_at)[0]
+        at = value_at + length
+        if field == 2:
+            kind = value
+        elif field == 3:
+            size = value
+    content = event[packed[1] :]
+    if kind == _ZSTD:
+        if size > _MOST:
+            raise DecodeError(f"A compressed transaction claims to hold {size} bytes.")
+        try:
+            content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
+        except zstandard.ZstdError as error:
+            raise DecodeError(f"A compressed transaction cannot be read: {error}.") from error
+    elif kind != _UNCOMPRESSED:
+        raise DecodeError(f"A transaction is compressed by an unknown method, number {kind}.")
+    at = 0
+    while at + HEADER <= len(content):
+        length = int.from_bytes(content[at + 9 : at + 13], "little")
+        if length < HEADER or at + length > len(content):
+            break
+        # The place in the log is that of the whole.
+        yield content[at : at + 13] + event[13:17] + content[at + 17 : at + length]
+        at += length
+    if at != len(content):
+        raise DecodeError("A compressed transaction ends inside an event.")
+
+
+def _packed_integer(data: bytes, at: int) -> tuple[int, int]:
+    """A length-encoded integer and where it ends."""
+    first = data[at]
+    if first < 0xFB:
+        return first, at + 1
+    width = {0xFC: 2, 0xFD: 3, 0xFE: 8}.get(first)
+    if width is None:
+        raise DecodeError("A compressed transaction has a damaged header.")
+    return int.from_bytes(data[at + 1 : at + 1 + width], "little"), at + 1 + width
+
+
+def _uncompressed(event: bytes) -> bytes:
+    """A compressed event of MariaDB as the plain one (binlog_buf_uncompress in sql/log_event.cc).
+
+    Behind what stays plain: a byte with the algorithm (high bits, 0 is zlib) and the width of the length, the length
+    big-endian, and the content.
+    """
+    kind = Event(event[4])
+    if kind is Event.QUERY_COMPRESSED:
+        at = HEADER + 13 + int.from_bytes(event[HEADER + 11 : HEADER + 13], "little") + event[HEADER + 8] + 1
+    else:
+        at = HEADER + 8  # table id, flags
+        if kind in (Event.WRITE_ROWS_COMPRESSED, Event.UPDATE_ROWS_COMPRESSED, Event.DELETE_ROWS_COMPRESSED):
+            at += int.from_bytes(event[at : at + 2], "little")
+        columns, behind = _packed_integer(event, at)
+        maps = 2 if kind in (Event.UPDATE_ROWS_COMPRESSED, Event.UPDATE_ROWS_COMPRESSED_V1) else 1
+        at = behind + maps * ((columns + 7) // 8)
+    method, width = event[at] & 0x70, event[at] & 0x07
+    if method != 0 or not 1 <= width <= 4:
+        raise DecodeError(f"A {kind.name} event is compressed by an unknown method.")
+    size = int.from_bytes(event[at + 1 : at + 1 + width], "big")
+    try:
+        content = zlib.decompressobj().decompress(event[at + 1 + width :], size)
+    except zlib.error as error:
+        raise DecodeError(f"A {kind.name} event cannot be uncompressed: {error}.") from error
+    if len(content) != size:
+        raise DecodeError(f"A {kind.name} event holds {len(content)} bytes where it announces {size}.")
+    return event[:4] + bytes([COMPRESSED[kind]]) + event[5:at] + content

@@ -1,0 +1,144 @@
+"""Global transaction identifiers: sets of MySQL's, with tags, and the positions per domain of MariaDB.
+
+MySQL: https://dev.mysql.com/doc/refman/9.0/en/replication-gtids-concepts.html
+MariaDB: https://mariadb.com/kb/en/gtid/
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+from typing import Self
+from uuid import UUID
+
+from cdc.errors import DecodeError
+
+Source = tuple[str, str]  # the server's UUID, the tag ('' for none)
+_TAG = re.compile(r"[a-z_][a-z0-9_]{0,31}")
+
+
+@dataclass(slots=True)
+class MySqlGtids:
+    """A set of `uuid:number` and `uuid:tag:number`, as sorted disjoint intervals [first, last] per source."""
+
+    intervals: dict[Source, list[tuple[int, int]]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what the server writes; raises DecodeError for anything else (B-06)."""
+        found = cls()
+        for part in filter(None, re.sub(r"\s", "", text).split(",")):
+            uuid, *words = part.split(":")
+            try:
+                uuid = str(UUID(uuid))
+            except ValueError:
+                raise DecodeError(f"{part!r} is not a GTID set.") from None
+            tag = ""
+            for word in words:
+                if _TAG.fullmatch(word.lower()):
+                    tag = word.lower()
+                    continue
+                first, dash, last = word.partition("-")
+                if not first.isdecimal() or (dash and not last.isdecimal()):
+                    raise DecodeError(f"{part!r} is not a GTID set.")
+                if int(last or first) >= int(first) > 0:
+                    found._add_interval((uuid, tag), int(first), int(last or first))
+        return found
+
+    def __str__(self) -> str:
+        by_uuid: dict[str, list[str]] = {}
+        for (uuid, tag), intervals in sorted(self.intervals.items()):
+            words = by_uuid.setdefault(uuid, [uuid])
+            words += [tag] if tag else []
+            words += [str(first) if first == last else f"{first}-{last}" for first, last in intervals]
+        return ",".join(":".join(words) for words in by_uuid.values())
+
+    def copy(self) -> MySqlGtids:
+        return MySqlGtids({source: list(intervals) for source, intervals in self.intervals.items()})
+
+    def add(self, uuid: str, tag: str, number: int) -> None:
+        """Put one transaction in."""
+        intervals = self.intervals.get((uuid, tag))
+        if intervals and intervals[-1][1] == number - 1:
+            intervals[-1] = (intervals[-1][0], number)
+        else:
+            self._add_interval((uuid, tag), number, number)
+
+    def _add_interval(self, source: Source, first: int, last: int) -> None:
+        merged: list[tuple[int, int]] = []
+        for begin, end in sorted([*self.intervals.get(source, []), (first, last)]):
+            if merged and begin <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((begin, end))
+        self.intervals[source] = merged
+
+    def without(self, other: MySqlGtids) -> MySqlGtids:
+        """What is in this set and not in the other."""
+        left = MySqlGtids()
+        for source, intervals in self.intervals.items():
+            for first, last in intervals:
+                at = first
+                for begin, end in other.intervals.get(source, []):
+                    if end < at or begin > last:
+                        continue
+                    if begin > at:
+                        left._add_interval(source, at, begin - 1)
+                    at = end + 1
+                if at <= last:
+                    left._add_interval(source, at, last)
+        return left
+
+    def __bool__(self) -> bool:
+        return bool(self.intervals)
+
+    def encode(self) -> bytes:
+        """As COM_BINLOG_DUMP_GTID wants it (Gtid_set::encode in sql/rpl_gtid_set.cc).
+
+        Without tags every source is its UUID and its half-open intervals. Where a tag occurs, the format's number is in
+        the first and the last byte of the count, and each source has the length of its tag, doubled, and the tag.
+        """
+        tagged = any(tag for _, tag in self.intervals)
+        count = len(self.intervals)
+        pieces = [struct.pack("<Q", 1 | count << 8 | 1 << 56 if tagged else count)]
+        for (uuid, tag), intervals in sorted(self.intervals.items()):
+            pieces.append(UUID(uuid).bytes)
+            if tagged:
+                pieces += [bytes([len(tag) << 1]), tag.encode()]
+            pieces.append(struct.pack("<Q", len(intervals)))
+            pieces += [struct.pack("<QQ", first, last + 1) for first, last in intervals]
+        return b"".join(pieces)
+
+
+@dataclass(slots=True)
+class MariaDbGtids:
+    """For each replication domain the last transaction: `domain-server-sequence`."""
+
+    domains: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `0-1-5,1-2-3`; raises DecodeError for anything else."""
+        found = cls()
+        for part in filter(None, re.sub(r"\s", "", text).split(",")):
+            words = part.split("-")
+            if len(words) != 3 or not all(word.isdecimal() for word in words):
+                raise DecodeError(f"{part!r} is not a GTID of MariaDB.")
+            domain, server, sequence = map(int, words)
+            if domain not in found.domains or found.domains[domain][1] < sequence:
+                found.domains[domain] = (server, sequence)
+        return found
+
+    def __str__(self) -> str:
+        return ",".join(f"{domain}-{server}-{number}" for domain, (server, number) in sorted(self.domains.items()))
+
+    def copy(self) -> MariaDbGtids:
+        return MariaDbGtids(dict(self.domains))
+
+    def add(self, domain: int, server: int, sequence: int) -> None:
+        """Move a domain on."""
+        self.domains[domain] = (server, sequence)
+
+    def __bool__(self) -> bool:
+        return bool(self.domains)

@@ -1,0 +1,175 @@
+"""Proof that a server and a checkpoint belong together. Whatever does not fit stops the pipeline."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from cdc.errors import LogLost, SourceChanged, UsageError
+from cdc.sources.mysql.connection import Connection, Dsn
+from cdc.sources.mysql.gtid import MariaDbGtids, MySqlGtids
+from cdc.sources.mysql.position import LogPlace
+from cdc.sources.mysql.state import SourceState
+
+_RESYNC = "Run `cdc teardown` for this pipeline, remove the target, and start again: what lies between is lost."
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A place in a server's log.
+
+    Attributes:
+        file, offset: where.
+        gtids: everything up to there; empty if the server has no GTIDs.
+    """
+
+    file: str
+    offset: int
+    gtids: str
+
+
+def server_identity(connection: Connection) -> str:
+    """What tells a server from any other: MySQL's UUID; MariaDB has none, so where and what it is (B-02).
+
+    A server that was restored from a backup elsewhere has another server_id, or breaks replication by its own fault.
+    """
+    if connection.version.flavor == "mysql":
+        return str(connection.value("SELECT @@server_uuid"))
+    server_id, domain, uid = connection.query("SELECT @@server_id, @@gtid_domain_id, @@hostname")[0]
+    return f"{server_id}/{domain}/{uid}"
+
+
+def has_gtids(connection: Connection) -> bool:
+    """Whether every transaction has a GTID: always on MariaDB, by setting on MySQL."""
+    return connection.version.flavor == "mariadb" or (connection.variable("gtid_mode") or "OFF").upper() == "ON"
+
+
+def log_now(connection: Connection, place: tuple[str, int] | None = None) -> Log:
+    """Where the log ends now, or which GTIDs lie before another place of it.
+
+    Raises:
+        UsageError: the server has no log.
+    """
+    statement = "SHOW MASTER STATUS"
+    if connection.version.flavor == "mysql" and connection.version.number >= (8, 2):
+        statement = "SHOW BINARY LOG STATUS"  # the other is gone in 8.4 (B-15)
+    if place is None:
+        row = connection.record(statement)
+        if not row:
+            raise UsageError(f"{connection.dsn} writes no binary log.", hint="Start the server with --log-bin.")
+        place = str(row["file"]), int(row["position"])
+        if connection.version.flavor == "mysql":
+            gtids = str(row.get("executed_gtid_set", "")) if has_gtids(connection) else ""
+            return Log(*place, str(MySqlGtids.parse(gtids)))
+    gtids = connection.value("SELECT BINLOG_GTID_POS(%s, %s)", *place)
+    return Log(*place, str(MariaDbGtids.parse(gtids or "")))
+
+
+def log_files(connection: Connection) -> dict[str, int]:
+    """The files of the log, oldest first, each with its size."""
+    return {str(row[0]): int(row[1]) for row in connection.query("SHOW BINARY LOGS")}
+
+
+def file_bases(files: dict[str, int], known: LogPlace) -> dict[str, int]:
+    """The order of the first byte of each file from that of a known place on: what the files between hold lies between."""
+    names = list(files)
+    bases, base = {known.file: known.base}, known.base
+    for name in names[names.index(known.file) :] if known.file in files else []:
+        bases[name] = base
+        base += files[name]
+    return bases
+
+
+def place_of(files: dict[str, int], known: LogPlace, file: str, offset: int) -> LogPlace:
+    """Where a place is, counted on from one that is known."""
+    return LogPlace(file, file_bases(files, known).get(file, known.order), offset)
+
+
+def verify_server(state: SourceState, connection: Connection) -> bool:
+    """Refuse a server whose log does not go on from the checkpoint; whether it is the one that was followed last.
+
+    Another server is accepted if GTIDs show that it has everything that the target has (B-03, B-04).
+
+    Raises:
+        SourceChanged: it has not, or nothing shows that it has.
+        LogLost: it has thrown away what comes next.
+    """
+    dsn = connection.dsn
+    if connection.version.flavor != state.flavor:
+        raise SourceChanged(f"{dsn} runs {connection.version}, the target follows another kind of server.", hint=_RESYNC)
+    same = server_identity(connection) == state.server
+    if bool(state.gtids) and not has_gtids(connection):
+        raise SourceChanged(f"{dsn} has no GTIDs any more, by which the target follows it.", hint="Turn gtid_mode on.")
+    if not state.gtids and not same:
+        raise SourceChanged(
+            f"{dsn} is another server than the one that was followed, and without GTIDs no place in one server's log can "
+            "be found in another's.",
+            hint="Point the DSN at the server that was followed. If that is gone: " + _RESYNC,
+        )
+    if state.gtids and connection.version.flavor == "mysql":
+        _verify_sets(state, connection)
+    if same:
+        _verify_files(state, connection)
+    return same
+
+
+def _verify_sets(state: SourceState, connection: Connection) -> None:
+    ours = MySqlGtids.parse(state.gtids)
+    executed = MySqlGtids.parse(str(connection.value("SELECT @@global.gtid_executed")))
+    purged = MySqlGtids.parse(str(connection.value("SELECT @@global.gtid_purged")))
+    if missing := ours.without(executed):
+        raise SourceChanged(
+            f"{connection.dsn} does not have the transactions {missing}, which the target has.",
+            hint="It is a replica that is behind, or one with another history, or was reset. Wait until it has them, or "
+            "point the DSN at another server. If they are lost for good: " + _RESYNC,
+        )
+    if lost := purged.without(ours):
+        raise LogLost(
+            f"{connection.dsn} has purged the transactions {lost} from its log, which the target does not have.",
+            hint="Keep the log for longer (binlog_expire_logs_seconds). " + _RESYNC,
+        )
+
+
+def _verify_files(state: SourceState, connection: Connection) -> None:
+    """The same server still has the file, and it is as long as it was: RESET MASTER begins again with small ones."""
+    files = log_files(connection)
+    place = state.place
+    if place.file not in files:
+        raise LogLost(
+            f"{connection.dsn} has no log file {place.file} any more, at whose byte {place.offset} the target is.",
+            hint="It was purged (binlog_expire_logs_seconds, expire_logs_days) or the log was reset. " + _RESYNC,
+        )
+    if files[place.file] < place.offset:
+        raise SourceChanged(
+            f"{connection.dsn} has {files[place.file]} bytes in {place.file}, of which the target holds {place.offset}.",
+            hint="The log was reset, or the server was restored to an earlier state. " + _RESYNC,
+        )
+    if state.flavor == "mariadb" and state.gtids and place.offset:
+        _verify_gtid_of_place(state, connection)
+
+
+def _verify_gtid_of_place(state: SourceState, connection: Connection) -> None:
+    """MariaDB says which GTIDs lie before a byte of a file: other ones if the log was begun anew (B-02)."""
+    place = state.place
+    found = connection.value("SELECT BINLOG_GTID_POS(%s, %s)", place.file, place.offset)
+    if found is None or str(MariaDbGtids.parse(found)) != state.gtids:
+        raise SourceChanged(
+            f"{connection.dsn} has other transactions ({found or 'none'}) before {place.file}:{place.offset} than the "
+            f"target ({state.gtids}).",
+            hint="The log was reset, or the server was restored from a backup. " + _RESYNC,
+        )
+
+
+def refuse_prepared(connection: Connection, dsn: Dsn) -> None:
+    """A transaction that is prepared now is in no snapshot, and its rows lie in the log before it (B-28).
+
+    Raises:
+        UsageError: there is one.
+    """
+    rows = connection.query("XA RECOVER")
+    if rows:
+        names = ", ".join(repr(re.sub(r"[^\x20-\x7e]", "?", str(row[3]))) for row in rows)
+        raise UsageError(
+            f"{dsn} has distributed transactions that are prepared and not committed: {names}.",
+            hint="Commit them or roll them back (XA COMMIT, XA ROLLBACK) before a copy begins.",
+        )

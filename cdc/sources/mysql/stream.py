@@ -1,0 +1,190 @@
+"""A binlog dump as segments: reading, back-pressure, and noticing that nobody talks any more."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterator
+
+from cdc import faults
+from cdc.errors import Unavailable
+from cdc.model.change import Transactions
+from cdc.model.position import Checkpoint, Position
+from cdc.model.segment import Segment
+from cdc.source import Head, Link
+from cdc.sources.mysql.binlog import Decoder
+from cdc.sources.mysql.connection import Connection, server_error
+from cdc.sources.mysql.events import Event
+from cdc.sources.mysql.framing import Framer, ServerSaid
+from cdc.sources.mysql.position import LogPlace
+from cdc.sources.mysql.transactions import event_end
+
+HEARTBEAT_EVERY = 1.0  # seconds of silence after which the server says that it is there
+_SILENT_FOR = 15.0  # seconds of silence after which it is taken for gone (B-12)
+_READ = 1 << 20
+_TICK_EVERY = 1.0  # seconds
+_IDLE_CHECKPOINT_EVERY = 10.0  # seconds between checkpoints that only move the position
+_GATHER = 0.0005  # seconds to let the server fill the socket
+_POLL = 0.002  # seconds between looks at the applier while rows wait for it
+_LITTLE = 64 << 10  # bytes: less than this goes to an idle applier at once
+_PATIENCE = 0.25  # seconds that more than that may wait for what comes behind it
+_LULL = 0.05  # seconds without anything new, after which it waits no longer
+_WAIT = 0.1  # seconds to wait for the server when there is nothing to do
+_ENDS = frozenset({Event.XID, Event.QUERY, Event.XA_PREPARE})  # with which a transaction may end
+_HEARTBEATS = frozenset({Event.HEARTBEAT, Event.HEARTBEAT_V2})
+
+
+class BinlogStream:
+    """One dump as segments.
+
+    Args:
+        connection: on which the dump was asked for.
+        fetch: gets the row events of a transaction that was prepared at a place of the log.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        framer: Framer,
+        decoder: Decoder,
+        budget: int,
+        fetch: Callable[[LogPlace], list[bytes]],
+    ) -> None:
+        self._connection = connection
+        self._framer = framer
+        self._decoder = decoder
+        self._budget = budget
+        self._fetch = fetch
+        self._events: list[bytes] = []
+        self._size = 0
+        self._has_end = False
+        self._waiting_since = 0.0
+        self._heard = time.monotonic()
+        self._ticked = 0.0
+        self.head: Head | None = None
+
+    def segments(
+        self, link: Link, checkpoint: Callable[[Position], Checkpoint], after: Position, tick: Callable[[], None]
+    ) -> Iterator[Segment]:
+        """Segments until `link.stopping`.
+
+        Small ones go at once while the applier is idle; while it is busy they grow, up to the budget.
+
+        Args:
+            link: what is known of the applier.
+            checkpoint: makes the checkpoint for the end of a segment.
+            after: where the dump started.
+            tick: called about every second; may raise.
+        """
+        emitted = after.order
+        last_checkpoint = time.monotonic()
+        while not link.stopping:
+            now = time.monotonic()
+            if now - self._ticked >= _TICK_EVERY:
+                self._ticked = now
+                tick()
+            has_more = self._size < self._budget and self._read(link)
+            if link.paused:
+                self._heard = time.monotonic()
+                if self._size >= self._budget:
+                    time.sleep(_POLL)
+                continue
+            segment = None
+            if self._has_end and (self._size >= self._budget or (link.idle and not self._gathers(has_more))):
+                segment = self._decode(checkpoint, allow_part=False)
+            elif self._size >= self._budget:
+                segment = self._decode(checkpoint, allow_part=True)
+            elif self._events and not self._has_end and not self._decoder.inside_transaction and link.idle:
+                self._decode(checkpoint, allow_part=False)  # events between transactions: another file, most likely
+            if segment is None and self._is_quiet(link) and self._decoder.place.order > emitted:
+                waited = time.monotonic() - last_checkpoint >= _IDLE_CHECKPOINT_EVERY
+                if link.goal is not None or waited:
+                    segment = Segment([], Transactions.none(), checkpoint(self._decoder.place.position()))
+            if segment is not None:
+                if segment.checkpoint is not None:
+                    emitted = segment.checkpoint.position.order
+                    last_checkpoint = time.monotonic()
+                faults.point("stream.segment")
+                yield segment
+
+    def _gathers(self, has_more: bool) -> bool:
+        """Whether to let rows pile up although the applier is idle: a stream that flows is merged in larger pieces."""
+        return has_more and self._size > _LITTLE and time.monotonic() - self._waiting_since < _PATIENCE
+
+    def _is_quiet(self, link: Link) -> bool:
+        return not self._events and not self._decoder.inside_transaction and link.idle
+
+    def _decode(self, checkpoint: Callable[[Position], Checkpoint], *, allow_part: bool) -> Segment | None:
+        decoded = self._decoder.decode(self._events, allow_part=allow_part)
+        size = self._size
+        self._events = self._events[decoded.consumed :]
+        if decoded.wanted is not None:
+            name, place = decoded.wanted
+            self._events[1:1] = self._fetch(place)
+            self._decoder.supply(name)
+        self._size = sum(map(len, self._events))
+        self._has_end = decoded.wanted is not None
+        self._waiting_since = time.monotonic()
+        if not len(decoded.transactions):
+            return None
+        at = checkpoint(decoded.end) if decoded.end is not None else None
+        return Segment(decoded.steps, decoded.transactions, at, max(size - self._size, 0))
+
+    def _read(self, link: Link) -> bool:
+        """Take what the server has sent, up to the budget, and say whether there was anything."""
+        if not self._is_readable(0):
+            if not self._is_readable(self._worth_waiting(link)):
+                if time.monotonic() - self._heard > _SILENT_FOR:
+                    raise Unavailable(
+                        f"{self._connection.dsn}: the server has been silent for {_SILENT_FOR:.0f} s.",
+                        hint="The connection is dead, or something between drops idle ones. It is opened again.",
+                    )
+                return False
+        elif self._size:
+            time.sleep(_GATHER)
+        if not self._size:
+            self._waiting_since = time.monotonic()
+        while self._size < self._budget:
+            self._take(self._connection.receive(_READ))
+            if not self._is_readable(0):
+                break
+        self._heard = time.monotonic()
+        return True
+
+    def _is_readable(self, wait: float) -> bool:
+        socket = self._connection.socket
+        pending = getattr(socket, "pending", None)  # decrypted already, so that select does not know of it
+        return bool((pending is not None and pending()) or select.select([socket], [], [], wait)[0])
+
+    def _worth_waiting(self, link: Link) -> float:
+        """Seconds to wait for the server, by what else there is to do."""
+        if not self._has_end:
+            return _POLL if self._events and link.idle else _WAIT
+        if link.idle:
+            return _LULL if self._size > _LITTLE else 0
+        return _POLL
+
+    def _take(self, data: bytes) -> None:
+        try:
+            events = self._framer.feed(data)
+        except ServerSaid as said:
+            raise server_error(said.code, said.message, self._connection.dsn) from said
+        size, has_end = self._size, self._has_end
+        last: bytes | None = None
+        for event in events:
+            kind = event[4]
+            if kind in _HEARTBEATS:
+                continue
+            last = event
+            self._events.append(event)
+            size += len(event)
+            if kind in _ENDS:
+                has_end = True
+        self._size, self._has_end = size, has_end
+        if last is not None and event_end(last):
+            clock = int.from_bytes(last[:4], "little") * 1_000_000
+            self.head = Head(self._decoder.place.near(event_end(last)).position(), clock)
+
+    def close(self) -> None:
+        """End the session; the server notices when it writes next."""
+        self._connection.close()

@@ -1,0 +1,189 @@
+"""From a run of binlog events to transactions: where each begins and ends, and the statements that stand among the rows.
+
+A transaction begins with the event of its GTID (before MySQL 5.7 and without GTIDs: with BEGIN) and ends with an XID, a
+COMMIT (of engines without transactions, B-29), an XA PREPARE, or, if it is a single statement, with that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from cdc.errors import DecodeError
+from cdc.sources.mysql.events import HEADER, Event, event_name
+
+_STANDALONE, _PREPARED_XA = 1, 64  # flags of MariaDB's GTID event
+_SQL_MODE, _CATALOG = 1, 2  # status variables of a query
+_ANSI_QUOTES = 4  # bit of sql_mode
+
+
+@dataclass(frozen=True, slots=True)
+class Gtid:
+    """One transaction's identifier; `source` is a UUID with a tag, or a domain and a server."""
+
+    source: tuple[str, str] | tuple[int, int]
+    number: int
+
+    def __str__(self) -> str:
+        if isinstance(self.source[0], int):
+            return f"{self.source[0]}-{self.source[1]}-{self.number}"
+        return ":".join(filter(None, [self.source[0], str(self.source[1]), str(self.number)]))
+
+
+@dataclass(slots=True)
+class Begun:
+    """A transaction that has begun.
+
+    Attributes:
+        start: byte of the log file where it begins.
+        gtid: None where GTIDs are off.
+        committed_at: microseconds since the Unix epoch.
+        is_block: it ends with a commit, not with its first statement.
+        is_xa: it ends with being prepared, and is applied only when it is committed (B-28).
+        changes: how many row changes it has had.
+    """
+
+    start: int
+    gtid: Gtid | None
+    committed_at: int
+    is_block: bool = False
+    is_xa: bool = False
+    changes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A statement that the log has as text.
+
+    Attributes:
+        text: the statement.
+        schema: the database in use.
+        ansi_quotes: double quotes enclose identifiers.
+        end: byte of the log file after it.
+    """
+
+    text: str
+    schema: str
+    ansi_quotes: bool
+    end: int
+
+
+def begin(event: bytes) -> Begun:
+    """The transaction that a GTID event announces; raises DecodeError if the event is damaged."""
+    kind, at = event[4], HEADER
+    seconds = int.from_bytes(event[:4], "little") * 1_000_000
+    start = event_end(event) - int.from_bytes(event[9:13], "little")
+    try:
+        if kind == Event.MARIADB_GTID:
+            number, domain = int.from_bytes(event[at : at + 8], "little"), int.from_bytes(event[at + 8 : at + 12], "little")
+            server, flags = int.from_bytes(event[5:9], "little"), event[at + 12]
+            gtid = Gtid((domain, server), number)
+            return Begun(start, gtid, seconds, not flags & _STANDALONE, bool(flags & _PREPARED_XA))
+        if kind == Event.GTID_TAGGED:
+            return _tagged(event, start, seconds)
+        uuid = str(UUID(bytes=event[at + 1 : at + 17]))
+        number = int.from_bytes(event[at + 17 : at + 25], "little")
+        committed = int.from_bytes(event[at + 42 : at + 49], "little") & ~(1 << 55) if len(event) >= at + 49 else seconds
+        return Begun(start, None if kind == Event.ANONYMOUS_GTID else Gtid((uuid, ""), number), committed)
+    except (IndexError, ValueError) as error:
+        raise DecodeError(f"A {event_name(kind)} event is damaged.") from error
+
+
+def _tagged(event: bytes, start: int, seconds: int) -> Begun:
+    """GTID_TAGGED (MySQL 8.3 and later) is written by the server's serialization library (libs/mysql/serialization):
+    a version, a size, the last field that must be known, and then fields, each with its number before it."""
+    reader = _Serialized(event, HEADER)
+    reader.unsigned()  # version of the format
+    reader.unsigned()  # size
+    reader.unsigned()  # the last field that may not be ignored
+    uuid, tag, number, committed = b"", "", 0, seconds
+    while reader.at < len(event):
+        field = reader.unsigned()
+        if field == 1:
+            uuid = bytes(reader.unsigned() for _ in range(16))
+        elif field == 2:
+            number = reader.signed()
+        elif field == 3:
+            tag = reader.text()
+        elif field in (4, 5):
+            reader.signed()
+        elif field == 6:
+            committed = reader.unsigned()
+        else:
+            reader.unsigned()
+    return Begun(start, Gtid((str(UUID(bytes=uuid)), tag), number), committed)
+
+
+class _Serialized:
+    """Numbers of variable length: as many trailing ones in the first byte as bytes follow it."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data = data
+        self.at = at
+
+    def unsigned(self) -> int:
+        first = self._data[self.at]
+        more = 0
+        while more < 8 and first >> more & 1:
+            more += 1
+        value = int.from_bytes(self._data[self.at : self.at + 1 + more], "little")
+        self.at += 1 + more
+        return value >> more + 1 if more < 8 else value >> 8
+
+    def signed(self) -> int:
+        value = self.unsigned()
+        return -(value >> 1) - 1 if value & 1 else value >> 1
+
+    def text(self) -> str:
+        length = self.unsigned()
+        self.at += length
+        return self._data[self.at - length : self.at].decode()
+
+
+def query(event: bytes) -> Query:
+    """The statement of a query event; raises DecodeError if it is damaged.
+
+    https://dev.mysql.com/doc/dev/mysql-server/latest/classmysql_1_1binlog_1_1event_1_1Query__event.html
+    """
+    name_length = event[HEADER + 8]
+    status_length = int.from_bytes(event[HEADER + 11 : HEADER + 13], "little")
+    status = HEADER + 13
+    name = status + status_length
+    text = name + name_length + 1
+    if text > len(event):
+        raise DecodeError("A query event is damaged.")
+    return Query(
+        event[text:].decode("utf-8", "surrogateescape"),
+        event[name : name + name_length].decode(errors="replace"),
+        _has_ansi_quotes(event[status:name]),
+        event_end(event),
+    )
+
+
+def _has_ansi_quotes(status: bytes) -> bool:
+    """sql_mode is the second status variable, after flags2, when it is there; both always are."""
+    at = 0
+    while at < len(status):
+        code = status[at]
+        if code == 0:
+            at += 5
+        elif code == _SQL_MODE:
+            return bool(int.from_bytes(status[at + 1 : at + 9], "little") & _ANSI_QUOTES)
+        else:
+            return False
+    return False
+
+
+def event_end(event: bytes) -> int:
+    """Byte of the log file after an event, of which the log keeps 32 bits."""
+    return int.from_bytes(event[13:17], "little")
+
+
+def xa_name(event: bytes) -> tuple[str, bool]:
+    """The transaction that an XA_PREPARE event names, as statements name it, and whether it commits at once."""
+    at = HEADER
+    format_id, first, second = (int.from_bytes(event[at + o : at + o + 4], "little") for o in (1, 5, 9))
+    data = event[at + 13 :]
+    if len(data) < first + second:
+        raise DecodeError("An XA_PREPARE event is damaged.")
+    return f"X'{data[:first].hex()}',X'{data[first : first + second].hex()}',{format_id}", bool(event[at])
