@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import psycopg
@@ -13,6 +14,7 @@ import pytest
 from psycopg import sql
 
 from cdc.config import Options, TableComparison, compare_tables, open_pipeline
+from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.selection import Selection
 
@@ -49,10 +51,35 @@ class Database:
 
 
 @dataclass
+class MySqlDatabase:
+    """A database of its own on a shared server of MySQL or MariaDB."""
+
+    server: PrivateMySql
+    name: str
+
+    @property
+    def dsn(self) -> str:
+        return self.server.dsn(self.name)
+
+    @property
+    def flavor(self) -> str:
+        return self.server.flavor
+
+    def connect(self) -> Any:
+        return self.server.connect(self.name)
+
+    def execute(self, *statements: str) -> list[tuple[Any, ...]]:
+        return self.server.execute(*statements, database=self.name)
+
+    def remove(self) -> None:
+        self.server.execute(f"DROP DATABASE IF EXISTS `{self.name}`")
+
+
+@dataclass
 class Replica:
     """A pipeline from a database into a DuckDB file, run as often as a test likes."""
 
-    database: Database
+    database: Database | MySqlDatabase
     path: Path
     options: Options
 
@@ -75,7 +102,8 @@ class Replica:
 
     def query(self, query: str) -> list[tuple[object, ...]]:
         with duckdb.connect(str(self.path), read_only=True) as connection:
-            connection.execute("SET TimeZone = 'UTC'; SET search_path = 'public'")
+            schema = self.database.name if isinstance(self.database, MySqlDatabase) else "public"
+            connection.execute(f"SET TimeZone = 'UTC'; USE \"{self.path.stem}\".\"{schema}\"")
             return connection.execute(query).fetchall()
 
 
@@ -104,11 +132,52 @@ def make_database(server: PrivatePostgres) -> Iterator[Database]:
     made.remove()
 
 
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[PrivateMySql]:
+    with PrivateMySql("mysql") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[PrivateMySql]:
+    with PrivateMySql("mariadb") as server:
+        yield server
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+def my(request: pytest.FixtureRequest) -> Iterator[MySqlDatabase]:
+    """A database on each of the two."""
+    yield from make_my(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def on_mysql(mysql: PrivateMySql) -> Iterator[MySqlDatabase]:
+    yield from make_my(mysql)
+
+
+@pytest.fixture
+def on_mariadb(mariadb: PrivateMySql) -> Iterator[MySqlDatabase]:
+    yield from make_my(mariadb)
+
+
+def make_my(server: PrivateMySql) -> Iterator[MySqlDatabase]:
+    name = f"test_{next(_numbers)}"
+    server.create_database(name)
+    made = MySqlDatabase(server, name)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def my_replica(my: MySqlDatabase, tmp_path: Path) -> Replica:
+    return make_replica(my, tmp_path)
+
+
 @pytest.fixture
 def replica(database: Database, tmp_path: Path) -> Replica:
     return make_replica(database, tmp_path)
 
 
-def make_replica(database: Database, folder: Path, *tables: str, **options: object) -> Replica:
+def make_replica(database: Database | MySqlDatabase, folder: Path, *tables: str, **options: object) -> Replica:
     chosen = Options(name=database.name, selection=Selection(tables), until_caught_up=True, **options)  # type: ignore[arg-type]
     return Replica(database, folder / f"{database.name}.duckdb", chosen)

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     UUID = "uuid"
     JSON = "json"  # byte for byte as the source has it
     LIST = "list"  # {1,2,NULL}, {{"a b",c},{d,e}}
+    VECTOR = "vector"  # a list of 32-bit floats: {1,-2.5}
     OPAQUE = "opaque"  # anything else: the source's own text, kept as it is
 
 

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pymysql
 from pymysql import err
 from pymysql.constants import COMMAND
+from pymysql.converters import escape_item
 
 from cdc.errors import CdcError, LogLost, OperatorNeeded, SlotBusy, TableChanged, Unavailable, UsageError
 
@@ -175,7 +176,7 @@ class Connection:
 
     def literal(self, value: object) -> str:
         """A value as SQL."""
-        return str(self._raw.literal(value))
+        return str(escape_item(value, "utf8mb4"))
 
     def command(self, number: int, content: bytes) -> None:
         """Send a command whose answer the caller reads by itself."""

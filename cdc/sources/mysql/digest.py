@@ -19,7 +19,7 @@ def digest(connection: Connection, schema: TableSchema) -> tuple[int, int]:
         pieces.append(f"IF({quoted(column.name)} IS NULL, 'n', CONCAT(LENGTH({text}), ':', {text}))")
     # CONCAT of binary strings, so that no character set is converted on the way.
     row = f"CONCAT('', {', '.join(f'CAST({piece} AS BINARY)' for piece in pieces)})"
-    number = f"CAST(CONV(LEFT(MD5({row}), 15), 16, 10) AS UNSIGNED)"
+    number = f"CAST(CONV(LEFT(SHA2({row}, 256), 15), 16, 10) AS UNSIGNED)"
     found = connection.query(
         f"SELECT COUNT(*), CAST(COALESCE(SUM({number}), 0) AS CHAR) FROM {quoted_table(schema.table)}"
     )[0]
@@ -33,6 +33,8 @@ def _text(column: Column, flavor: str) -> str:
         return _float_bits(name)
     if source.is_geometry:
         return f"CONCAT('\\\\x', LOWER(HEX(SUBSTR(CAST({name} AS BINARY), 5))))"
+    if kind is Kind.VECTOR:
+        return f"HEX({name})"
     if kind is Kind.BYTES:
         return f"CONCAT('\\\\x', LOWER(HEX({name})))"
     if kind in (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.INTERVAL):

@@ -116,7 +116,7 @@ def _bytes(buffer: Buffer, field: Field, source: SourceType) -> pa.Array:
         # As many bytes as the column has, whatever their value.
         size = ((source.numbers or (1,))[0] + 7) // 8
         return native(pa.uint64(), values.bits(buffer, field.start, size), field.valid)
-    if logical_type(source).kind in (Kind.BYTES, Kind.LIST):
+    if logical_type(source).kind in (Kind.BYTES, Kind.VECTOR):
         return values.bytes_array(buffer, field, source, _NO_CONVERTER)
     # Text in whatever character set is sent as UTF-8; decimals, enums, documents and addresses as text.
     return string_array(buffer, string_views(buffer, field.start, field.length), field.valid)

@@ -134,7 +134,7 @@ def logical_type(of: SourceType) -> LogicalType:
         precision, scale = (*of.numbers, 10, 0)[:2] if not of.numbers else (*of.numbers, 0)[:2]
         return LogicalType(Kind.DECIMAL, precision, scale)
     if of.base == "vector":
-        return LogicalType(Kind.LIST, element=LogicalType(Kind.FLOAT32), dimensions=1)
+        return LogicalType(Kind.VECTOR)
     if of.base in _KINDS:
         return LogicalType(_KINDS[of.base])
     if of.is_text:

@@ -53,7 +53,7 @@ _TEMPORAL = {
     Wire.TIME: temporal.times,
     Wire.TIME2: temporal.times,
 }
-_UTF8 = frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii"})  # whose bytes are UTF-8 already
+_UTF8 = frozenset({"utf8mb4", "utf8mb3", "utf8"})  # whose bytes are UTF-8 already
 _NOT_ASCII_COMPATIBLE = frozenset({"ucs2", "utf16", "utf16le", "utf32", "swe7"})
 _SRID = 4  # bytes in front of a geometry's WKB
 _DIGITS = np.array([list(f"{number:03d}".encode()) for number in range(1000)], dtype=np.uint8)

@@ -20,7 +20,8 @@ def digest(connection: Connection, schema: TableSchema) -> tuple[int, int]:
     )
     row = sql.SQL(" || ").join(value.format(column=_text(column)) for column in schema.columns)
     query = sql.SQL(
-        "SELECT count(*), coalesce(sum(('x' || substr(md5({row}), 1, 15))::bit(60)::int8), 0)::text FROM {table}"
+        "SELECT count(*), coalesce(sum(('x' || substr(encode(sha256(convert_to({row}, 'UTF8')), 'hex'), 1, 15))"
+        "::bit(60)::int8), 0)::text FROM {table}"
     ).format(
         row=row,
         table=sql.Identifier(schema.table.schema, schema.table.name),

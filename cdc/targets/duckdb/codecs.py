@@ -125,6 +125,15 @@ _BOOL = Codec(
 
 _BYTES = Codec("BLOB", f"unhex(substr({_VALUE}, 3))", f"concat_ws('', '\\x', lower(hex({_VALUE})))")
 
+
+def _off_calendar(sql_type: str) -> str:
+    """MySQL takes dates that do not exist: a month or a day 0, with ALLOW_INVALID_DATES also 30 February (B-51)."""
+    return (
+        f"CASE WHEN substr({_VALUE}, 9, 2) >= '29' THEN TRY_CAST({_VALUE} AS {sql_type}) IS NULL "
+        f"ELSE contains({_VALUE}, '-00') END"
+    )
+
+
 # DuckDB writes years before Christ as `0044-03-15 (BC) 12:00:00`, and, read with BC at the end, takes them for years
 # after: nothing that ends so, or whose year has another number of digits, goes through the plain cast (A-71).
 _DATE = Codec(
@@ -132,7 +141,7 @@ _DATE = Codec(
     f"CAST({_VALUE} AS DATE)",
     f"replace(CAST({_VALUE} AS VARCHAR), ' (BC)', ' BC')",
     f"TRY_CAST(replace({_VALUE}, ' BC', ' (BC)') AS DATE)",
-    f"length({_VALUE}) <> 10",
+    f"length({_VALUE}) <> 10 OR {_off_calendar('DATE')}",
 )
 
 
@@ -144,7 +153,8 @@ def _timestamp(sql_type: str) -> Codec:
         f"CASE WHEN contains({text}, '(BC)') THEN concat(replace({text}, ' (BC)', ''), ' BC') ELSE {text} END",
         f"TRY_CAST(CASE WHEN suffix({_VALUE}, ' BC') THEN concat(split_part({_VALUE}, ' ', 1), ' (BC) ', "
         f"split_part({_VALUE}, ' ', 2)) ELSE {_VALUE} END AS {sql_type})",
-        f"substr({_VALUE}, 5, 1) <> '-' OR substr({_VALUE}, 11, 1) <> ' ' OR suffix({_VALUE}, 'C')",
+        f"substr({_VALUE}, 5, 1) <> '-' OR substr({_VALUE}, 11, 1) <> ' ' OR suffix({_VALUE}, 'C') "
+        f"OR {_off_calendar(sql_type)}",
     )
 
 
@@ -231,6 +241,8 @@ def codec_for(logical: LogicalType) -> Codec:
     """The codec that a column of this type begins with."""
     if logical.kind is Kind.DECIMAL:
         return _decimal(logical)
+    if logical.kind is Kind.VECTOR:
+        return _list(LogicalType(Kind.FLOAT32), 1)
     if logical.kind is Kind.LIST and logical.element is not None:
         return _list(logical.element, logical.dimensions)
     return _CODECS[logical.kind]

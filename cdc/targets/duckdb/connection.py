@@ -16,6 +16,7 @@ _LOCKED = re.compile(r"could not set lock|conflicting lock|already open", re.IGN
 _FULL = re.compile(r"no space left|disk full|file too large|disk quota|max_temp_directory_size", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"permission denied|read-only file system|cannot open file", re.IGNORECASE)
 _FOREIGN = re.compile(r"not a valid duckdb database|newer version|older version|storage version", re.IGNORECASE)
+_CATALOG = "_cdc_target"
 _HOLDER = re.compile(r"PID (\d+)")
 
 
@@ -34,7 +35,17 @@ def open_file(path: Path, memory: int, *, read_only: bool = False) -> duckdb.Duc
     if not read_only and not path.exists() and not os.access(folder, os.W_OK):
         raise UsageError(f"The folder {folder} cannot be written to.", hint="Choose another place for the target.")
     with mapped_errors(path):
-        connection = duckdb.connect(str(path), read_only=read_only, config={"memory_limit": f"{memory >> 20}MB"})
+        # Attached under a name of our own: a file is called after its name otherwise, and one called like a schema in it
+        # makes every name ambiguous.
+        settings = {"memory_limit": f"{memory >> 20}MB", "temp_directory": f"{path}.tmp"}
+        connection = duckdb.connect(":memory:", config=settings)
+        file = str(path).replace("'", "''")
+        try:
+            connection.execute(f"ATTACH '{file}' AS {_CATALOG}{' (READ_ONLY)' if read_only else ''}")
+        except duckdb.Error:
+            connection.close()
+            raise
+        connection.execute(f"USE {_CATALOG}")
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET preserve_insertion_order = false")
         if not read_only:

@@ -7,6 +7,7 @@ from sqlglot import exp
 
 from cdc.model.schema import Kind, TableSchema
 from cdc.targets.duckdb import sql
+from cdc.targets.duckdb.codecs import TEXT_CODEC
 from cdc.targets.duckdb.table import inspect
 
 
@@ -25,11 +26,13 @@ def digest(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> tuple[
             # Bits of the double, since the two servers do not always write the same text for one float.
             bits = sql.cast(sql.cast(sql.cast(value, "DOUBLE"), "BIT"), "VARCHAR")
             text = exp.Case().when(exp.func("isnan", value), sql.literal("NaN")).else_(bits)
+        elif column.type.kind is Kind.VECTOR and codec is not TEXT_CODEC:
+            text = sql.little_endian_hex(value)
         length = sql.cast(exp.Anonymous(this="strlen", expressions=[text]), "VARCHAR")
         present = exp.Anonymous(this="concat", expressions=[length, sql.literal(":"), text])
         pieces.append(exp.Case().when(exp.Is(this=value, expression=exp.Null()), sql.literal("n")).else_(present))
     row = exp.Anonymous(this="concat", expressions=[sql.literal(""), *pieces])
-    digits = exp.Anonymous(this="left", expressions=[exp.Anonymous(this="md5", expressions=[row]), exp.convert(15)])
+    digits = exp.Anonymous(this="left", expressions=[exp.Anonymous(this="sha256", expressions=[row]), exp.convert(15)])
     number = sql.cast(exp.Anonymous(this="concat", expressions=[sql.literal("0x"), digits]), "BIGINT")
     query = exp.select(
         exp.Count(this=exp.Star()),

@@ -151,6 +151,18 @@ def scalar(value: exp.Expression) -> str:
     return render(exp.select(value))
 
 
+def little_endian_hex(floats: exp.Expression) -> exp.Expression:
+    """The bytes of a list of 32-bit floats, as little-endian machines have them."""
+    template = exp.maybe_parse(
+        "array_to_string(list_transform(list_transform(floats_, lambda e: hex(CAST(CAST(e AS BIT) AS BLOB))), "
+        "lambda h: concat(substr(h, 7, 2), substr(h, 5, 2), substr(h, 3, 2), substr(h, 1, 2))), '')",
+        dialect=DIALECT,
+    )
+    return template.transform(
+        lambda node: floats.copy() if isinstance(node, exp.Column) and node.name == "floats_" else node
+    )
+
+
 def matching(of: TableName, key: Sequence[tuple[str, exp.Expression]], number: str) -> str:
     """The numbers of those of ROWS whose key is in the table."""
     on = exp.and_(*(exp.EQ(this=column(text, "t"), expression=value) for text, value in key))
