@@ -235,16 +235,18 @@ class Pipeline:
         for thread in threads:
             thread.start()
         while not handoff.stopping and any(thread.is_alive() for thread in threads):
-            if self._stop.wait(0.02) or self._has_arrived(handoff):
+            if self._stop.wait(0.02) or self._has_arrived(source, handoff):
                 handoff.stop()
         for thread in threads:
             thread.join(_END_WITHIN)
         if failures:
             raise failures[0]
 
-    def _has_arrived(self, handoff: Handoff) -> bool:
+    def _has_arrived(self, source: Source, handoff: Handoff) -> bool:
         at, goal = handoff.durable, self._goal
-        return goal is not None and at is not None and self._view.phase == "streaming" and handoff.idle and at >= goal
+        if goal is None or at is None or at < goal or self._view.phase != "streaming":
+            return False
+        return handoff.idle and source.is_complete
 
     def _read(self, source: Source, handoff: Handoff) -> None:
         self._view.phase = "copying"

@@ -59,6 +59,10 @@ class Source(Protocol):
     def estimates(self) -> Mapping[TableName, int]:
         """The tables that are followed, each with the number of rows that the source believes it has."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every table that is followed has been copied: a run that is to end by itself does not end before."""
+
     def open(self, resume: Checkpoint | None) -> None:
         """Claim the slot and prove that it, the server and the checkpoint belong together.
 

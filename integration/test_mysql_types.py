@@ -128,8 +128,8 @@ def both_paths(database: MySqlDatabase, folder: Path, types: dict[str, list[str]
     assert replica.query("SELECT columns('c.*')::varchar FROM v ORDER BY id") == copied
     shifted = ", ".join(f"v.c{n} = o.c{n}" for n in range(len(types)))
     database.execute(
-        "CREATE TEMPORARY TABLE o AS SELECT * FROM v",
         "SET sql_mode = ''",
+        "CREATE TEMPORARY TABLE o AS SELECT * FROM v",
         f"UPDATE v JOIN o ON o.id = (v.id + 1) % {len(rows)} SET {shifted}",
         "DELETE FROM v WHERE id = 1",
     )

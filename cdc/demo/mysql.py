@@ -203,7 +203,7 @@ class PrivateMySql:
         with self.connect(database) as connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
-            return list(cursor.fetchall())
+            return list(cursor.fetchall()) if statements else []
 
     def create_database(self, name: str) -> str:
         """Make a database and return its DSN."""

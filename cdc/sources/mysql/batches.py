@@ -14,9 +14,9 @@ from cdc.model.change import ABSENT, Op, Rows
 from cdc.model.schema import TableSchema
 from cdc.sources.mysql.events import DELETES, HEADER, ROWS_V1, UPDATES, WRITES, Event
 from cdc.sources.mysql.rows import Field, Image, walk_rows
-from cdc.sources.mysql.tablemap import WireColumn
+from cdc.sources.mysql.tablemap import Wire, WireColumn
 from cdc.sources.mysql.types import SourceType
-from cdc.sources.mysql.values import Converter, column_array
+from cdc.sources.mysql.values import Converter, column_array, patched
 
 _OP = np.zeros(256, dtype=np.uint8)
 _OP[list(WRITES)], _OP[list(UPDATES)], _OP[list(DELETES)] = Op.INSERT, Op.UPDATE, Op.DELETE
@@ -32,12 +32,14 @@ class Plan:
         wire: the columns of a row image.
         places: for each column of the schema, which of `wire` it is. Columns that the server hides are nobody's (B-46).
         sources: the types of the schema's columns.
+        row_end: which of `wire` says when a row of a system-versioned table ceased to be (B-47).
     """
 
     schema: TableSchema
     wire: tuple[WireColumn, ...]
     places: tuple[int, ...]
     sources: tuple[SourceType, ...]
+    row_end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ def decode_rows(
         DecodeError: an event is damaged, or carries too little to apply it.
     """
     groups = list(_groups(buffer, start, end, kind, plan))
+    if plan.row_end is not None:
+        groups = [now for group in groups for now in _of_now(buffer, group, plan.row_end, plan.wire[plan.row_end])]
     event = np.concatenate([group.event for group in groups])
     op = np.concatenate([np.full(len(group), group.op, dtype=np.uint8) for group in groups])
     after_row, after = _after(buffer, groups, plan, converter)
@@ -119,6 +123,37 @@ def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray
             )
 
 
+def _of_now(buffer: Buffer, group: _Group, place: int, column: WireColumn) -> Iterator[_Group]:
+    """Changes to the rows of now, out of those to a table that keeps its past rows as well (B-47).
+
+    Rows of the past come as inserts, and go as deletes. A row that is deleted is updated: it becomes one of the past.
+    """
+    if group.op is Op.UPDATE and place in group.after:
+        stays = _is_now(buffer, group.after[place], column)
+        was = _is_now(buffer, group.before[place], column) if place in group.before else np.ones(len(stays), dtype=bool)
+        yield _part(group, stays & was, Op.UPDATE)
+        yield _part(group, ~stays & was, Op.DELETE)
+        return
+    field = group.after.get(place) or group.before.get(place)
+    yield _part(group, _is_now(buffer, field, column), group.op) if field is not None else group
+
+
+def _is_now(buffer: Buffer, field: Field, column: WireColumn) -> np.ndarray:
+    """Whether a row's end is the latest moment that there is: of a TIMESTAMP(6), or of a transaction's number."""
+    if column.wire is Wire.LONGLONG:
+        found: np.ndarray = buffer.at("<u8")[field.start] == np.uint64(0xFFFFFFFFFFFFFFFF)
+        return found
+    second = buffer.at(">u4")[field.start]
+    return (second == 0x7FFFFFFF) | (second == 0xFFFFFFFF)  # until MariaDB 11.5, and since
+
+
+def _part(group: _Group, which: np.ndarray, op: Op) -> _Group:
+    def chosen(fields: dict[int, Field]) -> dict[int, Field]:
+        return {place: _chosen(field, which) for place, field in fields.items()}
+
+    return _Group(group.event[which], op, chosen(group.before), {} if op is Op.DELETE else chosen(group.after))
+
+
 def _present(bits: np.ndarray, count: int) -> tuple[int, ...]:
     return tuple(np.flatnonzero(np.unpackbits(bits, bitorder="little")[:count]).tolist())
 
@@ -143,7 +178,12 @@ def _after(
                 )
             fields.append(field or _nothing(len(group)))
             absent.append(np.full(len(group), field is None))
-        columns.append(column_array(buffer, _joined(fields), plan.wire[place], source, converter))
+        joined = _joined(fields)
+        if joined.partial is not None and joined.partial.any():
+            old = _joined([group.before.get(place) or _nothing(len(group)) for group in chosen])
+            columns.append(patched(buffer, joined, old))
+        else:
+            columns.append(column_array(buffer, joined, plan.wire[place], source, converter))
         mask = np.concatenate(absent)
         masks.append(mask if mask.any() else None)
     return places, Rows(tuple(columns), tuple(masks))
@@ -208,7 +248,8 @@ def _joined(fields: Sequence[Field]) -> Field:
 
 
 def _chosen(field: Field, which: np.ndarray) -> Field:
-    return Field(field.start[which], field.length[which], field.valid[which])
+    partial = field.partial[which] if field.partial is not None else None
+    return Field(field.start[which], field.length[which], field.valid[which], partial)
 
 
 def _nothing(count: int) -> Field:

@@ -54,7 +54,7 @@ class Table:
         engine: in lower case.
         charset: of text columns that name none.
         rows_estimated: a guess of the engine.
-        row_end: the column that ends a row's time, if the table is system-versioned.
+        row_end: the column that ends a row's time, if the table is system-versioned; '' if it is one of the server's own.
         trouble: why it cannot be followed, if it cannot.
     """
 
@@ -151,7 +151,7 @@ def _table(
         engine=(engine or "").lower(),
         charset=collation.split("_")[0],
         rows_estimated=int(estimate),
-        row_end=(row_end or "row_end") if kind == "SYSTEM VERSIONED" else None,
+        row_end=(row_end or "") if kind == "SYSTEM VERSIONED" else None,
         trouble=trouble,
     )
 

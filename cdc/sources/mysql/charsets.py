@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cdc.sources.mysql.connection import Connection
-from cdc.sources.mysql.jsonb import json_text
 
 _SAME = {"utf16": "utf-16-be", "utf16le": "utf-16-le", "utf32": "utf-32-be", "ucs2": "utf-16-be"}
 _AT_ONCE = 500  # values that one statement converts
@@ -20,9 +19,6 @@ class ServerConverter:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._tables: dict[str, list[str] | None] = {}
-
-    def json(self, documents: list[bytes]) -> list[str]:
-        return [json_text(document) for document in documents]
 
     def text(self, charset: str, values: list[bytes]) -> list[str]:
         if charset in _SAME:

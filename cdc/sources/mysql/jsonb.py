@@ -6,8 +6,11 @@ Format: sql-common/json_binary.h of the server; text: Json_wrapper::to_string in
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from decimal import Decimal
+
+import orjson
 
 from cdc.errors import DecodeError
 from cdc.sources.mysql.tablemap import Wire, decimal_bytes
@@ -15,6 +18,8 @@ from cdc.sources.mysql.tablemap import Wire, decimal_bytes
 _SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY, _LITERAL = range(5)
 _INT16, _UINT16, _INT32, _UINT32, _INT64, _UINT64, _DOUBLE, _STRING = range(5, 13)
 _OPAQUE = 15
+_REPLACE, _INSERT, _REMOVE = range(3)
+_STEP = re.compile(r'\.(?P<quoted>"(?:[^"\\]|\\.)*")|\.(?P<key>[^.\["]+)|\[(?P<index>\d+)\]')
 _LITERALS = {0: "null", 1: "true", 2: "false"}
 _SCALARS = {
     _INT16: struct.Struct("<h"),
@@ -31,67 +36,150 @@ _MOST_DIGITS = 15  # before or after the point; beyond, my_gcvt writes an expone
 _DEEPEST = 100  # the server refuses deeper documents
 
 
+class _Scalar(str):
+    """A scalar's text as it stands in the document."""
+
+    __slots__ = ()
+
+
+_Tree = dict[str, "_Tree"] | list["_Tree"] | _Scalar
+
+
 def json_text(document: bytes) -> str:
     """A binary document as text; raises DecodeError if it is damaged."""
+    return _written(_parsed(document))
+
+
+def patched_text(document: bytes, changes: bytes) -> str:
+    """A document after the changes that a partial update logged for it (B-25), as text.
+
+    Json_diff in sql-common/json_diff.h: an operation, a path, and a value unless something is removed.
+
+    Raises:
+        DecodeError: the changes do not fit the document, or one of them is damaged.
+    """
+    tree = _parsed(document)
+    try:
+        at = 0
+        while at < len(changes):
+            operation = changes[at]
+            length, at = _packed(changes, at + 1)
+            path, at = changes[at : at + length].decode(), at + length
+            value: _Tree = _Scalar("null")
+            if operation != _REMOVE:
+                length, at = _packed(changes, at)
+                value, at = _parsed(changes[at : at + length]), at + length
+            tree = _changed(tree, operation, [_step(found) for found in _STEP.finditer(path, 1)], value)
+    except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise DecodeError("A partial update of a JSON document does not fit the document.") from error
+    return _written(tree)
+
+
+def _changed(tree: _Tree, operation: int, path: list[str | int], value: _Tree) -> _Tree:
+    if not path:
+        return value
+    parent: _Tree = tree
+    for step in path[:-1]:
+        parent = parent[step]  # type: ignore[index, call-overload]
+    last = path[-1]
+    if operation == _REMOVE:
+        del parent[last]  # type: ignore[union-attr, arg-type]
+    elif operation == _INSERT and isinstance(parent, list) and isinstance(last, int):
+        parent.insert(last, value)
+    else:
+        parent[last] = value  # type: ignore[index, call-overload]
+        if isinstance(parent, dict):  # members are kept by the length of their keys, then by their bytes
+            members = sorted(parent.items(), key=lambda item: (len(item[0].encode()), item[0].encode()))
+            parent.clear()
+            parent.update(members)
+    return tree
+
+
+def _step(found: re.Match[str]) -> str | int:
+    if found["index"] is not None:
+        return int(found["index"])
+    if found["quoted"] is not None:
+        text: str = orjson.loads(found["quoted"])
+        return text
+    return found["key"]
+
+
+def _packed(data: bytes, at: int) -> tuple[int, int]:
+    first = data[at]
+    if first < 0xFB:
+        return first, at + 1
+    width = {0xFC: 2, 0xFD: 3, 0xFE: 8}[first]
+    return int.from_bytes(data[at + 1 : at + 1 + width], "little"), at + 1 + width
+
+
+def _parsed(document: bytes) -> _Tree:
     if not document:
-        return "null"  # what an INSERT IGNORE leaves of an invalid document
+        return _Scalar("null")  # what an INSERT IGNORE leaves of an invalid document
     try:
         return _value(document[0], document, 1, 0)
     except (IndexError, struct.error, UnicodeDecodeError, KeyError) as error:
         raise DecodeError("A JSON document in the log is damaged.") from error
 
 
-def _value(kind: int, data: bytes, at: int, depth: int) -> str:
+def _written(tree: _Tree) -> str:
+    if isinstance(tree, dict):
+        return "{" + ", ".join([f"{quoted(key)}: {_written(value)}" for key, value in tree.items()]) + "}"
+    if isinstance(tree, list):
+        return "[" + ", ".join([_written(value) for value in tree]) + "]"
+    return tree
+
+
+def _value(kind: int, data: bytes, at: int, depth: int) -> _Tree:
     if depth > _DEEPEST:
         raise DecodeError("A JSON document in the log is nested too deeply.")
     if kind in _SCALARS:
-        return str(_SCALARS[kind].unpack_from(data, at)[0])
+        return _Scalar(_SCALARS[kind].unpack_from(data, at)[0])
     if kind == _STRING:
         length, begin = _length(data, at)
         if begin + length > len(data):
             raise IndexError
-        return quoted(data[begin : begin + length].decode())
+        return _Scalar(quoted(data[begin : begin + length].decode()))
     if kind in (_SMALL_OBJECT, _LARGE_OBJECT):
         return _object(data, at, depth, large=kind == _LARGE_OBJECT)
     if kind in (_SMALL_ARRAY, _LARGE_ARRAY):
         return _array(data, at, depth, large=kind == _LARGE_ARRAY)
     if kind == _LITERAL:
-        return _LITERALS[data[at]]
+        return _Scalar(_LITERALS[data[at]])
     if kind == _DOUBLE:
-        return double_text(struct.unpack_from("<d", data, at)[0])
+        return _Scalar(double_text(struct.unpack_from("<d", data, at)[0]))
     if kind == _OPAQUE:
-        return _opaque(data, at)
+        return _Scalar(_opaque(data, at))
     raise DecodeError(f"A JSON document in the log holds a value of unknown kind {kind}.")
 
 
-def _object(data: bytes, at: int, depth: int, *, large: bool) -> str:
+def _object(data: bytes, at: int, depth: int, *, large: bool) -> _Tree:
     width, word = (4, "<I") if large else (2, "<H")
     count = struct.unpack_from(word, data, at)[0]
     keys = at + 2 * width
     values = keys + count * (width + 2)
     if values + count * (1 + width) > len(data):
         raise IndexError
-    parts = []
+    members: dict[str, _Tree] = {}
     for number in range(count):
         entry = keys + number * (width + 2)
         begin = at + struct.unpack_from(word, data, entry)[0]
         length = struct.unpack_from("<H", data, entry + width)[0]
-        key = quoted(data[begin : begin + length].decode())
-        parts.append(f"{key}: {_entry(data, at, values + number * (1 + width), depth, large=large)}")
-    return "{" + ", ".join(parts) + "}"
+        key = data[begin : begin + length].decode()
+        members[key] = _entry(data, at, values + number * (1 + width), depth, large=large)
+    return members
 
 
-def _array(data: bytes, at: int, depth: int, *, large: bool) -> str:
+def _array(data: bytes, at: int, depth: int, *, large: bool) -> _Tree:
     width, word = (4, "<I") if large else (2, "<H")
     count = struct.unpack_from(word, data, at)[0]
     values = at + 2 * width
     if values + count * (1 + width) > len(data):
         raise IndexError
     places = range(values, values + count * (1 + width), 1 + width)
-    return "[" + ", ".join(_entry(data, at, place, depth, large=large) for place in places) + "]"
+    return [_entry(data, at, place, depth, large=large) for place in places]
 
 
-def _entry(data: bytes, container: int, at: int, depth: int, *, large: bool) -> str:
+def _entry(data: bytes, container: int, at: int, depth: int, *, large: bool) -> _Tree:
     """A value entry: its type, then the value itself if it is small enough, else where it is."""
     kind = data[at]
     if kind in (_LITERAL, _INT16, _UINT16) or (large and kind in (_INT32, _UINT32)):

@@ -126,9 +126,6 @@ class _NoConverter:
     def text(self, charset: str, values: list[bytes]) -> list[str]:
         raise AssertionError
 
-    def json(self, documents: list[bytes]) -> list[str]:
-        raise AssertionError
-
 
 _NO_CONVERTER = _NoConverter()
 

@@ -91,6 +91,7 @@ class MySqlSource:
         self._decoder: Decoder | None = None
         self._is_new = False
         self._looked = 0.0
+        self._look_after: int | None = None  # once the log has been followed up to here, look for tables that are new
         self._refreshed: set[tuple[TableName, TableMap]] = set()
 
     @property
@@ -101,6 +102,10 @@ class MySqlSource:
     @property
     def estimates(self) -> dict[TableName, int]:
         return {table.name: table.rows_estimated for table in self._selected}
+
+    @property
+    def is_complete(self) -> bool:
+        return self._look_after is None and all(entry.copied for entry in list(self._state.tables.values()))
 
     def open(self, resume: Checkpoint | None) -> None:
         connection = self._connection = self._resources.enter_context(Connection(self._dsn, self._purpose))
@@ -135,6 +140,8 @@ class MySqlSource:
                 here = place_of(files, state.place, now.file, now.offset)
                 log.warning("%s is another server than before; it is followed on from %s", self._dsn, state.gtids)
             self._selected = self._select()
+            if any(state.named(table.name) is None for table in self._selected):
+                self._look_after = here.order
         self._gtids = self._parsed(self._state.gtids) if has_gtids(connection) else None
         self._opened_at = Head(here.position(), self._clock())
 
@@ -177,15 +184,32 @@ class MySqlSource:
     # --- snapshot ---------------------------------------------------------------------------------------------------
 
     def copy(self, link: Link) -> Iterator[Segment]:
-        for table in self._selected:
-            if self._state.named(table.name) is None:
+        if self._is_new:
+            for table in self._selected:
                 self._expect(table)
         yield from self._copy_missing(link)
 
+    def _adopt(self) -> None:
+        """Take in the tables that are meant and not followed yet.
+
+        Done only once all that the log had at some moment has been followed, since until then a table that is followed
+        may have another name there than it has now.
+        """
+        if self._look_after is None or self._state.place.order < self._look_after:
+            return
+        self._look_after = None
+        for table in self._select():
+            if self._state.named(table.name) is None:
+                log.info("%s is new; it is copied", table.name)
+                self._expect(table)
+
     def _expect(self, table: Table) -> TableState:
         """Number a table that is to be copied."""
-        schema = replace(table.schema, identity=self._state.next_table)
-        self._state.next_table += 1
+        identity = self._state.gone.pop(str(table.name), None)
+        if identity is None:
+            identity = self._state.next_table
+            self._state.next_table += 1
+        schema = replace(table.schema, identity=identity)
         entry = TableState(schema, table.charset, 0, False, len(schema.columns) + 1, table.row_end)
         self._state.tables[schema.identity] = entry
         return entry
@@ -229,7 +253,7 @@ class MySqlSource:
         identity = entry.schema.identity
         if table is None or table.trouble is not None:
             log.warning("%s cannot be copied and is not followed any more", entry.schema.table)
-            del self._state.tables[identity]
+            self._state.forget(entry)
             return None
         table = table.identified(identity)
         number = len(table.schema.columns) + 1
@@ -290,8 +314,9 @@ class MySqlSource:
 
     def stream(self, link: Link) -> Iterator[Segment]:
         while not link.stopping:
-            yield from self._follow(link)
+            self._adopt()
             yield from self._copy_missing(link)
+            yield from self._follow(link)
 
     def _follow(self, link: Link) -> Iterator[Segment]:
         """Follow the log until a table has to be copied."""
@@ -305,10 +330,19 @@ class MySqlSource:
             try:
                 for segment in stream.segments(link, self._checkpoint, self._state.place.position(), self._tick):
                     yield segment
-                    if segment.checkpoint is not None and any(not e.copied for e in self._state.tables.values()):
+                    if segment.checkpoint is not None and self._has_to_copy():
                         return
             finally:
                 self._decoder = None
+
+    def _has_to_copy(self) -> bool:
+        can_look = self._look_after is not None and self._state.place.order >= self._look_after
+        return can_look or any(not entry.copied for entry in self._state.tables.values())
+
+    def _look_soon(self) -> None:
+        """A table has come, or has another name: look at what there is once the log up to now has been followed."""
+        at = log_now(self._connection)
+        self._look_after = self._place(at, self._connection).order
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -329,7 +363,7 @@ class MySqlSource:
         entry = self._state.named(name)
         if entry is None or not entry.copied:
             return None
-        plan = _plan(entry.schema, table_map)
+        plan = _plan(entry, table_map)
         if plan is not None:
             return plan
         if (name, table_map) in self._refreshed:
@@ -365,14 +399,12 @@ class MySqlSource:
                 table = entry.schema.table
                 if effect.table in (table, TableName(table.schema, "*")) and order >= entry.start:
                     log.warning("%s was dropped in the source; the target keeps its rows", table)
-                    del self._state.tables[entry.schema.identity]
+                    self._state.forget(entry)
             return None
         known = self._state.named(effect.table)
         if isinstance(effect, ddl.Created):
             if known is None and self._is_meant(effect.table):
-                for table in named_tables(self._connection, [effect.table]).values():
-                    log.info("%s is new; it is copied", table.name)
-                    self._expect(table)
+                self._look_soon()
             elif known is not None and effect.replaces and order >= known.start:
                 self._copy_again(known)
             return None
@@ -406,14 +438,15 @@ class MySqlSource:
     def _rename(self, effect: ddl.Renamed, order: int, transaction: int) -> Step | None:
         """Tables may take each other's names: what matters is who has a name that is followed in the end (B-43)."""
         leaving, arriving = self._state.named(effect.old), self._state.named(effect.new)
-        if leaving is not None and order < leaving.start:
-            return None
-        if arriving is not None and order < arriving.start:
-            return None
-        if leaving is None:
+        if leaving is None or order < leaving.start:
+            # One that is not followed, or was copied under the name that it has after this.
             if arriving is None and self._is_meant(effect.new):
-                for table in named_tables(self._connection, [effect.new]).values():
-                    self._expect(table)
+                self._look_soon()
+            return None
+        if arriving is not None:
+            # Copied already under the name that this one takes: it is this one.
+            self._state.forget(leaving)
+            self._look_soon()
             return None
         if not self._is_meant(effect.new):
             if is_passing(effect.new.name):
@@ -421,7 +454,7 @@ class MySqlSource:
                 self._copy_again(leaving)
             else:
                 log.warning("%s is %s now, which is not followed", effect.old, effect.new)
-                del self._state.tables[leaving.schema.identity]
+                self._state.forget(leaving)
             return None
         after = renamed(leaving, effect.new)
         self._state.tables[leaving.schema.identity] = after
@@ -443,23 +476,27 @@ class MySqlSource:
         return Evolve(entry.schema, after.schema, transaction, fill)
 
 
-def _plan(schema: TableSchema, table_map: TableMap) -> Plan | None:
+def _plan(entry: TableState, table_map: TableMap) -> Plan | None:
     """Which column of a row image is which of the table; None if they do not go together."""
-    wire = table_map.columns
+    schema, wire = entry.schema, table_map.columns
     sources = tuple(source_type(column.source_type) for column in schema.columns)
+    row_end = None
     if all(column.name is not None for column in wire):
         places = {column.name: place for place, column in enumerate(wire)}
         known = {column.name for column in schema.columns}
         others = [name for name in places if name not in known and not str(name).startswith(_HIDDEN)]
+        if entry.row_end is not None:
+            row_end = places.get(entry.row_end or "row_end")
+            others = [] if row_end is not None and len(others) == 2 else ["row_start"]
         if others or not known <= set(places):
             return None
         chosen = tuple(places[column.name] for column in schema.columns)
     else:
-        if len(wire) < len(schema.columns):
+        if len(wire) < len(schema.columns) or entry.row_end:
             return None
+        if entry.row_end is not None:
+            row_end = len(wire) - 1
         chosen = tuple(range(len(schema.columns)))
     if not all(fits(source, wire[place]) for source, place in zip(sources, chosen, strict=True)):
         return None
-    return Plan(schema, wire, chosen, sources)
-
-
+    return Plan(schema, wire, chosen, sources, row_end)

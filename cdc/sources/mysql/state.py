@@ -12,7 +12,7 @@ from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.sources.mysql.position import LogPlace
 
 VERSION = 1
-_PLAIN = ("pipeline", "flavor", "server", "server_id", "place", "gtids", "next_table", "prepared")
+_PLAIN = ("pipeline", "flavor", "server", "server_id", "place", "gtids", "next_table", "gone", "prepared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class TableState:
         start: order of the snapshot that it was copied from; what was committed before it is in the copy.
         copied: whether that copy is complete. If not, its changes are not followed until it is.
         next_column: the identity of the next column that comes.
-        row_end: the column that ends a row's time in a system-versioned table (B-47).
+        row_end: the column that ends a row's time in a system-versioned table (B-47); '' if it is one of the server's own.
     """
 
     schema: TableSchema
@@ -48,6 +48,7 @@ class SourceState:
         gtids: everything up to the position, empty if the server has no GTIDs.
         tables: by identity.
         next_table: the identity of the next table that comes.
+        gone: identities of tables that are not followed any more, by the names under which the target still has them.
         prepared: distributed transactions that are prepared and not yet committed, and where they begin.
     """
 
@@ -59,12 +60,18 @@ class SourceState:
     gtids: str = ""
     tables: dict[int, TableState] = field(default_factory=dict)
     next_table: int = 1
+    gone: dict[str, int] = field(default_factory=dict)
     prepared: dict[str, LogPlace] = field(default_factory=dict)
     _written: tuple[dict[int, TableState], orjson.Fragment] | None = field(default=None, compare=False)
 
     def named(self, name: TableName) -> TableState | None:
         """The table of that name, if it is followed."""
         return next((entry for entry in self.tables.values() if entry.schema.table == name), None)
+
+    def forget(self, entry: TableState) -> None:
+        """Follow a table no more; should one of its name come, it takes the place of this one."""
+        del self.tables[entry.schema.identity]
+        self.gone[str(entry.schema.table)] = entry.schema.identity
 
     def dump(self) -> str:
         """The state as JSON text."""

@@ -11,10 +11,12 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from cdc.errors import DecodeError
 from cdc.lockstep import Buffer, binary_array, string_array, string_views
 from cdc.model.arrays import take
 from cdc.model.schema import Kind
 from cdc.sources.mysql import temporal
+from cdc.sources.mysql.jsonb import json_text, patched_text
 from cdc.sources.mysql.rows import Field
 from cdc.sources.mysql.tablemap import Wire, WireColumn
 from cdc.sources.mysql.temporal import native
@@ -22,13 +24,11 @@ from cdc.sources.mysql.types import SourceType, logical_type
 
 
 class Converter(Protocol):
-    """What turns the bytes of the server's character sets and of its JSON into text."""
+    """What turns the bytes of the server's character sets into text."""
 
     def text(self, charset: str, values: list[bytes]) -> list[str]:
         """Text in a character set other than UTF-8, as the server itself converts it."""
 
-    def json(self, documents: list[bytes]) -> list[str]:
-        """Binary JSON as the server writes it."""
 
 
 _NUMBERS = {
@@ -91,7 +91,7 @@ def column_array(
 def bytes_array(buffer: Buffer, field: Field, source: SourceType, converter: Converter) -> pa.Array:
     """A column whose values are bytes of some length: text, blobs, documents, shapes, addresses."""
     if source.base == "json":
-        return _converted(buffer, field, lambda values: converter.json(values))
+        return _converted(buffer, field, lambda documents: [json_text(document) for document in documents])
     if source.is_geometry:
         shapes = Field(field.start + _SRID, np.maximum(field.length - _SRID, 0), field.valid)
         return binary_array(buffer, string_views(buffer, shapes.start, shapes.length), shapes.valid)
@@ -104,6 +104,29 @@ def bytes_array(buffer: Buffer, field: Field, source: SourceType, converter: Con
     if logical_type(source).kind is Kind.BYTES:
         return binary_array(buffer, string_views(buffer, field.start, field.length), field.valid)
     return _texts(buffer, field, source.charset or "utf8mb4", converter)
+
+
+def patched(buffer: Buffer, field: Field, old: Field) -> pa.Array:
+    """JSON documents of which some are changes to what they were before, row by row.
+
+    Raises:
+        DecodeError: what they were before is not in the log.
+    """
+    assert field.partial is not None
+    texts: list[str | None] = []
+    for value, before, is_partial in zip(_values(buffer, field), _values(buffer, old), field.partial, strict=True):
+        if value is None:
+            texts.append(None)
+        elif not is_partial:
+            texts.append(json_text(value))
+        elif before is None:
+            raise DecodeError(
+                "A partial update of a JSON document was logged without the document.",
+                hint="Set binlog_row_image = FULL, or binlog_row_value_options = ''.",
+            )
+        else:
+            texts.append(patched_text(before, value))
+    return pa.array(texts, pa.string_view())
 
 
 def _integers(buffer: Buffer, field: Field, wire: Wire, source: SourceType) -> pa.Array:

@@ -114,6 +114,10 @@ class PostgresSource:
     def estimates(self) -> dict[TableName, int]:
         return {table.schema.table: table.rows_estimated for table in self._selected}
 
+    @property
+    def is_complete(self) -> bool:
+        return not self._uncopied()
+
     def open(self, resume: Checkpoint | None) -> None:
         self._connection = self._resources.enter_context(connect(self._dsn, self._application))
         with mapped_errors(self._dsn):

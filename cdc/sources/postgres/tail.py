@@ -37,6 +37,10 @@ class TailSource(PostgresSource):
         self._replication: Connection
         self._published = False
 
+    @property
+    def is_complete(self) -> bool:
+        return True
+
     def open(self, resume: Checkpoint | None) -> None:
         self._connection = self._resources.enter_context(connect(self._dsn, self._application))
         self._replication = self._resources.enter_context(connect_replication(self._dsn, self._application))
