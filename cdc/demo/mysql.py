@@ -158,7 +158,8 @@ class PrivateMySql:
             cursor.execute("SET sql_log_bin = 0")
             cursor.execute("CREATE USER cdc@'127.0.0.1' IDENTIFIED BY 'secret'")
             cursor.execute("GRANT ALL ON *.* TO cdc@'127.0.0.1' WITH GRANT OPTION")
-            cursor.execute("RESET BINARY LOGS AND GTIDS" if self.flavor == "mysql" else "RESET MASTER")
+            if "skip-log-bin" not in self._settings:
+                cursor.execute("RESET BINARY LOGS AND GTIDS" if self.flavor == "mysql" else "RESET MASTER")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Stop the server; SIGKILL is a crash."""

@@ -10,8 +10,9 @@ import os
 
 from rich.console import Console
 
+from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
-from integration.benchmarks import drain, large, latency, snapshot
+from integration.benchmarks import binlog, drain, large, latency, snapshot
 
 BENCHMARKS = {
     "w1": drain.inserts,
@@ -21,19 +22,35 @@ BENCHMARKS = {
     "latency": latency.commit_to_visible,
     "large": large.one_transaction,
 }
+BINLOG = {
+    "w1": binlog.inserts,
+    "w2": binlog.updates_and_deletes,
+    "decoding": binlog.decoding,
+    "snapshot": binlog.copy,
+    "large": binlog.large,
+}
+SOURCES = ("postgresql", "mariadb", "mysql")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m integration.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help="which; all if none")  # type: ignore[arg-type]
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS, "decoding"], help="which; all if none")  # type: ignore[arg-type]
+    parser.add_argument("--source", choices=SOURCES, action="append", help="which servers; all if none")
     parser.add_argument("--pairs", type=int, default=5, help="alternating pairs per figure")
     parser.add_argument("--scale", type=float, default=1.0, help="of the rows; below 1 for a quick look")
     arguments = parser.parse_args()
     console = Console(width=140)
     console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", highlight=False)
-    with PrivatePostgres(18, settings={"shared_buffers": "512MB", "max_wal_size": "16GB"}) as server:
-        for name in arguments.names or BENCHMARKS:
-            BENCHMARKS[name](server, console, arguments.pairs, arguments.scale)
+    for source in arguments.source or SOURCES:
+        if source == "postgresql":
+            with PrivatePostgres(18, settings={"shared_buffers": "512MB", "max_wal_size": "16GB"}) as server:
+                for name in arguments.names or BENCHMARKS:
+                    BENCHMARKS[name](server, console, arguments.pairs, arguments.scale)
+            continue
+        settings = {"innodb-buffer-pool-size": "1G", "innodb-log-file-size" if source == "mariadb" else "innodb-redo-log-capacity": "1G"}
+        with PrivateMySql(source, settings) as other:
+            for name in arguments.names or BINLOG:
+                BINLOG[name](other, console, arguments.pairs, arguments.scale)
 
 
 main()

@@ -33,6 +33,7 @@ from cdc.sources.mysql.events import (
     Event,
     event_name,
 )
+from cdc.sources.mysql.framing import file_mark
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.tablemap import TableMap, parse_table_map
 from cdc.sources.mysql.transactions import Begun, Gtid, Query, begin, event_end, query, xa_name
@@ -114,6 +115,7 @@ class Decoder:
         place: where the first event is.
         bases: the order of the first byte of each file that there was when the reading began.
         prepared: XA transactions that were prepared and not yet committed, with where they begin.
+        marks: of files, what tells them from others of the same name.
     """
 
     def __init__(
@@ -123,12 +125,14 @@ class Decoder:
         place: LogPlace,
         bases: Mapping[str, int],
         prepared: Mapping[str, LogPlace],
+        marks: Mapping[str, int],
     ) -> None:
         self._catalog = catalog
         self._converter = converter
         self.place = place
         self._bases = bases
         self.prepared = dict(prepared)
+        self.marks = dict(marks)
         self.end = place  # of the last whole transaction
         self.gtids: list[Gtid] = []  # of whole transactions, for whoever keeps the position to take
         self._maps: dict[int, bytes] = {}
@@ -221,6 +225,8 @@ class Decoder:
                 self._prepare(run, index, event)
             elif code == Event.ROTATE:
                 self._rotate(event)
+            elif code == Event.FORMAT_DESCRIPTION and event_end(event):
+                self.marks = {self.place.file: file_mark(event)}
             elif code == Event.INCIDENT:
                 raise OperatorNeeded(
                     f"The server reports an incident at {self.place.file}:{event_end(event)}: changes were lost from its log.",

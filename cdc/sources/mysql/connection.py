@@ -26,7 +26,7 @@ SCHEMES = ("mysql", "mariadb")
 OLDEST = {"mysql": (5, 6), "mariadb": (10, 3)}
 _OPTIONS = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_mode", "unix_socket", "connect_timeout"})
 _SSL_MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
-_READ_TIMEOUT = 600  # seconds of silence after which a query is given up; dumps have their own, shorter limit
+PATIENCE = 600.0  # seconds of silence after which a query is given up
 _HINT = "Write it as mysql://user@host:3306/database, with special characters as %XX."
 
 # Whatever the server, the user or a proxy set, values must read the same, and nothing may cut a long copy off.
@@ -104,18 +104,25 @@ class Version:
 
 
 class Connection:
-    """One session with the pinned settings, in autocommit."""
+    """One session with the pinned settings, in autocommit.
 
-    def __init__(self, dsn: Dsn, purpose: str) -> None:
+    Args:
+        purpose: what the server calls the session.
+        patience: seconds of silence after which a query is given up.
+    """
+
+    def __init__(self, dsn: Dsn, purpose: str, patience: float = PATIENCE) -> None:
         self.dsn = dsn
         arguments: dict[str, Any] = {}
         if "unix_socket" in dsn.options:
             arguments["unix_socket"] = dsn.options["unix_socket"]
         mode = dsn.options.get("ssl_mode", "preferred")
-        if mode != "disabled":
+        if mode == "disabled":
+            arguments["ssl_disabled"] = True
+        else:
             arguments["ssl"] = _ssl_context(dsn, mode)
         with mapped_errors(dsn):
-            self._raw: Any = _connect(dsn, mode, purpose, arguments)
+            self._raw: Any = _connect(dsn, mode, purpose, arguments | {"read_timeout": patience})
             self.version = _version(self._raw.get_server_info())
             if self.version.number[:2] < OLDEST[self.version.flavor]:
                 self.close()
@@ -228,7 +235,6 @@ def _connect(dsn: Dsn, mode: str, purpose: str, arguments: dict[str, Any]) -> An
             charset="utf8mb4",
             autocommit=True,
             connect_timeout=int(dsn.options.get("connect_timeout", "10")),
-            read_timeout=_READ_TIMEOUT,
             program_name=purpose,
             **more,
         )
@@ -240,7 +246,7 @@ def _connect(dsn: Dsn, mode: str, purpose: str, arguments: dict[str, Any]) -> An
         if mode != "preferred" or not refused:
             raise
         arguments.pop("ssl", None)
-        return attempt(**arguments)
+        return attempt(**arguments, ssl_disabled=True)
 
 
 def _ssl_context(dsn: Dsn, mode: str) -> ssl.SSLContext:
@@ -317,7 +323,7 @@ def server_error(code: int, text: str, dsn: Dsn) -> CdcError:
         text = text.replace(dsn.password, "***")
     if "cryptography" in text:
         return UsageError(f"{dsn}: {text}", hint="pip install 'cdc-replicator[mysql]'")
-    if code == 1236:
+    if code == 1236 or "same server_uuid" in text:
         return _dump_error(text, dsn)
     if rule := ERRORS.get(code):
         return rule.error(f"{dsn}: {text} (error {code})", hint=rule.hint)

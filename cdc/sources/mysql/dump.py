@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from cdc.errors import LogLost
 from cdc.sources.mysql.connection import Connection, Dsn, server_error
 from cdc.sources.mysql.events import DELETES, UPDATES, WRITES, Event
-from cdc.sources.mysql.framing import Framer, ServerSaid
+from cdc.sources.mysql.framing import Framer, ServerSaid, file_mark
 from cdc.sources.mysql.gtid import MySqlGtids
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.state import SourceState
@@ -43,6 +43,28 @@ def open_dump(dsn: Dsn, purpose: str, state: SourceState) -> Iterator[tuple[Conn
         yield connection, framer
 
 
+def log_mark(dsn: Dsn, server_id: int, file: str) -> int:
+    """What tells a file of the server's log from any other of that name.
+
+    Raises:
+        LogLost: there is no such file.
+    """
+    with Connection(dsn, "cdc") as connection:
+        framer = _announce(connection, server_id ^ 1)
+        connection.dump(server_id ^ 1, file, 4)
+        while True:
+            for event in _events(connection, framer):
+                if event[4] == Event.FORMAT_DESCRIPTION and event_end(event):
+                    return file_mark(event)
+
+
+def _events(connection: Connection, framer: Framer) -> list[bytes]:
+    try:
+        return framer.feed(connection.receive(1 << 20))
+    except ServerSaid as said:
+        raise server_error(said.code, said.message, connection.dsn) from said
+
+
 def prepared_rows(dsn: Dsn, state: SourceState, place: LogPlace) -> list[bytes]:
     """The table maps and rows of the transaction that was prepared at a place, read again now that it is committed.
 
@@ -54,11 +76,7 @@ def prepared_rows(dsn: Dsn, state: SourceState, place: LogPlace) -> list[bytes]:
         framer = _announce(connection, state.server_id ^ 1)
         connection.dump(state.server_id ^ 1, place.file, place.offset)
         while True:
-            try:
-                events = framer.feed(connection.receive(1 << 20))
-            except ServerSaid as said:
-                raise server_error(said.code, said.message, dsn) from said
-            for event in events:
+            for event in _events(connection, framer):
                 if event[4] == Event.TABLE_MAP or event[4] in _ROWS:
                     rows.append(event)
                 elif event[4] == Event.XA_PREPARE:

@@ -96,6 +96,14 @@ class Framer:
             events.append(event)
 
 
+def file_mark(description: bytes) -> int:
+    """A number that tells a log file from any other: of when its first event was written, and by which server version.
+
+    The rest of the event is not the same for every reader: the server sets fields of it to what this one should do.
+    """
+    return zlib.crc32(description[:4] + description[HEADER : HEADER + 52])
+
+
 def _raise_end(packet: bytes) -> None:
     if packet and packet[0] == _ERROR:
         code = int.from_bytes(packet[1:3], "little")

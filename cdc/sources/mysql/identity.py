@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from cdc.errors import LogLost, SourceChanged, UsageError
+from cdc.errors import LogLost, OperatorNeeded, SourceChanged, UsageError
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.gtid import MariaDbGtids, MySqlGtids
 from cdc.sources.mysql.position import LogPlace
@@ -163,13 +163,23 @@ def _verify_gtid_of_place(state: SourceState, connection: Connection) -> None:
 def refuse_prepared(connection: Connection, dsn: Dsn) -> None:
     """A transaction that is prepared now is in no snapshot, and its rows lie in the log before it (B-28).
 
+    A user who may not ask (MySQL: XA_RECOVER_ADMIN) goes on; the stream stops where such a transaction is committed.
+
     Raises:
         UsageError: there is one.
     """
-    rows = connection.query("XA RECOVER")
+    try:
+        rows = connection.query("XA RECOVER")
+    except OperatorNeeded:
+        return
     if rows:
-        names = ", ".join(repr(re.sub(r"[^\x20-\x7e]", "?", str(row[3]))) for row in rows)
+        names = ", ".join(repr(_printable(row[3])) for row in rows)
         raise UsageError(
             f"{dsn} has distributed transactions that are prepared and not committed: {names}.",
             hint="Commit them or roll them back (XA COMMIT, XA ROLLBACK) before a copy begins.",
         )
+
+
+def _printable(name: str | bytes) -> str:
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    return re.sub(r"[^\x20-\x7e]", "?", text)

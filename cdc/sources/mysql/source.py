@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from cdc import faults
-from cdc.errors import OperatorNeeded, SchemaChangeUnsupported, UsageError
+from cdc.errors import OperatorNeeded, SchemaChangeUnsupported, SourceChanged, UsageError
 from cdc.findings import Severity
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
@@ -27,7 +27,7 @@ from cdc.sources.mysql.charsets import ServerConverter
 from cdc.sources.mysql.check import check
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.copy import Snapshot, SnapshotReader
-from cdc.sources.mysql.dump import open_dump, prepared_rows
+from cdc.sources.mysql.dump import log_mark, open_dump, prepared_rows
 from cdc.sources.mysql.evolution import CopyAgain, evolved, renamed
 from cdc.sources.mysql.gtid import MariaDbGtids, MySqlGtids
 from cdc.sources.mysql.identity import (
@@ -52,6 +52,7 @@ from cdc.sources.mysql.types import fits, source_type
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 5.0  # seconds between looks at how far the server's log is
+_PATIENCE = 15.0  # seconds that the stream may wait for an answer about something else
 _COPY_SEGMENTS = 2  # budgets of the stream in one segment of a copy: full row groups go straight into DuckDB's file
 _HIDDEN = ("DB_ROW_HASH_", "!hidden!")  # columns that servers add for themselves (B-46)
 
@@ -108,7 +109,7 @@ class MySqlSource:
         return self._look_after is None and all(entry.copied for entry in list(self._state.tables.values()))
 
     def open(self, resume: Checkpoint | None) -> None:
-        connection = self._connection = self._resources.enter_context(Connection(self._dsn, self._purpose))
+        connection = self._connection = self._resources.enter_context(Connection(self._dsn, self._purpose, _PATIENCE))
         now = log_now(connection)
         if resume is None:
             self._is_new = True
@@ -131,10 +132,11 @@ class MySqlSource:
                     hint="Give that name with --name, or use another target.",
                 )
             if verify_server(state, connection):
+                self._verify_mark()
                 here = place_of(log_files(connection), state.place, now.file, now.offset)
             else:
                 # Another server's files: positions count on from where the target is.
-                state.server = server_identity(connection)
+                state.server, state.mark = server_identity(connection), None
                 files = log_files(connection)
                 state.place = LogPlace(next(iter(files)), state.place.order, 0)
                 here = place_of(files, state.place, now.file, now.offset)
@@ -144,6 +146,15 @@ class MySqlSource:
                 self._look_after = here.order
         self._gtids = self._parsed(self._state.gtids) if has_gtids(connection) else None
         self._opened_at = Head(here.position(), self._clock())
+
+    def _verify_mark(self) -> None:
+        """The file that the position is in is the one that was read: a log that was begun anew has the same names (B-02)."""
+        state = self._state
+        if state.mark is not None and log_mark(self._dsn, state.server_id, state.place.file) != state.mark:
+            raise SourceChanged(
+                f"{self._dsn} has another log file {state.place.file} than the one that the target has followed.",
+                hint="The log was reset. Run `cdc teardown`, remove the target, and start again.",
+            )
 
     def _parsed(self, gtids: str) -> MySqlGtids | MariaDbGtids:
         return MariaDbGtids.parse(gtids) if self._state.flavor == "mariadb" else MySqlGtids.parse(gtids)
@@ -241,6 +252,7 @@ class MySqlSource:
     def _begin_at(self, at: Log) -> None:
         self._is_new = False
         self._state.place = LogPlace(at.file, 0, at.offset)
+        self._state.mark = log_mark(self._dsn, self._state.server_id, at.file)
         self._state.gtids = at.gtids
         self._gtids = self._parsed(at.gtids) if self._gtids is not None else None
         log.info("the copy is of %s:%d", at.file, at.offset)
@@ -308,6 +320,7 @@ class MySqlSource:
                 self._state.gtids = str(self._gtids)
             self._state.prepared = dict(self._decoder.prepared)
             self._state.place = self._decoder.end
+            self._state.mark = self._decoder.marks.get(self._state.place.file)
         return Checkpoint(Position(position.order, self._state.gtids or position.text), self._state.dump())
 
     # --- stream -----------------------------------------------------------------------------------------------------
@@ -323,7 +336,9 @@ class MySqlSource:
         converter = ServerConverter(self._connection)
         with open_dump(self._dsn, self._purpose, self._state) as (connection, framer):
             bases = file_bases(log_files(self._connection), self._state.place)
-            decoder = self._decoder = Decoder(self, converter, self._state.place, bases, self._state.prepared)
+            state = self._state
+            marks = {state.place.file: state.mark} if state.mark is not None else {}
+            decoder = self._decoder = Decoder(self, converter, state.place, bases, state.prepared, marks)
             stream = self._stream = BinlogStream(
                 connection, framer, decoder, self._settings.budget, lambda p: prepared_rows(self._dsn, self._state, p)
             )

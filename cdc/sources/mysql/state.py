@@ -12,7 +12,7 @@ from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.sources.mysql.position import LogPlace
 
 VERSION = 1
-_PLAIN = ("pipeline", "flavor", "server", "server_id", "place", "gtids", "next_table", "gone", "prepared")
+_PLAIN = ("pipeline", "flavor", "server", "server_id", "place", "mark", "gtids", "next_table", "gone", "prepared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class SourceState:
         server: the server's own identifier.
         server_id: what this pipeline is to the server, which thinks of it as a replica (B-11).
         place: where the position is in that server's log.
+        mark: what tells the file of the place from another of the same name (see `framing.file_mark`), if that is known.
         gtids: everything up to the position, empty if the server has no GTIDs.
         tables: by identity.
         next_table: the identity of the next table that comes.
@@ -57,6 +58,7 @@ class SourceState:
     server: str
     server_id: int
     place: LogPlace
+    mark: int | None = None
     gtids: str = ""
     tables: dict[int, TableState] = field(default_factory=dict)
     next_table: int = 1

@@ -1,0 +1,274 @@
+"""Draining a binlog into DuckDB, against `mysqlbinlog --read-from-remote-server --raw` of the same files.
+
+Start-up and an empty run are measured in the same run and taken off on both sides.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pymysqlreplication import BinLogStreamReader
+from rich.console import Console
+
+from cdc.config import Options, open_pipeline
+from cdc.demo.mysql import PrivateMySql
+from cdc.sources.mysql.binlog import Decoder
+from cdc.sources.mysql.catalog import user_tables
+from cdc.sources.mysql.charsets import ServerConverter
+from cdc.sources.mysql.connection import Connection, Dsn
+from cdc.sources.mysql.dump import _announce
+from cdc.sources.mysql.position import LogPlace
+from cdc.sources.mysql.source import _plan
+from cdc.sources.mysql.state import TableState
+from cdc.sources.mysql.tablemap import TableMap
+from integration.benchmarks.measure import LIMIT_MB, Took, report, run
+
+COLUMNS = (
+    "id bigint PRIMARY KEY, a int, price decimal(12,2), name varchar(60), note text, at timestamp(6) NULL, day date, "
+    "flag tinyint(1), x double, doc json"
+)
+GOALS = {"mariadb": (0.5, 0.4), "mysql": (0.3, 0.3)}
+
+
+def row(i: str) -> str:
+    return (
+        f"{i}, {i} % 1000, ({i} % 100000) * 1.25, CONCAT('name of row ', {i}), "
+        f"CONCAT('a somewhat longer note that goes with row number ', {i}), '2024-01-01' + INTERVAL {i} SECOND, "
+        f"'2024-01-01' + INTERVAL {i} % 1000 DAY, {i} % 2 = 0, {i} / 7.0, JSON_OBJECT('k', {i}, 'v', 'x')"
+    )
+
+
+def _work(server: PrivateMySql, name: str, statements: Iterator[tuple[str, ...]]) -> None:
+    with server.connect(name) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE n (i int PRIMARY KEY)")
+        cursor.execute("SET sql_log_bin = 0")
+        cursor.executemany("INSERT INTO n VALUES (%s)", [(i,) for i in range(1000)])
+        cursor.execute("SET sql_log_bin = 1")
+        for transaction in statements:
+            cursor.execute("BEGIN")
+            for statement in transaction:
+                cursor.execute(statement)
+            cursor.execute("COMMIT")
+
+
+def inserts(server: PrivateMySql, console: Console, pairs: int, scale: float) -> None:
+    """W1: 1,000,000 rows of ten columns, 1,000 per transaction."""
+    count = int(1_000_000 * scale)
+    work = ((f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n",) for part in range(count // 1000))
+    _race(server, console, "w1", "W1: inserts", work, count, pairs, GOALS[server.flavor][0], fill=0)
+
+
+def updates_and_deletes(server: PrivateMySql, console: Console, pairs: int, scale: float) -> None:
+    """W2: 300,000 updates and 100,000 deletes by key, 100 per transaction."""
+    count = int(400_000 * scale)
+    work = (
+        (
+            f"UPDATE t SET price = price + 1, note = CONCAT(note, '!') WHERE id >= {part * 100} AND id < {part * 100 + 75}",
+            f"DELETE FROM t WHERE id >= {part * 100 + 75} AND id < {part * 100 + 100}",
+        )
+        for part in range(count // 100)
+    )
+    _race(server, console, "w2", "W2: updates and deletes", work, count, pairs, GOALS[server.flavor][1], fill=count)
+
+
+def _race(
+    server: PrivateMySql,
+    console: Console,
+    name: str,
+    title: str,
+    work: Iterator[tuple[str, ...]],
+    rows: int,
+    pairs: int,
+    goal: float,
+    fill: int,
+) -> None:
+    dsn = server.create_database(name)
+    server.execute(f"CREATE TABLE t ({COLUMNS})", database=name)
+    if fill:
+        server.execute("CREATE TABLE d (i int PRIMARY KEY)", *[f"INSERT INTO d VALUES ({i})" for i in range(1000)], database=name)
+        for part in range(fill // 1000):
+            server.execute(f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM d", database=name)
+        server.execute("DROP TABLE d", database=name)
+    server.execute("FLUSH BINARY LOGS")
+    first = server.execute("SHOW BINARY LOGS")[-1][0]
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base.duckdb"
+        options = Options(name=name, until_caught_up=True)
+        open_pipeline(dsn, f"duckdb:{base}", options).run()  # the state that the backlog follows on
+        idle = _take_cdc(dsn, name, base, Path(folder))
+        idle_theirs = _take_theirs(server, first, Path(folder))
+        _work(server, name, work)
+        theirs, ours = [], []
+        for _ in range(pairs):
+            theirs.append(_take_theirs(server, first, Path(folder)).beyond(idle_theirs))
+            ours.append(_take_cdc(dsn, name, base, Path(folder)).beyond(idle))
+    tool = "mysqlbinlog" if server.flavor == "mysql" else "mariadb-binlog"
+    report(console, f"{server.flavor}, {title}, {rows:,} row changes", rows, theirs, ours, f"{tool} --raw", goal)
+
+
+def _take_theirs(server: PrivateMySql, first: str, folder: Path) -> Took:
+    tool = "mysqlbinlog" if server.flavor == "mysql" else "mariadb-binlog"
+    raw = folder / "raw"
+    raw.mkdir(exist_ok=True)
+    command = [
+        *server.programs.command(tool),
+        *("--no-defaults", "--read-from-remote-server", "--raw", "--to-last-log", "-h127.0.0.1", f"-P{server.port}"),
+        *("-ucdc", "-psecret", f"--result-file={raw}/", first),
+    ]
+    took = run(command)
+    shutil.rmtree(raw)
+    return took
+
+
+def _take_cdc(dsn: str, name: str, base: Path, folder: Path) -> Took:
+    """A run from the base's checkpoint."""
+    copy = folder / "copy.duckdb"
+    shutil.copy(base, copy)
+    return run([sys.executable, "-m", "cdc", "run", dsn, f"duckdb:{copy}", "--name", name, "--until-caught-up"])
+
+
+def decoding(server: PrivateMySql, console: Console, _pairs: int, scale: float) -> None:
+    """Bytes in memory to typed Arrow, against the library's own decoder over the same log."""
+    count = int(100_000 * scale)
+    dsn = server.create_database("decoding")
+    server.execute(f"CREATE TABLE t ({COLUMNS})", database="decoding")
+    server.execute("FLUSH BINARY LOGS")
+    first = server.execute("SHOW BINARY LOGS")[-1][0]
+    work = ((f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n",) for part in range(count // 1000))
+    _work(server, "decoding", work)
+    with Connection(Dsn.parse(dsn), "benchmark") as connection:
+        table = next(t for t in user_tables(connection, "decoding") if t.name.name == "t")
+        events = _log(Dsn.parse(dsn), first)
+
+        class Tables:
+            def start(self, identity: int) -> int:
+                return 0
+
+            def plan(self, table_map: TableMap) -> Any:
+                entry = TableState(table.identified(1).schema, table.charset, 0, True, 99)
+                return _plan(entry, table_map) if table_map.table == "t" else None
+
+            def statement(self, *_: object) -> list[Any]:
+                return []
+
+        best = min(_timed(lambda: _decode(Tables(), ServerConverter(connection), first, events)) for _ in range(3))
+    rows = sum(1 for _ in range(0))
+    began = time.perf_counter()
+    stream = BinLogStreamReader(
+        connection_settings={"host": "127.0.0.1", "port": server.port, "user": "cdc", "passwd": "secret"},
+        server_id=424242,
+        log_file=first,
+        log_pos=4,
+        resume_stream=True,
+        only_schemas=["decoding"],
+        only_tables=["t"],
+        is_mariadb=False,
+    )
+    for event in stream:
+        rows += len(getattr(event, "rows", ()))
+    library = time.perf_counter() - began
+    stream.close()
+    console.print(
+        f"{server.flavor}, decoding {count:,} rows: cdc {count / best:,.0f} rows/s, mysql-replication {rows / library:,.0f} rows/s "
+        f"({rows:,} rows, reading them included): ratio {library / rows * count / best:.0f} (to reach: 20)\n",
+        highlight=False,
+    )
+
+
+def _log(dsn: Dsn, file: str) -> list[bytes]:
+    with Connection(dsn, "benchmark") as connection:
+        framer = _announce(connection, 99999)
+        connection.dump(99999, file, 4)
+        connection.socket.settimeout(1)
+        events: list[bytes] = []
+        try:
+            while True:
+                found = framer.feed(connection.socket.recv(1 << 20))
+                events += [event for event in found if event[4] not in (27, 41)]
+                if not any(event[4] not in (27, 41) for event in found) and found:
+                    return events
+        except TimeoutError:
+            return events
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _decode(tables: Any, converter: ServerConverter, file: str, events: list[bytes]) -> None:
+    decoder = Decoder(tables, converter, LogPlace(file, 0), {}, {}, {})
+    batch: list[bytes] = []
+    size = 0
+    for event in events:
+        batch.append(event)
+        size += len(event)
+        if size > 16 << 20:
+            batch = batch[decoder.decode(batch).consumed :]
+            size = sum(map(len, batch))
+    decoder.decode(batch)
+
+
+def copy(server: PrivateMySql, console: Console, pairs: int, scale: float) -> None:
+    """2,000,000 rows, against mariadb-dump or mysqldump to /dev/null."""
+    count = int(2_000_000 * scale)
+    dsn = server.create_database("copied")
+    server.execute(f"CREATE TABLE t ({COLUMNS})", database="copied")
+    dump = "mysqldump" if server.flavor == "mysql" else "mariadb-dump"
+    command = [
+        *server.programs.command(dump),
+        *("--no-defaults", "--no-create-info", "--single-transaction", "-h127.0.0.1", f"-P{server.port}"),
+        *("-ucdc", "-psecret", "--result-file=/dev/null", "copied"),
+        *(["--set-gtid-purged=OFF"] if server.flavor == "mysql" else []),
+    ]
+
+    def replicate_once() -> Took:
+        with tempfile.TemporaryDirectory() as folder:
+            return run([sys.executable, "-m", "cdc", "run", dsn, f"duckdb:{folder}/c.duckdb", "--until-caught-up"])
+
+    idle, idle_theirs = replicate_once(), run(command)
+    server.execute("CREATE TABLE n (i int PRIMARY KEY)", *[f"INSERT INTO n VALUES ({i})" for i in range(1000)], database="copied")
+    for part in range(count // 1000):
+        server.execute("SET sql_log_bin = 0", f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n", database="copied")
+    server.execute("DROP TABLE n", "ANALYZE TABLE t", database="copied")
+    theirs, ours = [], []
+    for _ in range(pairs):
+        theirs.append(run(command).beyond(idle_theirs))
+        ours.append(replicate_once().beyond(idle))
+    report(console, f"{server.flavor}, snapshot, {count:,} rows", count, theirs, ours, dump, 0.5)
+
+
+def large(server: PrivateMySql, console: Console, _pairs: int, scale: float) -> None:
+    """5,000,000 rows in one transaction, and a row of 64 MB."""
+    count = int(5_000_000 * scale)
+    dsn = server.create_database("large")
+    server.execute(f"CREATE TABLE t ({COLUMNS})", "CREATE TABLE b (id int PRIMARY KEY, v longblob)", database="large")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "cdc", "run", dsn, f"duckdb:{folder}/x.duckdb", "--until-caught-up"]
+        run(command)
+        server.execute("CREATE TEMPORARY TABLE n (i int PRIMARY KEY)", database="large")
+        with server.connect("large") as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TEMPORARY TABLE n (i int PRIMARY KEY)")
+            cursor.executemany("INSERT INTO n VALUES (%s)", [(i,) for i in range(1000)])
+            cursor.execute("BEGIN")
+            for part in range(count // 1000):
+                cursor.execute(f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n")
+            cursor.execute("COMMIT")
+        took = run(command)
+        console.print(
+            f"{server.flavor}, one transaction of {count:,} rows: {took.seconds:.1f} s, {count / took.seconds:,.0f} rows/s, "
+            f"CPU {took.cpu:.1f} s, peak memory {took.peak_mb:.0f} MB (limit: {LIMIT_MB})",
+            highlight=False,
+        )
+        server.execute(f"INSERT INTO b VALUES (1, REPEAT(x'8041', {32 << 20}))", database="large")
+        took = run(command)
+        console.print(
+            f"{server.flavor}, a row of 64 MB: peak memory {took.peak_mb:.0f} MB (limit: {LIMIT_MB})\n", highlight=False
+        )
