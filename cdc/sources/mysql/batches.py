@@ -85,6 +85,8 @@ def decode_rows(
     op = np.concatenate([np.full(len(group), group.op, dtype=np.uint8) for group in groups])
     after_row, after = _after(buffer, groups, plan, converter)
     before_row, before = _before(buffer, groups, plan, converter)
+    if (event[1:] >= event[:-1]).all():
+        return TableRows(event, op, after, after_row, before, before_row)
     order = np.argsort(event, kind="stable")
     return TableRows(event[order], op[order], after, after_row[order], before, before_row[order])
 
@@ -108,7 +110,10 @@ def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray
         is_update = op[which[0]] == Op.UPDATE
         maps = width * (2 if is_update else 1)
         bits = buffer.bytes[bitmap[which][:, None] + np.arange(maps)]
-        distinct, member = np.unique(bits, axis=0, return_inverse=True)
+        if (bits == bits[0]).all():  # nearly always
+            distinct, member = bits[:1], np.zeros(len(which), dtype=np.int64)
+        else:
+            distinct, member = np.unique(bits, axis=0, return_inverse=True)
         for index, row in enumerate(distinct):
             chosen = which[member.reshape(-1) == index]
             images = [Image(_present(row[i : i + width], count)) for i in range(0, maps, width)]

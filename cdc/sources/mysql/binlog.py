@@ -43,8 +43,9 @@ _ROWS = np.zeros(256, dtype=bool)
 _ROWS[[*WRITES, *UPDATES, *DELETES]] = True
 _MARKERS = np.zeros(256, dtype=bool)  # what the framing looks at one by one
 _MARKERS[[*GTIDS, *STATEMENT_PARTS, Event.QUERY, Event.XID, Event.XA_PREPARE, Event.ROTATE, Event.INCIDENT]] = True
-_MARKERS[[Event.FORMAT_DESCRIPTION, Event.TABLE_MAP]] = True
+_MARKERS[Event.FORMAT_DESCRIPTION] = True
 _KNOWN = _ROWS | _MARKERS
+_KNOWN[Event.TABLE_MAP] = True
 _KNOWN[list(IGNORED)] = True
 _END_OF_STATEMENT = 0xFFFFFF  # the table number of a row event without rows
 
@@ -361,8 +362,7 @@ class Decoder:
         if len(rows) and of[rows[0]] < 0:
             raise DecodeError("The log has a row event outside of any transaction.")
         statements = dict(run.statements)
-        describes = np.isin(events.kind[: events.count], (Event.TABLE_MAP, Event.FORMAT_DESCRIPTION))
-        stops = sorted({*np.flatnonzero(describes).tolist(), *(i for i in statements if i < events.count)})
+        stops = sorted({*self._descriptions(events), *(i for i in statements if i < events.count)})
         done = 0
         for index in stops:
             statement = statements.get(index)
@@ -381,6 +381,33 @@ class Decoder:
             self._plans.clear()
             yield from steps
         yield from self._changes(events, rows[done:], of, run, transactions)
+
+    def _descriptions(self, events: _Events) -> list[int]:
+        """The indexes of table maps and of whatever makes them void, without those that say what is known already.
+
+        Every statement has its own, so that they are compared as arrays.
+        """
+        kind = events.kind[: events.count]
+        resets = np.flatnonzero(kind == Event.FORMAT_DESCRIPTION)
+        maps = np.flatnonzero(kind == Event.TABLE_MAP)
+        numbers = events.numbers(maps)
+        news: list[int] = resets.tolist()
+        for number in np.unique(numbers).tolist():
+            of = maps[numbers == number]
+            known = self._maps.get(number)
+            if known is None or len(resets):
+                known = events.raw[of[0]][HEADER + 6 :]
+                news.append(int(of[0]))
+            body = np.frombuffer(known + bytes(8), dtype=np.uint8)
+            start, length = events.start[of] + HEADER + 6, events.end[of] - events.start[of] - HEADER - 6
+            same = length == len(known)
+            for offset in range(0, len(known), 8):
+                word = int.from_bytes(body[offset : offset + 8].tobytes(), "little")
+                mask = (1 << 8 * min(8, len(known) - offset)) - 1
+                found = events.buffer.at("<u8")[np.minimum(start + offset, len(events.buffer.bytes) - 8)]
+                same &= found & np.uint64(mask) == np.uint64(word & mask)
+            news += of.tolist() if len(resets) or not same.all() else []
+        return news
 
     def _is_news(self, event: bytes) -> bool:
         if event[4] == Event.FORMAT_DESCRIPTION:
@@ -408,8 +435,7 @@ class Decoder:
         if not len(at):
             return
         start, end = events.start[at], events.end[at]
-        numbers = events.buffer.at("<u4")[start + HEADER].astype(np.int64)
-        numbers |= events.buffer.at("<u2")[start + HEADER + 4].astype(np.int64) << 32
+        numbers = events.numbers(at)
         decoded = []
         count = np.zeros(len(at), dtype=np.int64)
         for number in np.unique(numbers).tolist():
@@ -473,6 +499,12 @@ class _Events:
     end: np.ndarray
     kind: np.ndarray
     count: int
+
+    def numbers(self, at: np.ndarray) -> np.ndarray:
+        """int64[n]: the table numbers of table maps and row events."""
+        body = self.start[at] + HEADER
+        low: np.ndarray = self.buffer.at("<u4")[body].astype(np.int64)
+        return low | self.buffer.at("<u2")[body + 4].astype(np.int64) << 32
 
 
 def _totals(transaction: np.ndarray, count: np.ndarray) -> tuple[list[int], list[int]]:

@@ -16,6 +16,7 @@ from cdc.lockstep import Buffer, binary_array, string_array, string_views
 from cdc.model.arrays import take
 from cdc.model.schema import Kind
 from cdc.sources.mysql import temporal
+from cdc.sources.mysql.documents import document_texts
 from cdc.sources.mysql.jsonb import json_text, patched_text
 from cdc.sources.mysql.rows import Field
 from cdc.sources.mysql.tablemap import Wire, WireColumn
@@ -55,6 +56,8 @@ _TEMPORAL = {
 }
 _UTF8 = frozenset({"utf8mb4", "utf8mb3", "utf8"})  # whose bytes are UTF-8 already
 _NOT_ASCII_COMPATIBLE = frozenset({"ucs2", "utf16", "utf16le", "utf32", "swe7"})
+# For each number of bytes of a word, the highest bit of each of them.
+_HIGH = np.array([int.from_bytes(b"\x80" * size, "little") for size in range(9)], dtype=np.uint64)
 _SRID = 4  # bytes in front of a geometry's WKB
 _DIGITS = np.array([list(f"{number:03d}".encode()) for number in range(1000)], dtype=np.uint8)
 
@@ -91,7 +94,7 @@ def column_array(
 def bytes_array(buffer: Buffer, field: Field, source: SourceType, converter: Converter) -> pa.Array:
     """A column whose values are bytes of some length: text, blobs, documents, shapes, addresses."""
     if source.base == "json":
-        return _converted(buffer, field, lambda documents: [json_text(document) for document in documents])
+        return document_texts(buffer, field)
     if source.is_geometry:
         shapes = Field(field.start + _SRID, np.maximum(field.length - _SRID, 0), field.valid)
         return binary_array(buffer, string_views(buffer, shapes.start, shapes.length), shapes.valid)
@@ -266,11 +269,17 @@ def _texts(buffer: Buffer, field: Field, charset: str, converter: Converter) -> 
 
 
 def _has_high_bytes(buffer: Buffer, field: Field) -> bool:
-    """Whether any value has a byte that is not ASCII."""
-    high = np.concatenate([[0], np.cumsum(buffer.bytes >= 0x80)])
-    end = field.start + field.length
-    valid = field.valid
-    return bool((high[end[valid]] != high[field.start[valid]]).any())
+    """Whether any value has a byte that is not ASCII, looked for eight bytes at a time."""
+    words, last = buffer.at("<u8"), len(buffer.bytes) - 8
+    left, start, length = np.uint64(0), field.start[field.valid], field.length[field.valid]
+    while len(start):
+        found = words[np.minimum(start, last)] & _HIGH[np.minimum(length, 8)]
+        left |= np.bitwise_or.reduce(found)
+        more = length > 8
+        start, length = start[more] + 8, length[more] - 8
+        if left:
+            return True
+    return False
 
 
 def _converted(buffer: Buffer, field: Field, convert: object) -> pa.Array:
