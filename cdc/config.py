@@ -121,7 +121,7 @@ def source_module(dsn: str) -> Any:
     if scheme not in SOURCES:
         raise UsageError(
             f"{scheme!r} is not a source that cdc knows." if scheme else "The source is not a DSN.",
-            hint="Write it as postgresql://user@host:5432/database.",
+            hint="Write it as postgresql://user@host:5432/database, mysql://user@host/database or mariadb://...",
         )
     return importlib.import_module(SOURCES[scheme])
 

@@ -48,6 +48,24 @@ class Head:
     clock: int
 
 
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """How a source is for one pipeline, by its own account.
+
+    Attributes:
+        healthy: the pipeline can go on from where it is.
+        lag_bytes: of log that is not applied; None if that is not known from here.
+        details: for machines; `kind` says of what: a `slot`, a `log`.
+        lines: for people, by their labels.
+    """
+
+    kind: str
+    healthy: bool
+    lag_bytes: int | None
+    details: Mapping[str, object]
+    lines: Mapping[str, str]
+
+
 class Source(Protocol):
     """A database whose log is followed. All of it runs on the reader thread, but for `head`, which anyone may read."""
 

@@ -48,7 +48,7 @@ BOTH: dict[str, list[str]] = {
     "char(10)": ["'a'", "''", "'é€😀'"],
     "char(255)": ["'xyz'"],
     "varchar(40)": ["'a  '", "''", "'é€😀'", "'NULL'", "'\\\\N'"],
-    "varchar(1000)": ["repeat('x', 1000)", "'a'"],
+    "varchar(1000)": ["repeat('x', 1000)", "'a'", *(f"repeat('x', {length})" for length in (250, 251, 252, 253, 254, 255, 256))],
     "text": ["'é€😀'", "repeat('é', 5000)"],
     "mediumtext": ["repeat('x', 70000)"],
     "longtext": ["repeat('y', 100)"],

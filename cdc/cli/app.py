@@ -13,7 +13,7 @@ from cdc.selection import Selection
 
 app = typer.Typer(
     name="cdc",
-    help="Copy a PostgreSQL database into DuckDB, then follow its log: nothing lost, nothing twice.",
+    help="Copy a PostgreSQL, MySQL or MariaDB database into DuckDB, then follow its log: nothing lost, nothing twice.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -21,9 +21,9 @@ app = typer.Typer(
 console = Console()
 messages = Console(stderr=True)
 
-SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="postgresql://user@host:5432/database")]
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="postgresql://user@host/database, mysql://..., mariadb://...")]
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="duckdb:FILE")]
-NameOption = Annotated[str, typer.Option("--name", help="Name of the pipeline; its slot is cdc_NAME.")]
+NameOption = Annotated[str, typer.Option("--name", help="Name of the pipeline; a slot of its is called cdc_NAME.")]
 TablesOption = Annotated[
     list[str] | None,
     typer.Option("--tables", "-t", help="Tables to follow, as schema.table with * and ?; may be given again."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console
 from cdc.config import source_module, status_file, target_module
 from cdc.errors import TargetBusy
+from cdc.source import SourceStatus
 
 
 @app.command()
@@ -24,20 +25,21 @@ def status(
     name: NameOption = "cdc",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show how far TARGET is behind SOURCE, each table's state, and the health of the slot."""
-    slot = source_module(source).source_status(source, name)
-    report: dict[str, Any] = {"name": name, "slot": asdict(slot), **_target_side(source, target)}
-    applied = report["position"]
-    report["lag_bytes"] = slot.lag_bytes if slot.exists else None
-    report["healthy"] = slot.exists and slot.wal_status != "lost" and applied is not None
+    """Show how far TARGET is behind SOURCE, each table's state, and the health of the source's log."""
+    report, state = _target_side(source, target)
+    found: SourceStatus = source_module(source).source_status(source, name, state)
+    report = {"name": name, found.kind: found.details, **report}
+    if found.lag_bytes is not None:
+        report["lag_bytes"] = found.lag_bytes
+    report["healthy"] = found.healthy and report["position"] is not None
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE))
         return
-    _print(report)
+    _print(report, found.lines)
 
 
-def _target_side(source: str, target: str) -> dict[str, Any]:
-    """From the file, or, while a pipeline has it open, from what that pipeline says."""
+def _target_side(source: str, target: str) -> tuple[dict[str, Any], str | None]:
+    """From the file, with the source's state, or, while a pipeline has it open, from what that pipeline says."""
     module, path = target_module(target)
     try:
         checkpoint = module.read_checkpoint(path)
@@ -48,19 +50,21 @@ def _target_side(source: str, target: str) -> dict[str, Any]:
             "running": True,
             "phase": running.get("phase"),
             "position": running.get("durable"),
+            "lag_bytes": running.get("lag_bytes"),
             "lag_seconds": running.get("lag_seconds"),
             "failure": running.get("failure"),
             "tables": tables,
-        }
+        }, None
     tables = source_module(source).table_states(checkpoint.state) if checkpoint is not None else {}
     return {
         "running": False,
         "phase": "stopped",
         "position": checkpoint.position.text if checkpoint is not None else None,
+        "lag_bytes": None,
         "lag_seconds": None,
         "failure": None,
         "tables": tables,
-    }
+    }, checkpoint.state if checkpoint is not None else None
 
 
 def _running(path: Path) -> dict[str, Any]:
@@ -73,17 +77,12 @@ def _running(path: Path) -> dict[str, Any]:
     return content
 
 
-def _print(report: dict[str, Any]) -> None:
-    slot = report["slot"]
+def _print(report: dict[str, Any], lines: Mapping[str, str]) -> None:
     rows = {
         "pipeline": f"{report['name']}, {report['phase'] or 'open in another process'}",
         "applied": report["position"] or "nothing yet",
         "lag": _lag(report),
-        "slot": f"{slot['slot']}: {_slot(slot)}",
-        "retained WAL": f"{slot['retained_bytes']:,} bytes"
-        + (f", {slot['safe_bytes']:,} more until the slot is in danger" if slot["safe_bytes"] is not None else ""),
-        "pinned by": slot["pinned_by"] or "nothing",
-        "catalog xmin age": str(slot["catalog_xmin_age"] or 0),
+        **lines,
     }
     if report["failure"]:
         rows["failure"] = report["failure"]
@@ -101,11 +100,3 @@ def _lag(report: dict[str, Any]) -> str:
         return "unknown"
     seconds = f", {report['lag_seconds']:.1f} s" if report["lag_seconds"] is not None else ""
     return f"{report['lag_bytes']:,} bytes{seconds}"
-
-
-def _slot(slot: dict[str, Any]) -> str:
-    if not slot["exists"]:
-        return "missing"
-    reason = f" ({slot['invalidation_reason']})" if slot["invalidation_reason"] else ""
-    used = f"read by {slot['holder']}" if slot["active"] else "nobody reads from it"
-    return f"{slot['wal_status']}{reason}, {used}"

@@ -20,7 +20,7 @@ def tail(
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
     slot: Annotated[
-        str | None, typer.Option("--slot", help="Keep a slot of this name, and go on from it the next time.")
+        str | None, typer.Option("--slot", help="Keep a slot of this name, and go on from it the next time (PostgreSQL).")
     ] = None,
     include_keyless: KeylessOption = False,
     until_caught_up: Annotated[
@@ -36,9 +36,10 @@ def tail(
         include_keyless=include_keyless,
         budget=options.segment_bytes,
     )
+    output = JsonLinesTarget(sys.stdout.buffer)
     pipeline = Pipeline(
         make_source,
-        lambda: JsonLinesTarget(sys.stdout.buffer),
+        lambda: output,
         queue_bytes=options.queue_bytes,
         until_caught_up=until_caught_up,
     )

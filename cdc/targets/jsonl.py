@@ -22,7 +22,7 @@ Values = Mapping[str, str | None]
 
 
 class JsonLinesTarget:
-    """Writes each change as one line, in commit order, and remembers nothing.
+    """Writes each change as one line, in commit order, and remembers for as long as it lives how far it is.
 
     Booleans, integers and floats are JSON's own; every other value is a string with the source's exact text, so that
     no reader rounds a numeric or shifts a timestamp.
@@ -30,9 +30,10 @@ class JsonLinesTarget:
 
     def __init__(self, output: BinaryIO) -> None:
         self._output = output
+        self._checkpoint: Checkpoint | None = None
 
     def open(self) -> Checkpoint | None:
-        return None
+        return self._checkpoint
 
     def apply(self, segment: Segment) -> None:
         lines: list[tuple[int, int, bytes]] = []
@@ -47,6 +48,7 @@ class JsonLinesTarget:
         lines.sort(key=lambda line: line[:2])
         self._output.write(b"".join(line for _, _, line in lines))
         self._output.flush()
+        self._checkpoint = segment.checkpoint or self._checkpoint
 
     def close(self) -> None:
         """Nothing is held."""

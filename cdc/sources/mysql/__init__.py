@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from cdc.errors import UsageError
 from cdc.findings import Finding
 from cdc.model.schema import TableSchema
 from cdc.selection import Selection
+from cdc.source import SourceStatus
+from cdc.sources.mysql.admin import log_status
 from cdc.sources.mysql.check import check
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.digest import digest
 from cdc.sources.mysql.catalog import selected, user_tables
 from cdc.sources.mysql.source import MySqlSource, Settings
+from cdc.sources.mysql.state import SourceState
+from cdc.sources.mysql.tail import TailSource
 
 
 def source_factory(
@@ -32,6 +37,35 @@ def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, tuple[int
         connection.query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
         tables = selected(user_tables(connection, parsed.database), _in_database(selection, parsed))
         return {table.schema: digest(connection, table.schema) for table in tables if table.schema.columns}
+
+
+def tail_factory(
+    dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int
+) -> Callable[[], TailSource]:
+    """Check a DSN's form and return what opens a source without a snapshot; raises UsageError."""
+    parsed = Dsn.parse(dsn)
+    if slot is not None:
+        raise UsageError("MySQL and MariaDB have no slots.", hint="Leave --slot out: `cdc run` keeps a position.")
+    settings = Settings("tail", _in_database(selection, parsed), 1, budget)
+    return lambda: TailSource(parsed, settings)
+
+
+def source_status(dsn: str, name: str, state: str | None) -> SourceStatus:
+    """How far the server's log is, and whether it still has what comes after the checkpoint."""
+    with Connection(Dsn.parse(dsn), "cdc status") as connection:
+        return log_status(connection, state)
+
+
+def table_states(state: str) -> dict[str, str]:
+    """Per table of a checkpoint's state: copying or streaming."""
+    tables = SourceState.load(state).tables.values()
+    return {str(table.schema.table): "streaming" if table.copied else "copying" for table in tables}
+
+
+def teardown_source(dsn: str, name: str) -> list[str]:
+    """Nothing is ever made on the server, so that there is nothing to remove."""
+    Dsn.parse(dsn)
+    return []
 
 
 def check_source(dsn: str, selection: Selection) -> list[Finding]:

@@ -100,10 +100,10 @@ def _column(buffer: Buffer, cursor: np.ndarray, valid: np.ndarray, source: Sourc
 
 def _prefixed(buffer: Buffer, cursor: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values with their length in front, which takes one byte, or 2, 3 or 8 behind a mark."""
-    length = buffer.bytes[cursor].astype(np.int64)
-    start = cursor + 1
+    first = buffer.bytes[cursor]
+    length, start = first.astype(np.int64), cursor + 1
     for mark, size, layout in ((0xFC, 2, "<u2"), (0xFD, 3, "<u4"), (0xFE, 8, "<i8")):
-        long = np.flatnonzero(length == mark)
+        long = np.flatnonzero(first == mark)
         if len(long):
             found = buffer.at(layout)[cursor[long] + 1].astype(np.int64)
             length[long] = found & 0xFFFFFF if size == 3 else found

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import asdict
 
 from cdc.findings import Finding
 from cdc.model.schema import TableSchema
 from cdc.selection import Selection
-from cdc.sources.postgres.admin import SlotStatus, slot_status, teardown
+from cdc.source import SourceStatus
+from cdc.sources.postgres.admin import slot_status, teardown
 from cdc.sources.postgres.catalog import user_tables
 from cdc.sources.postgres.check import check
 from cdc.sources.postgres.connection import Dsn, connect, mapped_errors
@@ -54,11 +56,18 @@ def check_source(dsn: str, selection: Selection) -> list[Finding]:
         return check(connection, parsed, selection)
 
 
-def source_status(dsn: str, name: str) -> SlotStatus:
-    """How the pipeline's slot is."""
+def source_status(dsn: str, name: str, state: str | None) -> SourceStatus:
+    """How the pipeline's slot is; the slot itself knows how far the pipeline is."""
     parsed = Dsn.parse(dsn)
     with connect(parsed, "cdc status") as connection, mapped_errors(parsed):
-        return slot_status(connection, f"cdc_{name}")
+        slot = slot_status(connection, f"cdc_{name}")
+    return SourceStatus(
+        kind="slot",
+        healthy=slot.exists and slot.wal_status != "lost",
+        lag_bytes=slot.lag_bytes if slot.exists else None,
+        details=asdict(slot),
+        lines=slot.lines(),
+    )
 
 
 def table_states(state: str) -> dict[str, str]:

@@ -73,6 +73,23 @@ class SlotStatus:
     pinned_by: str | None = None
     clock: float = 0.0
 
+    def lines(self) -> dict[str, str]:
+        """The same for people."""
+        return {
+            "slot": f"{self.slot}: {self._condition()}",
+            "retained WAL": f"{self.retained_bytes:,} bytes"
+            + (f", {self.safe_bytes:,} more until the slot is in danger" if self.safe_bytes is not None else ""),
+            "pinned by": self.pinned_by or "nothing",
+            "catalog xmin age": str(self.catalog_xmin_age or 0),
+        }
+
+    def _condition(self) -> str:
+        if not self.exists:
+            return "missing"
+        reason = f" ({self.invalidation_reason})" if self.invalidation_reason else ""
+        used = f"read by {self.holder}" if self.active else "nobody reads from it"
+        return f"{self.wal_status}{reason}, {used}"
+
 
 def slot_status(connection: Connection, slot: str) -> SlotStatus:
     """How a slot is now."""

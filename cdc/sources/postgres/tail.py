@@ -8,7 +8,7 @@ from contextlib import suppress
 import psycopg
 from psycopg import sql
 
-from cdc.errors import PublicationChanged, SlotUnusable
+from cdc.errors import OperatorNeeded, PublicationChanged, SlotUnusable
 from cdc.model.position import Checkpoint
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.model.segment import Segment
@@ -42,6 +42,11 @@ class TailSource(PostgresSource):
         return True
 
     def open(self, resume: Checkpoint | None) -> None:
+        if resume is not None and not self._keep:
+            raise OperatorNeeded(
+                f"The connection to {self._dsn} was lost after {resume.position}, and with it the temporary slot.",
+                hint="What happened since then is not known to a new one. Use --slot to go on where a run ended.",
+            )
         self._connection = self._resources.enter_context(connect(self._dsn, self._application))
         self._replication = self._resources.enter_context(connect_replication(self._dsn, self._application))
         with mapped_errors(self._dsn):
