@@ -46,10 +46,6 @@ class Handoff:
     def stopping(self) -> bool:
         return self._stopping
 
-    def aim(self, goal: Position) -> None:
-        """Set where the run ends."""
-        self._goal = goal
-
     def stop(self) -> None:
         """Ask both sides to end; what is queued is not applied any more."""
         with self._changed:

@@ -114,12 +114,6 @@ class Pipeline:
         """Ask the run to end at the next commit boundary; may be called from anywhere, a signal handler included."""
         self._stop.set()
 
-    def stop_at(self, position: Position) -> None:
-        """Let the run end once the target holds everything up to a position."""
-        self._goal = position
-        if self._handoff is not None:
-            self._handoff.aim(position)
-
     def run(self) -> None:
         """Run until the end.
 

@@ -103,7 +103,7 @@ class Replica:
     def query(self, query: str) -> list[tuple[object, ...]]:
         with duckdb.connect(str(self.path), read_only=True) as connection:
             schema = self.database.name if isinstance(self.database, MySqlDatabase) else "public"
-            connection.execute(f"SET TimeZone = 'UTC'; USE \"{self.path.stem}\".\"{schema}\"")
+            connection.execute(f'SET TimeZone = \'UTC\'; USE "{self.path.stem}"."{schema}"')
             return connection.execute(query).fetchall()
 
 

@@ -12,12 +12,18 @@ from integration.conftest import MySqlDatabase, make_replica
 
 
 def cdc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "cdc", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "cdc", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_commands(my: MySqlDatabase, tmp_path: Path) -> None:
     """B-31, E-03: check, run, status and teardown; a bare table name is one of the DSN's database; no password anywhere."""
-    my.execute("CREATE TABLE t (id int PRIMARY KEY, v text)", "CREATE TABLE u (id int PRIMARY KEY)", "INSERT INTO t VALUES (1, 'x')")
+    my.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "CREATE TABLE u (id int PRIMARY KEY)",
+        "INSERT INTO t VALUES (1, 'x')",
+    )
     target = f"duckdb:{tmp_path / my.name}.duckdb"
     said = [found := cdc("check", my.dsn)]
     assert found.returncode == 0, found.stderr
@@ -43,11 +49,20 @@ def test_commands(my: MySqlDatabase, tmp_path: Path) -> None:
 
 def test_tail(my: MySqlDatabase) -> None:
     """B-24, B-48: events with whole rows before and after, in commit order, and where in the log they are."""
-    my.execute("CREATE TABLE t (id int PRIMARY KEY, v text, d decimal(5,2), f double, b blob)", "INSERT INTO t VALUES (1, 'x', 1.5, 0.1, x'00ff')")
+    my.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text, d decimal(5,2), f double, b blob)",
+        "INSERT INTO t VALUES (1, 'x', 1.5, 0.1, x'00ff')",
+    )
     process = subprocess.Popen([sys.executable, "-m", "cdc", "tail", my.dsn], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     time.sleep(2.5)
-    my.execute("UPDATE t SET id = 2, v = 'é' WHERE id = 1", "TRUNCATE t", "INSERT INTO t VALUES (3, NULL, 2, 1e300, NULL)", "ALTER TABLE t ADD n int", "INSERT INTO t (id, n) VALUES (4, 4)")
+    my.execute(
+        "UPDATE t SET id = 2, v = 'é' WHERE id = 1",
+        "TRUNCATE t",
+        "INSERT INTO t VALUES (3, NULL, 2, 1e300, NULL)",
+        "ALTER TABLE t ADD n int",
+        "INSERT INTO t (id, n) VALUES (4, 4)",
+    )
     lines = [json.loads(process.stdout.readline()) for _ in range(4)]
     process.terminate()
     process.wait(20)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import MySqlDatabase, make_replica
-from integration.mysql_work import Work, make_tables
+from integration.mysql_work import make_tables, start_work
 from integration.test_kill import start
 
 ROUNDS = 15
@@ -36,7 +36,7 @@ def test_kill_at_random_moments(my: MySqlDatabase, tmp_path: Path) -> None:
     replica = make_replica(my, tmp_path)
     rng = random.Random()
     for number in range(ROUNDS):
-        work = Work(my, number + 1)
+        work = start_work(my, number + 1)
         process = start(replica)
         time.sleep(rng.uniform(0.6, 2.0))
         process.send_signal(signal.SIGKILL)
@@ -53,7 +53,7 @@ def test_kill_at_named_points(my: MySqlDatabase, tmp_path: Path, fault: str) -> 
     replica = make_replica(my, tmp_path)
     if fault.startswith(("stream", "target")):
         replica.catch_up()
-    work = Work(my, 1)
+    work = start_work(my, 1)
     process = start(replica, fault)
     assert process.wait(60) == -signal.SIGKILL, process.stderr.read()  # type: ignore[union-attr]
     work.stop()
@@ -81,7 +81,7 @@ def test_a_polite_end(my: MySqlDatabase, tmp_path: Path, number: signal.Signals)
     """D-18: ends with 0, soon, and goes on where it was."""
     make_tables(my)
     replica = make_replica(my, tmp_path)
-    work = Work(my, 1)
+    work = start_work(my, 1)
     for pause in (0.3, 1.0):
         process = start(replica)
         assert process.stderr is not None

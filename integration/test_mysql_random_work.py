@@ -15,9 +15,11 @@ from cdc.demo.mysql import PrivateMySql
 from integration.conftest import MySqlDatabase, Replica, make_replica
 
 keys = st.integers(1, 6)
-texts = st.one_of(st.none(), st.sampled_from(["", "x", "NULL", "a,b{}\"\\", "é😀", "long " * 1000]))
+texts = st.one_of(st.none(), st.sampled_from(["", "x", "NULL", 'a,b{}"\\', "é😀", "long " * 1000]))
 numbers = st.one_of(st.none(), st.sampled_from(["0", "-1.50", "12345678.99"]))
-added = st.sampled_from(["int", "int NOT NULL DEFAULT 7", "varchar(9) DEFAULT 'd'", "date", "decimal(6,2) DEFAULT 1.5", "json"])
+added = st.sampled_from(
+    ["int", "int NOT NULL DEFAULT 7", "varchar(9) DEFAULT 'd'", "date", "decimal(6,2) DEFAULT 1.5", "json"]
+)
 places = st.sampled_from(["", " FIRST", " AFTER id"])
 
 

@@ -32,12 +32,32 @@ def test_changes(my: MySqlDatabase, my_replica: Replica) -> None:
     """B-48: inserts, updates, deletes, moved and swapped keys, REPLACE and ON DUPLICATE KEY."""
     make_table(my)
     follow(my_replica)
-    follow(my_replica, "INSERT INTO t VALUES (4, 'four', 4, '')", "UPDATE t SET a = UPPER(a) WHERE id < 3", "DELETE FROM t WHERE id = 3")
+    follow(
+        my_replica,
+        "INSERT INTO t VALUES (4, 'four', 4, '')",
+        "UPDATE t SET a = UPPER(a) WHERE id < 3",
+        "DELETE FROM t WHERE id = 3",
+    )
     follow(my_replica, "UPDATE t SET id = id + 10", "UPDATE t SET id = id - 10 ORDER BY id")
-    follow(my_replica, "UPDATE t SET id = 100 WHERE id = 1", "UPDATE t SET id = 1 WHERE id = 2", "UPDATE t SET id = 2 WHERE id = 100")
-    follow(my_replica, "REPLACE INTO t VALUES (3, 'x', 2, 'hits the other key')", "REPLACE INTO t VALUES (1, 'y', 4, NULL)")
+    follow(
+        my_replica,
+        "UPDATE t SET id = 100 WHERE id = 1",
+        "UPDATE t SET id = 1 WHERE id = 2",
+        "UPDATE t SET id = 2 WHERE id = 100",
+    )
+    follow(
+        my_replica, "REPLACE INTO t VALUES (3, 'x', 2, 'hits the other key')", "REPLACE INTO t VALUES (1, 'y', 4, NULL)"
+    )
     follow(my_replica, "INSERT INTO t VALUES (3, 'z', 9, '') ON DUPLICATE KEY UPDATE c = 'again'")
-    follow(my_replica, "BEGIN", "INSERT INTO t VALUES (7, 'a', 70, '')", "SAVEPOINT s", "DELETE FROM t", "ROLLBACK TO s", "COMMIT")
+    follow(
+        my_replica,
+        "BEGIN",
+        "INSERT INTO t VALUES (7, 'a', 70, '')",
+        "SAVEPOINT s",
+        "DELETE FROM t",
+        "ROLLBACK TO s",
+        "COMMIT",
+    )
     follow(my_replica, "BEGIN", "DELETE FROM t", "ROLLBACK")
     follow(my_replica, "DELETE FROM t")
 
@@ -64,10 +84,23 @@ def test_row_images(my: MySqlDatabase, my_replica: Replica, image: str) -> None:
 
 def test_tables_without_a_key(my: MySqlDatabase, my_replica: Replica) -> None:
     """Rows that only their values tell apart."""
-    my.execute("CREATE TABLE k (a int, b varchar(20), f float)", "INSERT INTO k VALUES (1, 'x', 1.1), (1, 'x', 1.1), (2, NULL, NULL)")
+    my.execute(
+        "CREATE TABLE k (a int, b varchar(20), f float)",
+        "INSERT INTO k VALUES (1, 'x', 1.1), (1, 'x', 1.1), (2, NULL, NULL)",
+    )
     follow(my_replica)
-    follow(my_replica, "DELETE FROM k WHERE a = 1 LIMIT 1", "INSERT INTO k VALUES (2, NULL, NULL)", "UPDATE k SET b = 'y' WHERE a = 2 LIMIT 1")
-    follow(my_replica, "SET SESSION binlog_row_image = 'MINIMAL'", "UPDATE k SET f = 2 WHERE a = 2 LIMIT 1", "DELETE FROM k WHERE a = 1")
+    follow(
+        my_replica,
+        "DELETE FROM k WHERE a = 1 LIMIT 1",
+        "INSERT INTO k VALUES (2, NULL, NULL)",
+        "UPDATE k SET b = 'y' WHERE a = 2 LIMIT 1",
+    )
+    follow(
+        my_replica,
+        "SET SESSION binlog_row_image = 'MINIMAL'",
+        "UPDATE k SET f = 2 WHERE a = 2 LIMIT 1",
+        "DELETE FROM k WHERE a = 1",
+    )
 
 
 def test_partial_json(on_mysql: MySqlDatabase, tmp_path: Path) -> None:
@@ -80,9 +113,19 @@ def test_partial_json(on_mysql: MySqlDatabase, tmp_path: Path) -> None:
     )
     follow(replica)
     partial = "SET SESSION binlog_row_value_options = 'PARTIAL_JSON'"
-    follow(replica, partial, "UPDATE j SET a = JSON_SET(a, '$.k', 2)", "UPDATE j SET a = JSON_REPLACE(a, '$.l[1]', 'é') WHERE id = 1")
+    follow(
+        replica,
+        partial,
+        "UPDATE j SET a = JSON_SET(a, '$.k', 2)",
+        "UPDATE j SET a = JSON_REPLACE(a, '$.l[1]', 'é') WHERE id = 1",
+    )
     follow(replica, partial, "UPDATE j SET a = JSON_REMOVE(a, '$.pad'), b = JSON_SET(b, '$.x', 77), n = 5")
-    follow(replica, partial, "UPDATE j SET a = JSON_SET(a, '$.zz', CAST('[1, {\"q\": null}]' AS JSON))", "UPDATE j SET a = JSON_ARRAY_INSERT(a, '$.l[0]', 0) WHERE id = 1")
+    follow(
+        replica,
+        partial,
+        "UPDATE j SET a = JSON_SET(a, '$.zz', CAST('[1, {\"q\": null}]' AS JSON))",
+        "UPDATE j SET a = JSON_ARRAY_INSERT(a, '$.l[0]', 0) WHERE id = 1",
+    )
     follow(replica, partial, "UPDATE j SET a = JSON_SET(a, '$.k', 3), id = id + 10")
     follow(replica, "UPDATE j SET a = NULL WHERE id = 11", partial, "UPDATE j SET n = 9")
 
@@ -91,14 +134,25 @@ def test_compression(my: MySqlDatabase, my_replica: Replica) -> None:
     """B-20, B-21: a session or the server compresses what it logs."""
     make_table(my)
     follow(my_replica)
-    work = ["INSERT INTO t SELECT id + 1000, REPEAT('ab', 40), NULL, REPEAT('z', 3000) FROM t", "UPDATE t SET a = REPEAT('x', 90) WHERE id > 2", "DELETE FROM t WHERE id = 1"]
+    work = [
+        "INSERT INTO t SELECT id + 1000, REPEAT('ab', 40), NULL, REPEAT('z', 3000) FROM t",
+        "UPDATE t SET a = REPEAT('x', 90) WHERE id > 2",
+        "DELETE FROM t WHERE id = 1",
+    ]
     if my.flavor == "mysql":
         follow(my_replica, "SET SESSION binlog_transaction_compression = ON", *work)
-        follow(my_replica, "SET SESSION binlog_transaction_compression = OFF", "INSERT INTO t VALUES (9, 'plain', 9, NULL)")
+        follow(
+            my_replica, "SET SESSION binlog_transaction_compression = OFF", "INSERT INTO t VALUES (9, 'plain', 9, NULL)"
+        )
         return
     my.execute("SET GLOBAL log_bin_compress = ON", "SET GLOBAL log_bin_compress_min_len = 10")
     try:
-        follow(my_replica, *work, "CREATE TABLE made_while_compressed (id int PRIMARY KEY)", "INSERT INTO made_while_compressed VALUES (1)")
+        follow(
+            my_replica,
+            *work,
+            "CREATE TABLE made_while_compressed (id int PRIMARY KEY)",
+            "INSERT INTO made_while_compressed VALUES (1)",
+        )
     finally:
         my.execute("SET GLOBAL log_bin_compress = OFF")
 
@@ -108,8 +162,18 @@ def test_tagged_gtids(on_mysql: MySqlDatabase, tmp_path: Path) -> None:
     replica = make_replica(on_mysql, tmp_path)
     make_table(on_mysql)
     follow(replica)
-    follow(replica, "SET gtid_next = 'AUTOMATIC:shop'", "INSERT INTO t VALUES (10, 'tagged', 10, NULL)", "UPDATE t SET a = 'x' WHERE id = 10")
-    follow(replica, "INSERT INTO t VALUES (11, 'plain', 11, NULL)", "SET gtid_next = 'AUTOMATIC:other_tag'", "DELETE FROM t WHERE id = 1")
+    follow(
+        replica,
+        "SET gtid_next = 'AUTOMATIC:shop'",
+        "INSERT INTO t VALUES (10, 'tagged', 10, NULL)",
+        "UPDATE t SET a = 'x' WHERE id = 10",
+    )
+    follow(
+        replica,
+        "INSERT INTO t VALUES (11, 'plain', 11, NULL)",
+        "SET gtid_next = 'AUTOMATIC:other_tag'",
+        "DELETE FROM t WHERE id = 1",
+    )
     assert ":shop:" in str(replica.query("SELECT position FROM _cdc.checkpoint"))
 
 
@@ -134,7 +198,9 @@ def test_engines_without_transactions(my: MySqlDatabase, my_replica: Replica) ->
     make_table(my)
     my.execute("CREATE TABLE m (id int PRIMARY KEY, v text) ENGINE = MyISAM", "INSERT INTO m VALUES (1, 'x'), (2, 'y')")
     follow(my_replica)
-    follow(my_replica, "INSERT INTO m VALUES (3, 'z')", "UPDATE m SET v = 'w' WHERE id = 1", "DELETE FROM m WHERE id = 2")
+    follow(
+        my_replica, "INSERT INTO m VALUES (3, 'z')", "UPDATE m SET v = 'w' WHERE id = 1", "DELETE FROM m WHERE id = 2"
+    )
     follow(my_replica, "BEGIN", "INSERT INTO t VALUES (8, 'x', 8, NULL)", "COMMIT", "TRUNCATE m")
 
 
@@ -154,15 +220,32 @@ def test_statements_logged_as_text(my: MySqlDatabase, my_replica: Replica) -> No
 def test_truncate_and_drop(my: MySqlDatabase, my_replica: Replica) -> None:
     """B-27: truncate in its order; tables that come, go and come back; partitions that go with their rows."""
     make_table(my)
-    my.execute("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))", "INSERT INTO p VALUES (1), (11)")
+    my.execute(
+        "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))",
+        "INSERT INTO p VALUES (1), (11)",
+    )
     follow(my_replica)
-    follow(my_replica, "INSERT INTO t VALUES (50, 'gone', 50, '')", "TRUNCATE TABLE t", "INSERT INTO t VALUES (51, 'stays', 51, '')")
+    follow(
+        my_replica,
+        "INSERT INTO t VALUES (50, 'gone', 50, '')",
+        "TRUNCATE TABLE t",
+        "INSERT INTO t VALUES (51, 'stays', 51, '')",
+    )
     follow(my_replica, "ALTER TABLE p DROP PARTITION p0", "INSERT INTO p VALUES (12)")
     follow(my_replica, "ALTER TABLE p TRUNCATE PARTITION p1", "INSERT INTO p VALUES (13)")
-    follow(my_replica, "CREATE TABLE p_out (id int PRIMARY KEY)", "ALTER TABLE p EXCHANGE PARTITION p1 WITH TABLE p_out", "INSERT INTO p VALUES (14)")
+    follow(
+        my_replica,
+        "CREATE TABLE p_out (id int PRIMARY KEY)",
+        "ALTER TABLE p EXCHANGE PARTITION p1 WITH TABLE p_out",
+        "INSERT INTO p VALUES (14)",
+    )
     follow(my_replica, "DROP TABLE t", "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     follow(my_replica, "CREATE TABLE made AS SELECT id, id + 1 AS n FROM p", "INSERT INTO made VALUES (7, 8)")
-    follow(my_replica, "CREATE OR REPLACE TABLE made (n int PRIMARY KEY)" if my.flavor == "mariadb" else "DROP TABLE made", "DROP TABLE IF EXISTS p")
+    follow(
+        my_replica,
+        "CREATE OR REPLACE TABLE made (n int PRIMARY KEY)" if my.flavor == "mariadb" else "DROP TABLE made",
+        "DROP TABLE IF EXISTS p",
+    )
     my_replica.database.execute("CREATE TABLE p (id bigint PRIMARY KEY, v text)", "INSERT INTO p VALUES (1, 'x')")
     follow(my_replica)
 
@@ -171,7 +254,10 @@ CHANGES_OF_SHAPE = [
     ["ALTER TABLE t ADD COLUMN n int", "INSERT INTO t (id, n) VALUES (10, 5)"],
     ["ALTER TABLE t ADD COLUMN n int NOT NULL DEFAULT 7 AFTER id", "UPDATE t SET n = 8 WHERE id = 1"],
     ["ALTER TABLE t ADD n varchar(20) DEFAULT 'd' FIRST, ADD INDEX (n)", "INSERT INTO t (id) VALUES (11)"],
-    ["ALTER TABLE t ADD COLUMN d datetime(3) NOT NULL DEFAULT '2020-01-01 00:00:00.5'", "INSERT INTO t (id) VALUES (12)"],
+    [
+        "ALTER TABLE t ADD COLUMN d datetime(3) NOT NULL DEFAULT '2020-01-01 00:00:00.5'",
+        "INSERT INTO t (id) VALUES (12)",
+    ],
     ["ALTER TABLE t ADD COLUMN (x int, y text)", "INSERT INTO t (id, x, y) VALUES (12, 1, 'y')"],
     ["ALTER TABLE t DROP COLUMN a", "UPDATE t SET c = 'x' WHERE id = 1"],
     ["ALTER TABLE t DROP a, ADD a2 text, RENAME COLUMN c TO cc", "INSERT INTO t (id, a2, cc) VALUES (13, 'a', 'c')"],
@@ -183,16 +269,45 @@ CHANGES_OF_SHAPE = [
     ["ALTER TABLE t CONVERT TO CHARACTER SET latin1", "INSERT INTO t VALUES (16, 'é', 16, 'ü')"],
     ["ALTER TABLE t ADD e enum('x','y') DEFAULT 'y', ADD s set('a','b')", "INSERT INTO t (id, s) VALUES (17, 'a,b')"],
     ["ALTER TABLE t ENGINE = InnoDB", "UPDATE t SET a = 'x'"],
-    ["ALTER TABLE t COMMENT = 'a, b', AUTO_INCREMENT = 100, ADD UNIQUE KEY u (a), ALTER COLUMN a SET DEFAULT 'q'", "INSERT INTO t (id) VALUES (18)"],
+    [
+        "ALTER TABLE t COMMENT = 'a, b', AUTO_INCREMENT = 100, ADD UNIQUE KEY u (a), ALTER COLUMN a SET DEFAULT 'q'",
+        "INSERT INTO t (id) VALUES (18)",
+    ],
     ["ALTER TABLE t RENAME INDEX b TO bb", "UPDATE t SET b = 77 WHERE id = 1"],
     ["ALTER TABLE t RENAME TO t2, ADD COLUMN q int", "INSERT INTO t2 (id, q) VALUES (19, 1)"],
     ["RENAME TABLE t TO x, x TO t3", "INSERT INTO t3 (id) VALUES (20)"],
-    ["CREATE TABLE other LIKE t", "RENAME TABLE t TO tmp, other TO t, tmp TO other", "INSERT INTO t (id) VALUES (21)", "INSERT INTO other (id) VALUES (22)"],
+    [
+        "CREATE TABLE other LIKE t",
+        "RENAME TABLE t TO tmp, other TO t, tmp TO other",
+        "INSERT INTO t (id) VALUES (21)",
+        "INSERT INTO other (id) VALUES (22)",
+    ],
     ["/*!40000 ALTER TABLE t DISABLE KEYS */", "INSERT INTO t (id) VALUES (23)"],
-    ["SET sql_mode = 'ANSI_QUOTES'", 'ALTER TABLE "t" ADD COLUMN "a b" int', 'INSERT INTO "t" (id, "a b") VALUES (24, 4)'],
-    ["CREATE INDEX i ON t (a)", "DROP INDEX i ON t", "ANALYZE TABLE t", "OPTIMIZE TABLE t", "INSERT INTO t (id) VALUES (25)"],
-    ["CREATE TEMPORARY TABLE t (z int)", "ALTER TABLE t ADD y int", "INSERT INTO t VALUES (1, 2)", "DROP TEMPORARY TABLE t", "INSERT INTO t (id) VALUES (26)"],
-    ["CREATE VIEW w AS SELECT * FROM t", "DROP VIEW w", "CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 'trigger'", "INSERT INTO t (id) VALUES (27)"],
+    [
+        "SET sql_mode = 'ANSI_QUOTES'",
+        'ALTER TABLE "t" ADD COLUMN "a b" int',
+        'INSERT INTO "t" (id, "a b") VALUES (24, 4)',
+    ],
+    [
+        "CREATE INDEX i ON t (a)",
+        "DROP INDEX i ON t",
+        "ANALYZE TABLE t",
+        "OPTIMIZE TABLE t",
+        "INSERT INTO t (id) VALUES (25)",
+    ],
+    [
+        "CREATE TEMPORARY TABLE t (z int)",
+        "ALTER TABLE t ADD y int",
+        "INSERT INTO t VALUES (1, 2)",
+        "DROP TEMPORARY TABLE t",
+        "INSERT INTO t (id) VALUES (26)",
+    ],
+    [
+        "CREATE VIEW w AS SELECT * FROM t",
+        "DROP VIEW w",
+        "CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 'trigger'",
+        "INSERT INTO t (id) VALUES (27)",
+    ],
 ]
 
 
@@ -202,9 +317,10 @@ def test_changes_of_shape(my: MySqlDatabase, tmp_path: Path, metadata: str) -> N
     if metadata == "minimal":
         my.execute(f"SET GLOBAL binlog_row_metadata = '{'MINIMAL' if my.flavor == 'mysql' else 'NO_LOG'}'")
     try:
-        for number, statements in enumerate(CHANGES_OF_SHAPE):
-            if my.flavor == "mysql" and "OPTIMIZE TABLE t" in statements:
-                statements = [s for s in statements if s[:7] not in ("ANALYZE", "OPTIMIZ")]
+        for number, change in enumerate(CHANGES_OF_SHAPE):
+            statements = change
+            if my.flavor == "mysql" and "OPTIMIZE TABLE t" in change:
+                statements = [s for s in change if s[:7] not in ("ANALYZE", "OPTIMIZ")]
             my.execute(f"DROP DATABASE {my.name}", f"CREATE DATABASE {my.name}")
             make_table(my)
             folder = tmp_path / str(number)
@@ -243,7 +359,9 @@ def test_online_schema_change(my: MySqlDatabase, my_replica: Replica) -> None:
     assert [name for (name,) in tables if str(name).startswith("_")] == []
 
 
-def test_statement_that_nobody_understands(my: MySqlDatabase, my_replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statement_that_nobody_understands(
+    my: MySqlDatabase, my_replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """B-44: about a table that is followed it stops, about others it does not matter."""
     from cdc.sources.mysql import ddl
 
@@ -277,8 +395,18 @@ def test_hidden_columns(my: MySqlDatabase, my_replica: Replica, caplog: pytest.L
         "INSERT INTO h (id, v, i) VALUES (1, 'x', 4), (2, 'y', DEFAULT)",
     )
     follow(my_replica)
-    follow(my_replica, "INSERT INTO h (id, v, i) VALUES (3, 'z', 9)", "UPDATE h SET v = 'w' WHERE id = 1", "DELETE FROM h WHERE id = 2")
-    follow(my_replica, "INSERT INTO n (id, w) VALUES (3, 7)", "UPDATE n SET id = 9, w = NULL WHERE id = 1", "DELETE FROM n WHERE id = 2")
+    follow(
+        my_replica,
+        "INSERT INTO h (id, v, i) VALUES (3, 'z', 9)",
+        "UPDATE h SET v = 'w' WHERE id = 1",
+        "DELETE FROM h WHERE id = 2",
+    )
+    follow(
+        my_replica,
+        "INSERT INTO n (id, w) VALUES (3, 7)",
+        "UPDATE n SET id = 9, w = NULL WHERE id = 1",
+        "DELETE FROM n WHERE id = 2",
+    )
     assert my_replica.query("SELECT id, i FROM h ORDER BY id") == [(1, 4), (3, 9)]
     if my.flavor == "mysql":
         follow(my_replica, "INSERT INTO g VALUES (3)", "UPDATE g SET a = 9 WHERE a = 1", "DELETE FROM g WHERE a = 2")
@@ -316,7 +444,11 @@ def test_system_versioned_tables(on_mariadb: MySqlDatabase, tmp_path: Path, capl
 def test_two_databases_with_one_table_name(my: MySqlDatabase, tmp_path: Path) -> None:
     """B-31: tables are told apart by database and name."""
     make_table(my)
-    my.execute(f"CREATE DATABASE {my.name}_b", f"CREATE TABLE {my.name}_b.t (z varchar(5) PRIMARY KEY)", f"INSERT INTO {my.name}_b.t VALUES ('z')")
+    my.execute(
+        f"CREATE DATABASE {my.name}_b",
+        f"CREATE TABLE {my.name}_b.t (z varchar(5) PRIMARY KEY)",
+        f"INSERT INTO {my.name}_b.t VALUES ('z')",
+    )
     try:
         replica = make_replica(my, tmp_path, f"{my.name}.t")
         follow(replica)
@@ -332,16 +464,36 @@ def test_transaction_in_parts(my: MySqlDatabase, tmp_path: Path) -> None:
     replica = make_replica(my, tmp_path, segment_bytes=2000)
     follow(replica)
     big = "INSERT INTO t (id, a) SELECT 1000 + a.id * 10000 + b.id * 100 + c.id, REPEAT('x', 90) FROM n a, n b, n c"
-    follow(replica, "BEGIN", big, "UPDATE t SET a = 'y' WHERE id % 7 = 0", "DELETE FROM n", "DELETE FROM t WHERE id % 3 = 0", "COMMIT")
+    follow(
+        replica,
+        "BEGIN",
+        big,
+        "UPDATE t SET a = 'y' WHERE id % 7 = 0",
+        "DELETE FROM n",
+        "DELETE FROM t WHERE id % 3 = 0",
+        "COMMIT",
+    )
     follow(replica, "BEGIN", big.replace("1000 +", "10000000 +"), "ROLLBACK")
 
 
 def test_copy_under_writes(my: MySqlDatabase, tmp_path: Path) -> None:
     """C-01, C-03, C-14: rows that change, move and go while they are copied in pieces."""
-    my.execute("CREATE TABLE big (id int PRIMARY KEY, v text, w char(36))", "CREATE TABLE words (w varchar(60) PRIMARY KEY, n int)")
+    my.execute(
+        "CREATE TABLE big (id int PRIMARY KEY, v text, w char(36))",
+        "CREATE TABLE words (w varchar(60) PRIMARY KEY, n int)",
+    )
     rows = "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 300000) SELECT"
-    limit = "SET SESSION cte_max_recursion_depth = 1000000" if my.flavor == "mysql" else "SET SESSION max_recursive_iterations = 1000000"
-    my.execute(limit, f"INSERT INTO big {rows} i * 3, REPEAT('x', i % 50), UUID() FROM s", f"INSERT INTO words {rows} CONCAT(MD5(i), i), i FROM s".replace("MD5", "HEX") , "ANALYZE TABLE big, words")
+    limit = (
+        "SET SESSION cte_max_recursion_depth = 1000000"
+        if my.flavor == "mysql"
+        else "SET SESSION max_recursive_iterations = 1000000"
+    )
+    my.execute(
+        limit,
+        f"INSERT INTO big {rows} i * 3, REPEAT('x', i % 50), UUID() FROM s",
+        f"INSERT INTO words {rows} CONCAT(MD5(i), i), i FROM s".replace("MD5", "HEX"),
+        "ANALYZE TABLE big, words",
+    )
     stop = threading.Event()
 
     def write() -> None:
@@ -370,12 +522,31 @@ def test_alter_while_copying(my: MySqlDatabase, tmp_path: Path) -> None:
     """C-08: a table that is altered or truncated while it is copied is copied again."""
     make_table(my)
     rows = "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 200000) SELECT i, REPEAT('x', 100), NULL, NULL FROM s"
-    limit = "SET SESSION cte_max_recursion_depth = 1000000" if my.flavor == "mysql" else "SET SESSION max_recursive_iterations = 1000000"
-    my.execute("DELETE FROM t", limit, f"INSERT INTO t {rows}", "CREATE TABLE u LIKE t", "INSERT INTO u SELECT * FROM t", "ANALYZE TABLE t, u")
+    limit = (
+        "SET SESSION cte_max_recursion_depth = 1000000"
+        if my.flavor == "mysql"
+        else "SET SESSION max_recursive_iterations = 1000000"
+    )
+    my.execute(
+        "DELETE FROM t",
+        limit,
+        f"INSERT INTO t {rows}",
+        "CREATE TABLE u LIKE t",
+        "INSERT INTO u SELECT * FROM t",
+        "ANALYZE TABLE t, u",
+    )
     replica = make_replica(my, tmp_path)
-    process = subprocess.Popen([sys.executable, "-m", "cdc", "run", my.dsn, replica.target, "--name", my.name, "--workers", "1"], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cdc", "run", my.dsn, replica.target, "--name", my.name, "--workers", "1"],
+        stderr=subprocess.PIPE,
+    )
     time.sleep(0.9)
-    my.execute("ALTER TABLE t ADD COLUMN n int DEFAULT 4", "TRUNCATE u", "INSERT INTO u (id) VALUES (1)", "INSERT INTO t (id) VALUES (0)")
+    my.execute(
+        "ALTER TABLE t ADD COLUMN n int DEFAULT 4",
+        "TRUNCATE u",
+        "INSERT INTO u (id) VALUES (1)",
+        "INSERT INTO t (id) VALUES (0)",
+    )
     time.sleep(1.5)
     process.kill()
     process.wait()

@@ -48,7 +48,11 @@ BOTH: dict[str, list[str]] = {
     "char(10)": ["'a'", "''", "'é€😀'"],
     "char(255)": ["'xyz'"],
     "varchar(40)": ["'a  '", "''", "'é€😀'", "'NULL'", "'\\\\N'"],
-    "varchar(1000)": ["repeat('x', 1000)", "'a'", *(f"repeat('x', {length})" for length in (250, 251, 252, 253, 254, 255, 256))],
+    "varchar(1000)": [
+        "repeat('x', 1000)",
+        "'a'",
+        *(f"repeat('x', {length})" for length in (250, 251, 252, 253, 254, 255, 256)),
+    ],
     "text": ["'é€😀'", "repeat('é', 5000)"],
     "mediumtext": ["repeat('x', 70000)"],
     "longtext": ["repeat('y', 100)"],
@@ -60,7 +64,7 @@ BOTH: dict[str, list[str]] = {
     "enum('a','b','it''s, so')": ["'a'", "'it''s, so'", "''"],
     "enum('é','(x)')": ["'é'", "'(x)'"],
     "set('a','b','c')": ["'c,a'", "''", "'b'"],
-    "json": ["'{\"a\": [1, 2.5, null, true], \"b\": {\"c\": \"é😀\"}}'", "'[]'", "'null'", "'\"x\"'"],
+    "json": ['\'{"a": [1, 2.5, null, true], "b": {"c": "é😀"}}\'', "'[]'", "'null'", "'\"x\"'"],
     "geometry": ["ST_GeomFromText('POINT(1 2)')", "ST_GeomFromText('LINESTRING(0 0, 1 1)')"],
     "point": ["ST_GeomFromText('POINT(-1.5 2)')"],
     "polygon": ["ST_GeomFromText('POLYGON((0 0, 1 0, 1 1, 0 0))')"],
@@ -113,9 +117,9 @@ def both_paths(database: MySqlDatabase, folder: Path, types: dict[str, list[str]
     columns = [f"c{number} {kind}" for number, kind in enumerate(types)]
     database.execute(f"CREATE TABLE v (id int PRIMARY KEY, {', '.join(columns)})")
     most = max(map(len, types.values()))
-    rows = [
-        [values[number % len(values)] for values in types.values()] for number in range(most)
-    ] + [["NULL"] * len(types)]
+    rows = [[values[number % len(values)] for values in types.values()] for number in range(most)] + [
+        ["NULL"] * len(types)
+    ]
     inserts = [f"INSERT IGNORE INTO v VALUES ({number}, {', '.join(row)})" for number, row in enumerate(rows)]
     database.execute("SET sql_mode = ''", *inserts)
     replica = make_replica(database, folder)
@@ -179,8 +183,20 @@ def test_types_of_mariadb(on_mariadb: MySqlDatabase, tmp_path: Path) -> None:
         on_mariadb,
         tmp_path,
         {
-            "uuid": [version1, version4, "'00000000-0000-0000-0000-000000000000'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'"],
-            "inet6": ["'::1'", "'::ffff:192.168.1.1'", "'2001:db8::ff00:42:8329'", "'::'", "'::192.168.0.1'", "'1:0:0:2::3'"],
+            "uuid": [
+                version1,
+                version4,
+                "'00000000-0000-0000-0000-000000000000'",
+                "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+            ],
+            "inet6": [
+                "'::1'",
+                "'::ffff:192.168.1.1'",
+                "'2001:db8::ff00:42:8329'",
+                "'::'",
+                "'::192.168.0.1'",
+                "'1:0:0:2::3'",
+            ],
             "inet4": ["'192.168.0.1'", "'0.0.0.0'", "'255.255.255.255'"],
         },
     )
@@ -194,8 +210,8 @@ def test_types_of_mysql(on_mysql: MySqlDatabase, tmp_path: Path) -> None:
         "JSON_ARRAY(18446744073709551615, -9223372036854775808, 1e20, 1.5e-20, 1e14, 1e15, 0.1, -0.0, 3.0, 1e-14, 1e-16)",
         "JSON_OBJECT('b', CAST(x'00ff' AS BINARY), 'bit', b'101')",
         "JSON_OBJECT('long', REPEAT('x', 70000), 'a', JSON_ARRAY(1, 2))",
-        "'\"\\\\u0001\\\\n\\\\\"\\\\\\\\ é😀\"'",
-        "'{\"b\": 1, \"a\": 2, \"b\": 3, \"aa\": {}}'",
+        '\'"\\\\u0001\\\\n\\\\"\\\\\\\\ é😀"\'',
+        '\'{"b": 1, "a": 2, "b": 3, "aa": {}}\'',
         "CAST('true' AS JSON)",
         "JSON_ARRAY(32767, 32768, 65535, 65536, -32769, 2147483648)",
     ]

@@ -291,7 +291,7 @@ def test_server_restarts_and_crashes(own_server: PrivatePostgres, tmp_path: Path
 
 def test_server_restored_to_an_earlier_state(own_server: PrivatePostgres, tmp_path: Path) -> None:
     """A-15: the same system, set back: its log ends before what the target holds."""
-    import shutil  # noqa: PLC0415
+    import shutil
 
     own_server.create_database("d")
     database = Database(own_server, "d")
@@ -315,7 +315,7 @@ def test_server_restored_to_an_earlier_state(own_server: PrivatePostgres, tmp_pa
 
 def _give(server: PrivatePostgres) -> None:
     """Files copied by root belong to the server's user again."""
-    import os  # noqa: PLC0415
+    import os
 
     owner = server.folder.stat().st_uid
     for folder, _, files in os.walk(server.data):
@@ -370,7 +370,7 @@ def test_a_slow_target_does_not_lose_the_connection(own_server: PrivatePostgres,
     database.execute(TABLE)
     replica = make_replica(database, tmp_path)
     replica.catch_up()
-    from cdc.targets.duckdb.target import DuckDbTarget  # noqa: PLC0415
+    from cdc.targets.duckdb.target import DuckDbTarget
 
     class Slow(DuckDbTarget):
         def apply(self, segment: object) -> None:

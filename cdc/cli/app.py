@@ -21,7 +21,9 @@ app = typer.Typer(
 console = Console()
 messages = Console(stderr=True)
 
-SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="postgresql://user@host/database, mysql://..., mariadb://...")]
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="postgresql://user@host/database, mysql://..., mariadb://...")
+]
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="duckdb:FILE")]
 NameOption = Annotated[str, typer.Option("--name", help="Name of the pipeline; a slot of its is called cdc_NAME.")]
 TablesOption = Annotated[

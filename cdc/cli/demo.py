@@ -7,17 +7,20 @@ from typing import Annotated
 import typer
 
 from cdc.cli.app import app, console
-from cdc.errors import EXIT_RESTARTABLE
+from cdc.errors import EXIT_RESTARTABLE, UsageError
 
 
 @app.command()
 def demo(
+    source: Annotated[str, typer.Option(help="postgresql, mysql or mariadb, if this machine has one.")] = "postgresql",
     seconds: Annotated[float, typer.Option(min=1, help="How long the workload runs.")] = 20,
     rate: Annotated[float, typer.Option(min=1, help="Row changes per second.")] = 500,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the server's folder afterwards.")] = False,
 ) -> None:
-    """Start a private PostgreSQL, put a shop under load, follow it into demo.duckdb, and compare both sides."""
+    """Start a private server, put a shop under load, follow it into demo.duckdb, and compare both sides."""
+    if source not in ("postgresql", "mysql", "mariadb"):
+        raise UsageError(f"There is no demo of {source!r}.", hint="--source is postgresql, mysql or mariadb.")
     from cdc.demo.run import run_demo  # noqa: PLC0415 - needs the extra `demo`
 
-    if not run_demo(seconds=seconds, rate=rate, keep=keep, console=console):
+    if not run_demo(source=source, seconds=seconds, rate=rate, keep=keep, console=console):
         raise typer.Exit(EXIT_RESTARTABLE)

@@ -20,7 +20,8 @@ def tail(
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
     slot: Annotated[
-        str | None, typer.Option("--slot", help="Keep a slot of this name, and go on from it the next time (PostgreSQL).")
+        str | None,
+        typer.Option("--slot", help="Keep a slot of this name, and go on from it the next time (PostgreSQL)."),
     ] = None,
     include_keyless: KeylessOption = False,
     until_caught_up: Annotated[

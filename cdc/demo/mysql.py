@@ -1,10 +1,9 @@
-"""Private MySQL and MariaDB servers in temporary folders, from the machine's programs or those that `make servers` got."""
+"""Private MySQL and MariaDB servers in temporary folders, from the machine's programs or from `make servers`."""
 
 from __future__ import annotations
 
 import atexit
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -42,7 +41,7 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """A server's programs: those of the machine, or an unpacked folder that is run with its own loader and libraries."""
+    """A server's programs: those of the machine, or an unpacked folder that is run with its own libraries."""
 
     flavor: str
     root: Path | None
@@ -104,7 +103,7 @@ class PrivateMySql:
         self.port = free_port()
         self._settings = _SETTINGS | _flavored(flavor) | (settings or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._user = "nobody" if os.geteuid() == 0 else None
+        self._user = "root" if os.geteuid() == 0 else None  # which it otherwise refuses to run as
 
     def __enter__(self) -> Self:
         self.create()
@@ -118,10 +117,6 @@ class PrivateMySql:
         """Make the data folder."""
         atexit.register(self.close)
         self.data.mkdir()
-        if self._user is not None:
-            user = pwd.getpwnam(self._user).pw_uid
-            for folder in (self.folder, self.data):
-                os.chown(folder, user, -1)
         if self.flavor == "mysql":
             self._run([*self._server(), "--initialize-insecure"])
             return
@@ -187,17 +182,21 @@ class PrivateMySql:
     def dsn(self, database: str = "") -> str:
         return f"{self.flavor}://cdc:secret@127.0.0.1:{self.port}/{database}"
 
+    def arguments(self, database: str | None = None) -> dict[str, Any]:
+        """What `pymysql.connect` needs."""
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": "cdc",
+            "password": "secret",
+            "database": database,
+            "autocommit": True,
+            "charset": "utf8mb4",
+        }
+
     def connect(self, database: str | None = None) -> Any:
         """An ordinary session."""
-        return pymysql.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user="cdc",
-            password="secret",
-            database=database,
-            autocommit=True,
-            charset="utf8mb4",
-        )
+        return pymysql.connect(**self.arguments(database))
 
     def execute(self, *statements: str, database: str | None = None) -> list[tuple[Any, ...]]:
         """Run statements in a session of their own; rows of the last one."""

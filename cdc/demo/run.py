@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 from rich.console import Console
@@ -13,53 +15,83 @@ from rich.live import Live
 from rich.table import Table
 
 from cdc.config import Options, TableComparison, compare_tables, open_pipeline
+from cdc.demo import mysql_shop, shop
+from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
-from cdc.demo.shop import Workload, create
 from cdc.pipeline import Pipeline, PipelineView
 from cdc.selection import Selection
-from cdc.sources.postgres.position import lsn, parse_lsn
 
 TARGET = Path("demo.duckdb")
 _CATCH_UP_WITHIN = 120.0  # seconds
 _LINE_EVERY = 2.0
 
 
-def run_demo(*, seconds: float, rate: float, keep: bool, console: Console) -> bool:
-    """Run it all and say whether both sides ended equal."""
+class _Workload(Protocol):
+    changes: int
+    transactions: int
+    rolled_back: int
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def run_demo(*, source: str, seconds: float, rate: float, keep: bool, console: Console) -> bool:
+    """Run it all and say whether both sides ended equal.
+
+    Args:
+        source: `postgresql`, `mysql` or `mariadb`.
+    """
     for leftover in TARGET.parent.glob(f"{TARGET.name}*"):
         leftover.unlink()
-    with PrivatePostgres(keep=keep) as server:
-        version = server.execute("SHOW server_version")[0][0]
-        console.print(f"PostgreSQL {version} runs in {server.folder} on port {server.port}.", highlight=False)
-        dsn = server.create_database("shop")
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            create(connection)
-        selection = Selection(("shop.*",))
-        workload = Workload(dsn, rate)
+    with ExitStack() as servers:
+        if source == "postgresql":
+            dsn, workload = _shop(servers.enter_context(PrivatePostgres(keep=keep)), rate, console)
+        else:
+            dsn, workload = _accounts(servers.enter_context(PrivateMySql(source)), rate, console)
         workload.start()
-        console.print(f"The workload runs; now: cdc run {dsn} duckdb:{TARGET}\n", highlight=False, soft_wrap=True)
-        pipeline = open_pipeline(dsn, f"duckdb:{TARGET}", Options(name="demo", selection=selection))
-        _follow(pipeline, workload, server, seconds, console)
+        shown = dsn.replace(":secret@", "@")
+        console.print(f"The workload runs; now: cdc run {shown} duckdb:{TARGET}\n", highlight=False, soft_wrap=True)
+        _follow(dsn, workload, seconds, console)
         console.print(
             f"\n{workload.transactions:,} transactions with {workload.changes:,} row changes, "
             f"{workload.rolled_back:,} times rolled back. Comparing every value of every row:",
             highlight=False,
         )
-        outcome = compare_tables(dsn, f"duckdb:{TARGET}", selection)
-    _print_outcome(outcome, console)
+        outcome = compare_tables(dsn, f"duckdb:{TARGET}", Selection())
+    _print_outcome(outcome, source, console)
     return bool(outcome) and all(table.equal for table in outcome)
 
 
-def _follow(pipeline: Pipeline, workload: Workload, server: PrivatePostgres, seconds: float, console: Console) -> None:
+def _shop(server: PrivatePostgres, rate: float, console: Console) -> tuple[str, _Workload]:
+    version = server.execute("SHOW server_version")[0][0]
+    console.print(f"PostgreSQL {version} runs in {server.folder} on port {server.port}.", highlight=False)
+    dsn = server.create_database("shop")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        shop.create(connection)
+    return dsn, shop.Workload(dsn, rate)
+
+
+def _accounts(server: PrivateMySql, rate: float, console: Console) -> tuple[str, _Workload]:
+    version = server.execute("SELECT version()")[0][0]
+    console.print(f"{server.flavor} {version} runs in {server.folder} on port {server.port}.", highlight=False)
+    dsn = server.create_database("shop")
+    with server.connect("shop") as connection:
+        mysql_shop.create(connection)
+    return dsn, mysql_shop.Workload(server.arguments("shop"), rate)
+
+
+def _follow(dsn: str, workload: _Workload, seconds: float, console: Console) -> None:
+    """Follow while the workload runs; then once more, until everything has arrived."""
+
     def meanwhile(thread: threading.Thread) -> None:
         _watch(pipeline, thread, time.monotonic() + seconds, console)
         workload.stop()
-        end = lsn(parse_lsn(str(server.execute("SELECT pg_current_wal_flush_lsn()")[0][0])))
-        pipeline.stop_at(end)
-        console.print(f"The workload has stopped at {end}; waiting until the target has it all.", highlight=False)
-        _watch(pipeline, thread, time.monotonic() + _CATCH_UP_WITHIN, console)
+        console.print("The workload has stopped; waiting until the target has it all.", highlight=False)
 
+    pipeline = open_pipeline(dsn, f"duckdb:{TARGET}", Options(name="demo"))
     pipeline.run_beside(meanwhile)
+    pipeline = open_pipeline(dsn, f"duckdb:{TARGET}", Options(name="demo", until_caught_up=True))
+    pipeline.run_beside(lambda thread: _watch(pipeline, thread, time.monotonic() + _CATCH_UP_WITHIN, console))
 
 
 def _watch(pipeline: Pipeline, thread: threading.Thread, until: float, console: Console) -> None:
@@ -91,8 +123,8 @@ def _picture(view: PipelineView, rate: float) -> Table:
     return table
 
 
-def _print_outcome(outcome: Sequence[TableComparison], console: Console) -> None:
-    table = Table("table", "rows in PostgreSQL", "rows in DuckDB", "outcome")
+def _print_outcome(outcome: Sequence[TableComparison], source: str, console: Console) -> None:
+    table = Table("table", f"rows in {source}", "rows in DuckDB", "outcome")
     for entry in outcome:
         there = f"{entry.target_rows:,}" if entry.target_rows is not None else "no table"
         verdict = "[green]equal[/green]" if entry.equal else "[red]DIFFERENT[/red]"

@@ -47,7 +47,10 @@ def main() -> None:
                 for name in arguments.names or BENCHMARKS:
                     BENCHMARKS[name](server, console, arguments.pairs, arguments.scale)
             continue
-        settings = {"innodb-buffer-pool-size": "1G", "innodb-log-file-size" if source == "mariadb" else "innodb-redo-log-capacity": "1G"}
+        settings = {
+            "innodb-buffer-pool-size": "1G",
+            "innodb-log-file-size" if source == "mariadb" else "innodb-redo-log-capacity": "1G",
+        }
         with PrivateMySql(source, settings) as other:
             for name in arguments.names or BINLOG:
                 BINLOG[name](other, console, arguments.pairs, arguments.scale)

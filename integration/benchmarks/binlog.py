@@ -58,7 +58,9 @@ def updates_and_deletes(server: PrivateMySql, console: Console, pairs: int, scal
         "IF i % 4 < 3 THEN UPDATE t SET price = price + 1, note = CONCAT(note, '!') WHERE id = i; "
         "ELSE DELETE FROM t WHERE id = i; END IF;"
     )
-    _race(server, console, "w2", "W2: updates and deletes", body, 100, count, pairs, GOALS[server.flavor][1], fill=count)
+    _race(
+        server, console, "w2", "W2: updates and deletes", body, 100, count, pairs, GOALS[server.flavor][1], fill=count
+    )
 
 
 def _work(server: PrivateMySql, name: str, body: str, per_transaction: int, count: int) -> None:
@@ -87,7 +89,9 @@ def _race(
     dsn = server.create_database(name)
     server.execute(f"CREATE TABLE t ({COLUMNS})", database=name)
     if fill:
-        server.execute("CREATE TABLE d (i int PRIMARY KEY)", *[f"INSERT INTO d VALUES ({i})" for i in range(1000)], database=name)
+        server.execute(
+            "CREATE TABLE d (i int PRIMARY KEY)", *[f"INSERT INTO d VALUES ({i})" for i in range(1000)], database=name
+        )
         for part in range(fill // 1000):
             server.execute(f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM d", database=name)
         server.execute("DROP TABLE d", database=name)
@@ -136,7 +140,9 @@ def decoding(server: PrivateMySql, console: Console, _pairs: int, scale: float) 
     server.execute(f"CREATE TABLE t ({COLUMNS})", database="decoding")
     server.execute("FLUSH BINARY LOGS")
     first = server.execute("SHOW BINARY LOGS")[-1][0]
-    server.execute("CREATE TABLE n (i int PRIMARY KEY)", *[f"INSERT INTO n VALUES ({i})" for i in range(1000)], database="decoding")
+    server.execute(
+        "CREATE TABLE n (i int PRIMARY KEY)", *[f"INSERT INTO n VALUES ({i})" for i in range(1000)], database="decoding"
+    )
     for part in range(count // 1000):
         server.execute(f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n", database="decoding")
     with Connection(Dsn.parse(dsn), "benchmark") as connection:
@@ -231,9 +237,13 @@ def copy(server: PrivateMySql, console: Console, pairs: int, scale: float) -> No
             return run([sys.executable, "-m", "cdc", "run", dsn, f"duckdb:{folder}/c.duckdb", "--until-caught-up"])
 
     idle, idle_theirs = replicate_once(), run(command)
-    server.execute("CREATE TABLE n (i int PRIMARY KEY)", *[f"INSERT INTO n VALUES ({i})" for i in range(1000)], database="copied")
+    server.execute(
+        "CREATE TABLE n (i int PRIMARY KEY)", *[f"INSERT INTO n VALUES ({i})" for i in range(1000)], database="copied"
+    )
     for part in range(count // 1000):
-        server.execute("SET sql_log_bin = 0", f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n", database="copied")
+        server.execute(
+            "SET sql_log_bin = 0", f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n", database="copied"
+        )
     server.execute("DROP TABLE n", "ANALYZE TABLE t", database="copied")
     theirs, ours = [], []
     for _ in range(pairs):

@@ -11,10 +11,10 @@ from cdc.model.schema import TableSchema
 from cdc.selection import Selection
 from cdc.source import SourceStatus
 from cdc.sources.mysql.admin import log_status
+from cdc.sources.mysql.catalog import selected, user_tables
 from cdc.sources.mysql.check import check
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.digest import digest
-from cdc.sources.mysql.catalog import selected, user_tables
 from cdc.sources.mysql.source import MySqlSource, Settings
 from cdc.sources.mysql.state import SourceState
 from cdc.sources.mysql.tail import TailSource

@@ -30,6 +30,8 @@ def log_status(connection: Connection, state: str | None) -> SourceStatus:
     try:
         same = verify_server(known, connection)
     except CdcError as error:
-        return SourceStatus("log", False, None, details | {"problem": error.message}, lines | {"problem": error.message})
+        return SourceStatus(
+            "log", False, None, details | {"problem": error.message}, lines | {"problem": error.message}
+        )
     lag = max(0, place_of(files, known.place, now.file, now.offset).order - known.place.order) if same else None
     return SourceStatus("log", True, lag, details, lines)

@@ -149,7 +149,8 @@ def _is_now(buffer: Buffer, field: Field, column: WireColumn) -> np.ndarray:
         found: np.ndarray = buffer.at("<u8")[field.start] == np.uint64(0xFFFFFFFFFFFFFFFF)
         return found
     second = buffer.at(">u4")[field.start]
-    return (second == 0x7FFFFFFF) | (second == 0xFFFFFFFF)  # until MariaDB 11.5, and since
+    latest: np.ndarray = (second == 0x7FFFFFFF) | (second == 0xFFFFFFFF)  # until MariaDB 11.5, and since
+    return latest
 
 
 def _part(group: _Group, which: np.ndarray, op: Op) -> _Group:
@@ -178,7 +179,7 @@ def _after(
             if field is None and group.op is Op.INSERT:
                 name = plan.schema.columns[plan.places.index(place)].name
                 raise DecodeError(
-                    f"An insert into {plan.schema.table} was logged without {name}, whose default the log does not have.",
+                    f"An insert into {plan.schema.table} was logged without {name}, and the log has no defaults.",
                     hint="Set binlog_row_image = FULL, and start again with `cdc teardown` and an empty target.",
                 )
             fields.append(field or _nothing(len(group)))
@@ -264,7 +265,7 @@ def _nothing(count: int) -> Field:
 
 def _same(buffer: Buffer, one: Field, other: Field) -> np.ndarray:
     """bool[n]: whether two fields have the same bytes, eight at a time."""
-    same = (one.length == other.length) & (one.valid == other.valid)
+    same: np.ndarray = (one.length == other.length) & (one.valid == other.valid)
     words = buffer.at("<u8")
     last = len(words) - 1
     for offset in range(0, int(one.length[same].max(initial=0)), 8):

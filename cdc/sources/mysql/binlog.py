@@ -2,8 +2,8 @@
 
 https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_replication_binlog_event.html
 
-All events at hand are one buffer, and the row events of a table between two barriers (a statement, another shape, another
-file) are decoded in lockstep.
+All events at hand are one buffer, and the row events of a table between two barriers (a statement, another shape,
+another file) are decoded in lockstep.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from cdc.sources.mysql.events import (
     event_name,
 )
 from cdc.sources.mysql.framing import file_mark
+from cdc.sources.mysql.gtid import Gtid
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.tablemap import TableMap, parse_table_map
-from cdc.sources.mysql.transactions import Begun, Gtid, Query, begin, event_end, query, xa_name
+from cdc.sources.mysql.transactions import Begun, Query, begin, event_end, query, xa_name
 from cdc.sources.mysql.values import Converter
 
 _ROWS = np.zeros(256, dtype=bool)
@@ -63,7 +64,8 @@ class Catalog(Protocol):
         """What a statement means for the tables that are followed.
 
         Args:
-            order: of its transaction, which is number `transaction` of the run; the statement is its `ordinal`-th change.
+            order: of its transaction, which is number `transaction` of the run.
+            ordinal: of the statement, among the transaction's changes.
         """
 
 
@@ -159,6 +161,12 @@ class Decoder:
         """
         if not events:
             return Decoded([], Transactions.none(), None, 0)
+        try:
+            return self._decode(events, allow_part=allow_part)
+        except (IndexError, OverflowError, UnicodeDecodeError) as error:  # of lengths and numbers that cannot be
+            raise DecodeError(f"An event after {self.end.file}:{self.end.offset} is damaged.") from error
+
+    def _decode(self, events: Sequence[bytes], *, allow_part: bool) -> Decoded:
         length = np.fromiter(map(len, events), dtype=np.int64, count=len(events))
         if (length < HEADER).any():
             raise DecodeError("A binlog event is shorter than its header.")
@@ -197,8 +205,8 @@ class Decoder:
             if int.from_bytes(event[17:19], "little") & IGNORABLE_FLAG:
                 continue
             raise DecodeError(
-                f"The log has an event of type {event_name(event[4])} that ends at {self.place.file}:{event_end(event)}, "
-                "which cdc does not know.",
+                f"The log has an event of type {event_name(event[4])} that ends at "
+                f"{self.place.file}:{event_end(event)}, which cdc does not know.",
                 hint="A newer version of cdc may know it. Nothing of the log was passed over.",
             )
 
@@ -230,7 +238,7 @@ class Decoder:
                 self.marks = {self.place.file: file_mark(event)}
             elif code == Event.INCIDENT:
                 raise OperatorNeeded(
-                    f"The server reports an incident at {self.place.file}:{event_end(event)}: changes were lost from its log.",
+                    f"The server reports an incident at {self.place.file}:{event_end(event)}: its log lacks changes.",
                     hint="Only a new copy is right again: `cdc teardown`, remove the target, start again.",
                 )
             elif code in STATEMENT_PARTS and code not in (Event.INTVAR, Event.RAND, Event.USER_VAR):
@@ -263,7 +271,9 @@ class Decoder:
         verb = words[0].rstrip(";") if words else ""
         if self._open is None:  # no GTIDs, not even anonymous ones (MySQL 5.6)
             size = int.from_bytes(event[9:13], "little")
-            self._begin(run, index, Begun(event_end(event) - size, None, int.from_bytes(event[:4], "little") * 1_000_000))
+            self._begin(
+                run, index, Begun(event_end(event) - size, None, int.from_bytes(event[:4], "little") * 1_000_000)
+            )
         assert self._open is not None
         begun = self._open[0]
         if verb == "BEGIN":
@@ -321,8 +331,8 @@ class Decoder:
             run.unread.append((run.first[-1], index))
         elif self._open[0].is_xa and self._open[0].changes:
             raise OperatorNeeded(
-                f"A distributed transaction of one phase that ends at {self.place.file}:{event_end(event)} is larger than "
-                "a segment.",
+                f"A distributed transaction of one phase that ends at {self.place.file}:{event_end(event)} is larger "
+                "than a segment.",
                 hint="Raise --segment.",
             )
         self._end(run, event)
@@ -450,9 +460,7 @@ class Decoder:
                 which = which[transactions.order[of[at[which]]] >= first]
             if not len(which):
                 continue
-            found = decode_rows(
-                events.buffer, start[which], end[which], events.kind[at[which]], plan, self._converter
-            )
+            found = decode_rows(events.buffer, start[which], end[which], events.kind[at[which]], plan, self._converter)
             count[which] = np.bincount(found.event, minlength=len(which))
             decoded.append((plan.schema, which, found, int((end[which] - start[which]).sum())))
         transaction = of[at]
@@ -504,7 +512,8 @@ class _Events:
         """int64[n]: the table numbers of table maps and row events."""
         body = self.start[at] + HEADER
         low: np.ndarray = self.buffer.at("<u4")[body].astype(np.int64)
-        return low | self.buffer.at("<u2")[body + 4].astype(np.int64) << 32
+        low |= self.buffer.at("<u2")[body + 4].astype(np.int64) << 32
+        return low
 
 
 def _totals(transaction: np.ndarray, count: np.ndarray) -> tuple[list[int], list[int]]:

@@ -54,7 +54,7 @@ class Table:
         engine: in lower case.
         charset: of text columns that name none.
         rows_estimated: a guess of the engine.
-        row_end: the column that ends a row's time, if the table is system-versioned; '' if it is one of the server's own.
+        row_end: the column that ends a row's time, if the table is system-versioned; '' if it is the server's own.
         trouble: why it cannot be followed, if it cannot.
     """
 
@@ -119,14 +119,13 @@ def _tables(connection: Connection, where: str, values: Sequence[str]) -> list[T
     return [_table(row, columns.get(row[:2], []), keys.get(row[:2], {})) for row in rows]
 
 
-def _table(
-    row: tuple[Any, ...], attributes: list[tuple[Any, ...]], indexes: dict[str, list[tuple[Any, ...]]]
-) -> Table:
+def _table(row: tuple[Any, ...], attributes: list[tuple[Any, ...]], indexes: dict[str, list[tuple[Any, ...]]]) -> Table:
     schema, name, kind, engine, estimate, collation = row
     row_end = _row_end(attributes) if kind == "SYSTEM VERSIONED" else None
     row_start = _row_end(attributes, "ROW START") if kind == "SYSTEM VERSIONED" else None
     key = _key(indexes, row_end)
-    columns, trouble = [], None
+    columns: list[Column] = []
+    trouble: str | None = None
     for column, column_type, charset, nullable, extra, generation in attributes:
         if column in (row_start, row_end) or not _is_logged(extra, generation):
             continue
@@ -168,7 +167,7 @@ def _row_end(attributes: list[tuple[Any, ...]], what: str = "ROW END") -> str | 
 def _key(indexes: dict[str, list[tuple[Any, ...]]], row_end: str | None) -> list[str]:
     """The primary key, or else the first unique one whose columns are whole and never null."""
     for name, parts in indexes.items():
-        columns = [column for column, _, _ in parts if column != row_end and column != "row_end"]
+        columns = [column for column, _, _ in parts if column not in (row_end, "row_end")]
         if columns and (name == "PRIMARY" or all(c is not None and not cut and n != "YES" for c, cut, n in parts)):
             return columns
     return []

@@ -1,4 +1,4 @@
-"""The bytes of the servers' character sets to text, by the server's own tables where Python's are others (B-52, B-53)."""
+"""The bytes of the servers' character sets to text, by the server's own tables (B-52, B-53)."""
 
 from __future__ import annotations
 

@@ -115,7 +115,9 @@ def _table(connection: Connection, table: Table) -> Iterator[Finding]:
     try:
         connection.query(f"SELECT 1 FROM {quoted_table(table.name)} LIMIT 0")
     except CdcError:
-        yield Finding(Severity.FATAL, subject, "The user may not read it.", f"GRANT SELECT ON {quoted_table(table.name)} TO ...;")
+        yield Finding(
+            Severity.FATAL, subject, "The user may not read it.", f"GRANT SELECT ON {quoted_table(table.name)} TO ...;"
+        )
     if not table.schema.key:
         yield Finding(
             Severity.NOTE,
@@ -133,7 +135,7 @@ def _table(connection: Connection, table: Table) -> Iterator[Finding]:
 
 
 def _cascades(connection: Connection, tables: list[Table]) -> Iterator[Finding]:
-    """InnoDB carries cascades out by itself, below the log (B-26). From MySQL 9.6 on the server does it, and logs them."""
+    """InnoDB carries cascades out below the log (B-26). From MySQL 9.6 on the server does it, and logs them."""
     if connection.version.flavor == "mysql" and connection.version.number >= (9, 6):
         return
     followed = {(table.name.schema, table.name.name) for table in tables}
@@ -142,8 +144,8 @@ def _cascades(connection: Connection, tables: list[Table]) -> Iterator[Finding]:
             yield Finding(
                 Severity.WARNING,
                 f"{schema}.{child}",
-                f"Foreign key {constraint} to {parent} changes its rows (ON UPDATE {on_update}, ON DELETE {on_delete}), and "
-                "the server does not log that: such changes do not arrive.",
+                f"Foreign key {constraint} to {parent} changes its rows (UPDATE {on_update}, DELETE {on_delete}), "
+                "and the server does not log that: such changes do not arrive.",
                 "Let the application change the rows itself, or replace the rule by RESTRICT.",
             )
 

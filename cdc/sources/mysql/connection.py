@@ -74,7 +74,9 @@ class Dsn:
         options = dict(parse_qsl(parts.query))
         for name in options:
             if name not in _OPTIONS:
-                raise UsageError(f"The DSN has an unknown option {name!r}.", hint=f"There are {', '.join(sorted(_OPTIONS))}.")
+                raise UsageError(
+                    f"The DSN has an unknown option {name!r}.", hint=f"There are {', '.join(sorted(_OPTIONS))}."
+                )
         if options.get("ssl_mode", "preferred") not in _SSL_MODES:
             raise UsageError("The DSN's ssl_mode is not one.", hint=f"There are {', '.join(_SSL_MODES)}.")
         return cls(
@@ -279,7 +281,9 @@ def mapped_errors(dsn: Dsn) -> Iterator[None]:
     except err.MySQLError as error:
         raise classify(error, dsn) from error
     except (OSError, EOFError) as error:
-        raise Unavailable(f"{dsn}: the connection was lost ({type(error).__name__}).", hint="It is tried again.") from error
+        raise Unavailable(
+            f"{dsn}: the connection was lost ({type(error).__name__}).", hint="It is tried again."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +350,8 @@ def _dump_error(text: str, dsn: Dsn) -> CdcError:
     if "max_allowed_packet" in lower and "exceeded" in lower:
         return LogLost(
             f"{dsn}: {text}",
-            hint="The position is not one of this server's log, or an event is larger than its max_allowed_packet. " + _RESYNC,
+            hint="The position is not one of this server's log, or an event is larger than its max_allowed_packet. "
+            + _RESYNC,
         )
     if any(word in lower for word in ("could not find first log", "purged", "gtid", "not in the master", "impossible")):
         return LogLost(

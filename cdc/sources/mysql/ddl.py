@@ -1,6 +1,6 @@
 """What a statement in the log means for tables: found out from its words, since the log says nothing else about it.
 
-sqlglot takes a statement apart into words (quotes, comments, both dialects); which words an ALTER TABLE may have is from
+sqlglot takes a statement apart into words (quotes, comments, both dialects); what an ALTER TABLE may have is from
 https://dev.mysql.com/doc/refman/9.0/en/alter-table.html and https://mariadb.com/kb/en/alter-table/. What is not
 understood is said to be so (`Unclear`), with everything that it names.
 """
@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sqlglot import Dialect
+from sqlglot import Dialect, TokenType
 from sqlglot.dialects.mysql import MySQL
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import TokenType
 
 from cdc.model.schema import TableName
 
@@ -31,8 +30,8 @@ class _AnsiQuotes(MySQL):
     """The same under sql_mode ANSI_QUOTES, which is also part of MariaDB's Oracle mode."""
 
     class Tokenizer(MySQL.Tokenizer):
-        QUOTES: ClassVar[list[str]] = ["'"]
-        IDENTIFIERS: ClassVar[list[str]] = ["`", '"']
+        QUOTES: ClassVar[list[tuple[str, str] | str]] = ["'"]
+        IDENTIFIERS: ClassVar[list[str | tuple[str, str]]] = ["`", '"']
         COMMANDS: ClassVar[set[TokenType]] = set()
 
 
@@ -131,24 +130,132 @@ Effect = Truncated | Dropped | Created | Renamed | Altered | Written | Unclear
 
 # Statements that have nothing to do with the rows or the shape of a table.
 _HARMLESS = frozenset(
-    "GRANT REVOKE FLUSH ANALYZE OPTIMIZE REPAIR CHECKSUM CHECK SET USE DO INSTALL UNINSTALL LOCK UNLOCK KILL RESET CHANGE "
-    "START STOP SHUTDOWN SIGNAL RESIGNAL PURGE HANDLER CACHE".split()
+    [
+        "GRANT",
+        "REVOKE",
+        "FLUSH",
+        "ANALYZE",
+        "OPTIMIZE",
+        "REPAIR",
+        "CHECKSUM",
+        "CHECK",
+        "SET",
+        "USE",
+        "DO",
+        "INSTALL",
+        "UNINSTALL",
+        "LOCK",
+        "UNLOCK",
+        "KILL",
+        "RESET",
+        "CHANGE",
+        "START",
+        "STOP",
+        "SHUTDOWN",
+        "SIGNAL",
+        "RESIGNAL",
+        "PURGE",
+        "HANDLER",
+        "CACHE",
+    ]
 )
 _HARMLESS_OBJECTS = frozenset(
-    "VIEW TRIGGER PROCEDURE FUNCTION EVENT USER ROLE INDEX SERVER DATABASE SCHEMA TABLESPACE LOGFILE PACKAGE SEQUENCE "
-    "RESOURCE LIBRARY SPATIAL FULLTEXT UNIQUE AGGREGATE DEFINER SQL ALGORITHM UNDO INSTANCE".split()
+    [
+        "VIEW",
+        "TRIGGER",
+        "PROCEDURE",
+        "FUNCTION",
+        "EVENT",
+        "USER",
+        "ROLE",
+        "INDEX",
+        "SERVER",
+        "DATABASE",
+        "SCHEMA",
+        "TABLESPACE",
+        "LOGFILE",
+        "PACKAGE",
+        "SEQUENCE",
+        "RESOURCE",
+        "LIBRARY",
+        "SPATIAL",
+        "FULLTEXT",
+        "UNIQUE",
+        "AGGREGATE",
+        "DEFINER",
+        "SQL",
+        "ALGORITHM",
+        "UNDO",
+        "INSTANCE",
+    ]
 )
-_WRITES = frozenset("INSERT UPDATE DELETE REPLACE LOAD CALL WITH EXECUTE MERGE".split())
+_WRITES = frozenset(["INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "EXECUTE", "MERGE"])
 # The first word of what ALTER TABLE may do without touching a value: indexes, constraints and options of the table.
 _HARMLESS_ACTIONS = frozenset(
-    "ENABLE DISABLE ENGINE TYPE COMMENT AUTO_INCREMENT ROW_FORMAT KEY_BLOCK_SIZE STATS_PERSISTENT STATS_AUTO_RECALC "
-    "STATS_SAMPLE_PAGES ALGORITHM LOCK FORCE ORDER AVG_ROW_LENGTH CHECKSUM TABLE_CHECKSUM MAX_ROWS MIN_ROWS PACK_KEYS "
-    "DELAY_KEY_WRITE COMPRESSION COMPRESSED ENCRYPTION ENCRYPTED CONNECTION INSERT_METHOD WITH WITHOUT CHECK UPGRADE "
-    "ANALYZE OPTIMIZE REBUILD REPAIR REORGANIZE COALESCE PARTITION REMOVE SECONDARY_LOAD SECONDARY_UNLOAD "
-    "SECONDARY_ENGINE TABLESPACE DATA INDEX UNION PAGE_CHECKSUM TRANSACTIONAL PAGE_COMPRESSED PAGE_COMPRESSION_LEVEL "
-    "AUTOEXTEND_SIZE START WAIT NOWAIT DEFAULT CHARACTER CHARSET COLLATE IETF_QUOTES".split()
+    [
+        "ENABLE",
+        "DISABLE",
+        "ENGINE",
+        "TYPE",
+        "COMMENT",
+        "AUTO_INCREMENT",
+        "ROW_FORMAT",
+        "KEY_BLOCK_SIZE",
+        "STATS_PERSISTENT",
+        "STATS_AUTO_RECALC",
+        "STATS_SAMPLE_PAGES",
+        "ALGORITHM",
+        "LOCK",
+        "FORCE",
+        "ORDER",
+        "AVG_ROW_LENGTH",
+        "CHECKSUM",
+        "TABLE_CHECKSUM",
+        "MAX_ROWS",
+        "MIN_ROWS",
+        "PACK_KEYS",
+        "DELAY_KEY_WRITE",
+        "COMPRESSION",
+        "COMPRESSED",
+        "ENCRYPTION",
+        "ENCRYPTED",
+        "CONNECTION",
+        "INSERT_METHOD",
+        "WITH",
+        "WITHOUT",
+        "CHECK",
+        "UPGRADE",
+        "ANALYZE",
+        "OPTIMIZE",
+        "REBUILD",
+        "REPAIR",
+        "REORGANIZE",
+        "COALESCE",
+        "PARTITION",
+        "REMOVE",
+        "SECONDARY_LOAD",
+        "SECONDARY_UNLOAD",
+        "SECONDARY_ENGINE",
+        "TABLESPACE",
+        "DATA",
+        "INDEX",
+        "UNION",
+        "PAGE_CHECKSUM",
+        "TRANSACTIONAL",
+        "PAGE_COMPRESSED",
+        "PAGE_COMPRESSION_LEVEL",
+        "AUTOEXTEND_SIZE",
+        "START",
+        "WAIT",
+        "NOWAIT",
+        "DEFAULT",
+        "CHARACTER",
+        "CHARSET",
+        "COLLATE",
+        "IETF_QUOTES",
+    ]
 )
-_KEYS = frozenset("INDEX KEY UNIQUE FULLTEXT SPATIAL CONSTRAINT FOREIGN CHECK PERIOD".split())
+_KEYS = frozenset(["INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL", "CONSTRAINT", "FOREIGN", "CHECK", "PERIOD"])
 
 
 def effects(text: str, schema: str, *, ansi_quotes: bool = False) -> list[Effect]:

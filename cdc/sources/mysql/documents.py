@@ -1,7 +1,7 @@
 """Columns of binary JSON to text. Documents that differ in their values only are written together, as arrays.
 
-Most applications write the same few shapes of flat objects. Whatever is not one (arrays, objects within, floats, text that
-needs escapes) is written one by one by `jsonb`.
+Most applications write the same few shapes of flat objects. Whatever is not one (arrays, objects within, floats, text
+that needs escapes) is written one by one by `jsonb`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _shape(buffer: Buffer, start: int, length: int) -> _Shape | None:
 
 def _has_shape(buffer: Buffer, field: Field, rows: np.ndarray, shape: _Shape) -> np.ndarray:
     """bool[n]: which documents are of a shape."""
-    same = field.length[rows] > shape.places[-1]
+    same: np.ndarray = field.length[rows] > shape.places[-1]
     found = np.flatnonzero(same)
     start = field.start[rows[found]]
     for place, byte in zip(shape.places.tolist(), shape.common.tolist(), strict=True):

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 from cdc.errors import LogLost
 from cdc.sources.mysql.connection import Connection, Dsn, server_error
 from cdc.sources.mysql.events import DELETES, UPDATES, WRITES, Event

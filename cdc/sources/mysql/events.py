@@ -70,7 +70,7 @@ DELETES = (Event.DELETE_ROWS_V1, Event.DELETE_ROWS)
 ROWS_V1 = (Event.WRITE_ROWS_V1, Event.UPDATE_ROWS_V1, Event.DELETE_ROWS_V1)
 GTIDS = (Event.GTID, Event.ANONYMOUS_GTID, Event.GTID_TAGGED, Event.MARIADB_GTID)
 
-# They say nothing about rows: what a statement's text was, which files may go, who was in a group, that nothing happens.
+# They say nothing about rows: what a statement was, which files may go, who was in a group, that nothing happens.
 IGNORED = (
     Event.STOP,
     Event.HEARTBEAT,

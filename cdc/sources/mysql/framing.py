@@ -83,8 +83,8 @@ class Framer:
             event = bytes(packet[1:-4])
             if zlib.crc32(event) != int.from_bytes(packet[-4:], "little"):
                 raise DecodeError(
-                    f"A binlog event that ends at {int.from_bytes(packet[14:18], 'little')} does not match its checksum.",
-                    hint="It was damaged on the server's disk or on the way; compare with mysqlbinlog --verify-binlog-checksum.",
+                    f"A binlog event that ends at {int.from_bytes(packet[14:18], 'little')} has another checksum.",
+                    hint="It was damaged on the server's disk or on the way: try mysqlbinlog --verify-binlog-checksum.",
                 )
         else:
             event = bytes(packet[1:])

@@ -18,6 +18,19 @@ Source = tuple[str, str]  # the server's UUID, the tag ('' for none)
 _TAG = re.compile(r"[a-z_][a-z0-9_]{0,31}")
 
 
+@dataclass(frozen=True, slots=True)
+class Gtid:
+    """One transaction's identifier; `source` is a UUID with a tag, or a domain and a server."""
+
+    source: tuple[str, str] | tuple[int, int]
+    number: int
+
+    def __str__(self) -> str:
+        if isinstance(self.source[0], int):
+            return f"{self.source[0]}-{self.source[1]}-{self.number}"
+        return ":".join(filter(None, [self.source[0], str(self.source[1]), str(self.number)]))
+
+
 @dataclass(slots=True)
 class MySqlGtids:
     """A set of `uuid:number` and `uuid:tag:number`, as sorted disjoint intervals [first, last] per source."""
@@ -54,16 +67,14 @@ class MySqlGtids:
             words += [str(first) if first == last else f"{first}-{last}" for first, last in intervals]
         return ",".join(":".join(words) for words in by_uuid.values())
 
-    def copy(self) -> MySqlGtids:
-        return MySqlGtids({source: list(intervals) for source, intervals in self.intervals.items()})
-
-    def add(self, uuid: str, tag: str, number: int) -> None:
+    def add(self, gtid: Gtid) -> None:
         """Put one transaction in."""
-        intervals = self.intervals.get((uuid, tag))
-        if intervals and intervals[-1][1] == number - 1:
-            intervals[-1] = (intervals[-1][0], number)
+        source = (str(gtid.source[0]), str(gtid.source[1]))
+        intervals = self.intervals.get(source)
+        if intervals and intervals[-1][1] == gtid.number - 1:
+            intervals[-1] = (intervals[-1][0], gtid.number)
         else:
-            self._add_interval((uuid, tag), number, number)
+            self._add_interval(source, gtid.number, gtid.number)
 
     def _add_interval(self, source: Source, first: int, last: int) -> None:
         merged: list[tuple[int, int]] = []
@@ -133,12 +144,9 @@ class MariaDbGtids:
     def __str__(self) -> str:
         return ",".join(f"{domain}-{server}-{number}" for domain, (server, number) in sorted(self.domains.items()))
 
-    def copy(self) -> MariaDbGtids:
-        return MariaDbGtids(dict(self.domains))
-
-    def add(self, domain: int, server: int, sequence: int) -> None:
+    def add(self, gtid: Gtid) -> None:
         """Move a domain on."""
-        self.domains[domain] = (server, sequence)
+        self.domains[int(gtid.source[0])] = (int(gtid.source[1]), gtid.number)
 
     def __bool__(self) -> bool:
         return bool(self.domains)

@@ -71,7 +71,7 @@ def log_files(connection: Connection) -> dict[str, int]:
 
 
 def file_bases(files: dict[str, int], known: LogPlace) -> dict[str, int]:
-    """The order of the first byte of each file from that of a known place on: what the files between hold lies between."""
+    """The order of the first byte of each file from that of a known place on."""
     names = list(files)
     bases, base = {known.file: known.base}, known.base
     for name in names[names.index(known.file) :] if known.file in files else []:
@@ -96,14 +96,16 @@ def verify_server(state: SourceState, connection: Connection) -> bool:
     """
     dsn = connection.dsn
     if connection.version.flavor != state.flavor:
-        raise SourceChanged(f"{dsn} runs {connection.version}, the target follows another kind of server.", hint=_RESYNC)
+        raise SourceChanged(
+            f"{dsn} runs {connection.version}, the target follows another kind of server.", hint=_RESYNC
+        )
     same = server_identity(connection) == state.server
     if bool(state.gtids) and not has_gtids(connection):
         raise SourceChanged(f"{dsn} has no GTIDs any more, by which the target follows it.", hint="Turn gtid_mode on.")
     if not state.gtids and not same:
         raise SourceChanged(
-            f"{dsn} is another server than the one that was followed, and without GTIDs no place in one server's log can "
-            "be found in another's.",
+            f"{dsn} is another server than the one that was followed, and without GTIDs no place in one server's log "
+            "can be found in another's.",
             hint="Point the DSN at the server that was followed. If that is gone: " + _RESYNC,
         )
     if state.gtids and connection.version.flavor == "mysql":
@@ -120,8 +122,8 @@ def _verify_sets(state: SourceState, connection: Connection) -> None:
     if missing := ours.without(executed):
         raise SourceChanged(
             f"{connection.dsn} does not have the transactions {missing}, which the target has.",
-            hint="It is a replica that is behind, or one with another history, or was reset. Wait until it has them, or "
-            "point the DSN at another server. If they are lost for good: " + _RESYNC,
+            hint="It is a replica that is behind, or one with another history, or was reset. Wait until it has them, "
+            "or point the DSN at another server. If they are lost for good: " + _RESYNC,
         )
     if lost := purged.without(ours):
         raise LogLost(
@@ -141,7 +143,7 @@ def _verify_files(state: SourceState, connection: Connection) -> None:
         )
     if files[place.file] < place.offset:
         raise SourceChanged(
-            f"{connection.dsn} has {files[place.file]} bytes in {place.file}, of which the target holds {place.offset}.",
+            f"{connection.dsn} has {files[place.file]} bytes of {place.file}, of which the target has {place.offset}.",
             hint="The log was reset, or the server was restored to an earlier state. " + _RESYNC,
         )
     if state.flavor == "mariadb" and state.gtids and place.offset:

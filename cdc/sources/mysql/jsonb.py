@@ -9,6 +9,7 @@ import base64
 import re
 import struct
 from decimal import Decimal
+from typing import Any
 
 import orjson
 
@@ -80,18 +81,25 @@ def _changed(tree: _Tree, operation: int, path: list[str | int], value: _Tree) -
         return value
     parent: _Tree = tree
     for step in path[:-1]:
-        parent = parent[step]  # type: ignore[index, call-overload]
+        parent = _inside(parent)[step]
     last = path[-1]
     if operation == _REMOVE:
-        del parent[last]  # type: ignore[union-attr, arg-type]
+        del _inside(parent)[last]
     elif operation == _INSERT and isinstance(parent, list) and isinstance(last, int):
         parent.insert(last, value)
     else:
-        parent[last] = value  # type: ignore[index, call-overload]
+        _inside(parent)[last] = value
         if isinstance(parent, dict):  # members are kept by the length of their keys, then by their bytes
             members = sorted(parent.items(), key=lambda item: (len(item[0].encode()), item[0].encode()))
             parent.clear()
             parent.update(members)
+    return tree
+
+
+def _inside(tree: _Tree) -> Any:
+    """An object or an array, whose members a step of a path names: a key or a number, whichever it must be."""
+    if isinstance(tree, _Scalar):
+        raise TypeError
     return tree
 
 

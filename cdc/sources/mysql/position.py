@@ -15,7 +15,7 @@ class LogPlace:
 
     Attributes:
         file: its name.
-        base: the order of the file's first byte: what all files before it hold, from where this pipeline began to count.
+        base: the order of the file's first byte: what all files before it hold, since the pipeline began.
         offset: the byte.
     """
 

@@ -1,6 +1,6 @@
 """Rows of a prepared statement in the binary protocol, read column by column. Sans I/O.
 
-The binary protocol has numbers, dates and floats as they are, so that nothing is lost on the way to text and back (B-57).
+The binary protocol has numbers, dates and floats as they are, so that nothing is lost on the way (B-57).
 https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_binary_resultset.html
 """
 

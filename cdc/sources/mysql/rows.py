@@ -21,7 +21,8 @@ from cdc.sources.mysql.tablemap import Wire, WireColumn
 class Field:
     """One column of n rows: int64[n] where each value starts and how long it is, bool[n] which of them there are.
 
-    What stands where a value is null means nothing, and is no bytes long. `partial` marks JSON values that are changes to the value before.
+    What stands where a value is null means nothing, and is no bytes long. `partial` marks JSON values that are changes
+    to the value before.
     """
 
     start: np.ndarray
@@ -64,8 +65,8 @@ def walk_rows(
     Args:
         start, end: int64[m], for each event where its first row begins and its last one ends.
         images: of one row: one image, or for an update the one before and the one after.
-        partial: the image after may hold changes of JSON values instead of the values (B-25): a byte of options and a bit
-            for every JSON column of the table come first.
+        partial: the image after may hold changes of JSON values instead of the values (B-25): a byte of options and a
+            bit for every JSON column of the table come first.
 
     Raises:
         DecodeError: a row goes on beyond its event.
@@ -129,8 +130,11 @@ def walk_rows(
 
 def _little(buffer: Buffer, at: np.ndarray, size: int) -> np.ndarray:
     """int64[n]: little-endian unsigned integers of 1 to 4 bytes."""
+    found: np.ndarray
     if size == 1:
-        return buffer.bytes[at].astype(np.int64)
-    if size == 3:
-        return buffer.at("<u4")[at].astype(np.int64) & 0xFFFFFF
-    return buffer.at(f"<u{size}")[at].astype(np.int64)
+        found = buffer.bytes[at].astype(np.int64)
+    elif size == 3:
+        found = buffer.at("<u4")[at].astype(np.int64) & 0xFFFFFF
+    else:
+        found = buffer.at(f"<u{size}")[at].astype(np.int64)
+    return found

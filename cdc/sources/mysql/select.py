@@ -55,13 +55,15 @@ def select_rows(connection: Connection, schema: TableSchema, where: str = "") ->
 
 def _batches(connection: Connection, schema: TableSchema) -> Iterator[ChangeBatch]:
     reader = _Reader()
-    while not reader.is_done:
+    while True:
         reader.feed(connection.read(_READ))
-        if reader.error is not None:
-            raise server_error(*reader.error, connection.dsn)
+        if (error := reader.error) is not None:
+            raise server_error(*error, connection.dsn)
         if reader.size >= BATCH_BYTES or (reader.is_done and reader.starts):
             yield decode_result(reader.pieces, np.array(reader.starts), np.array(reader.ends), schema)
             reader.clear()
+        if reader.is_done:
+            return
 
 
 class _Reader:

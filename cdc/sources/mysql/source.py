@@ -148,7 +148,7 @@ class MySqlSource:
         self._opened_at = Head(here.position(), self._clock())
 
     def _verify_mark(self) -> None:
-        """The file that the position is in is the one that was read: a log that was begun anew has the same names (B-02)."""
+        """The file of the position is the one that was read: a log that was begun anew has the same names (B-02)."""
         state = self._state
         if state.mark is not None and log_mark(self._dsn, state.server_id, state.place.file) != state.mark:
             raise SourceChanged(
@@ -164,7 +164,11 @@ class MySqlSource:
 
     def _refuse_unfit(self) -> None:
         """The preflight of a first start."""
-        fatal = [f for f in check(self._connection, self._dsn.database, self._settings.selection) if f.severity is Severity.FATAL]
+        fatal = [
+            f
+            for f in check(self._connection, self._dsn.database, self._settings.selection)
+            if f.severity is Severity.FATAL
+        ]
         if fatal:
             raise UsageError(
                 "The source is not ready: " + " ".join(f"{finding.subject}: {finding.message}" for finding in fatal),
@@ -292,7 +296,7 @@ class MySqlSource:
             gathered, size = [], 0
 
     def _copy_locked(self, table: Table) -> Iterator[Segment]:
-        """Engines without transactions have no snapshots: nobody may write to such a table while it is copied (C-10)."""
+        """Engines without transactions have no snapshots: nobody may write to the table while it is copied (C-10)."""
         with Connection(self._dsn, self._purpose) as session, Connection(self._dsn, self._purpose) as reader:
             session.query(f"LOCK TABLES {quoted_table(table.name)} READ")
             place = self._place(log_now(session), session)
@@ -316,7 +320,7 @@ class MySqlSource:
             gtids, self._decoder.gtids = self._decoder.gtids, []
             if self._gtids is not None:
                 for gtid in gtids:
-                    self._gtids.add(*gtid.source, gtid.number)  # type: ignore[arg-type]
+                    self._gtids.add(gtid)
                 self._state.gtids = str(self._gtids)
             self._state.prepared = dict(self._decoder.prepared)
             self._state.place = self._decoder.end
@@ -481,7 +485,9 @@ class MySqlSource:
         try:
             after, fill = evolved(entry, effect.actions, self._state.flavor)
         except CopyAgain:
-            log.warning("%s was altered in a way that rewrites rows without logging them; it is copied again", effect.table)
+            log.warning(
+                "%s was altered in a way that rewrites rows without logging them; it is copied again", effect.table
+            )
             self._copy_again(entry)
             return None
         if after.schema == entry.schema:

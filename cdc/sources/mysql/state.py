@@ -25,7 +25,7 @@ class TableState:
         start: order of the snapshot that it was copied from; what was committed before it is in the copy.
         copied: whether that copy is complete. If not, its changes are not followed until it is.
         next_column: the identity of the next column that comes.
-        row_end: the column that ends a row's time in a system-versioned table (B-47); '' if it is one of the server's own.
+        row_end: the column that ends a row's time in a system-versioned table (B-47); '' if it is the server's own.
     """
 
     schema: TableSchema
@@ -45,7 +45,7 @@ class SourceState:
         server: the server's own identifier.
         server_id: what this pipeline is to the server, which thinks of it as a replica (B-11).
         place: where the position is in that server's log.
-        mark: what tells the file of the place from another of the same name (see `framing.file_mark`), if that is known.
+        mark: what tells the file of the place from another of its name (see `framing.file_mark`), if known.
         gtids: everything up to the position, empty if the server has no GTIDs.
         tables: by identity.
         next_table: the identity of the next table that comes.
@@ -92,8 +92,8 @@ class SourceState:
             if source != "mysql" or version != VERSION:
                 raise CheckpointUnreadable(
                     f"The target's checkpoint is one of {source!r} in format {version!r}.",
-                    hint=f"This is a MySQL or MariaDB source, whose format is {VERSION}: use the source, the target or the "
-                    "version of cdc that belong together.",
+                    hint=f"This is a MySQL or MariaDB source, whose format is {VERSION}: use the source, the target "
+                    "and the version of cdc that belong together.",
                 )
             tables = [_table(table) for table in raw["tables"]]
             raw["tables"] = {table.schema.identity: table for table in tables}

@@ -134,9 +134,7 @@ def table_id(event: bytes) -> int:
 def decimal_bytes(precision: int, scale: int) -> int:
     """How long a packed DECIMAL is: nine digits in four bytes, the rest of each side in as few as hold it."""
     whole = precision - scale
-    return (
-        whole // 9 * 4 + _DIGITS_TO_BYTES[whole % 9] + scale // 9 * 4 + _DIGITS_TO_BYTES[scale % 9]
-    )
+    return whole // 9 * 4 + _DIGITS_TO_BYTES[whole % 9] + scale // 9 * 4 + _DIGITS_TO_BYTES[scale % 9]
 
 
 def parse_table_map(event: bytes) -> TableMap:

@@ -1,4 +1,4 @@
-"""Dates and times, from their parts or as the log packs them, to Arrow; those that no calendar has (2020-00-15) to text.
+"""Dates and times, from their parts or as the log packs them, to Arrow; those of no calendar (2020-00-15) to text.
 
 Packed forms: my_time.cc of the server. Tables from before MySQL 5.6 keep older ones until they are rebuilt.
 """

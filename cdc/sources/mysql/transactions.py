@@ -1,4 +1,4 @@
-"""From a run of binlog events to transactions: where each begins and ends, and the statements that stand among the rows.
+"""From a run of binlog events to transactions: where each begins and ends, and the statements among the rows.
 
 A transaction begins with the event of its GTID (before MySQL 5.7 and without GTIDs: with BEGIN) and ends with an XID, a
 COMMIT (of engines without transactions, B-29), an XA PREPARE, or, if it is a single statement, with that.
@@ -11,23 +11,11 @@ from uuid import UUID
 
 from cdc.errors import DecodeError
 from cdc.sources.mysql.events import HEADER, Event, event_name
+from cdc.sources.mysql.gtid import Gtid
 
 _STANDALONE, _PREPARED_XA = 1, 64  # flags of MariaDB's GTID event
 _SQL_MODE, _CATALOG = 1, 2  # status variables of a query
 _ANSI_QUOTES = 4  # bit of sql_mode
-
-
-@dataclass(frozen=True, slots=True)
-class Gtid:
-    """One transaction's identifier; `source` is a UUID with a tag, or a domain and a server."""
-
-    source: tuple[str, str] | tuple[int, int]
-    number: int
-
-    def __str__(self) -> str:
-        if isinstance(self.source[0], int):
-            return f"{self.source[0]}-{self.source[1]}-{self.number}"
-        return ":".join(filter(None, [self.source[0], str(self.source[1]), str(self.number)]))
 
 
 @dataclass(slots=True)
@@ -75,7 +63,10 @@ def begin(event: bytes) -> Begun:
     start = event_end(event) - int.from_bytes(event[9:13], "little")
     try:
         if kind == Event.MARIADB_GTID:
-            number, domain = int.from_bytes(event[at : at + 8], "little"), int.from_bytes(event[at + 8 : at + 12], "little")
+            number, domain = (
+                int.from_bytes(event[at : at + 8], "little"),
+                int.from_bytes(event[at + 8 : at + 12], "little"),
+            )
             server, flags = int.from_bytes(event[5:9], "little"), event[at + 12]
             gtid = Gtid((domain, server), number)
             return Begun(start, gtid, seconds, not flags & _STANDALONE, bool(flags & _PREPARED_XA))
@@ -83,7 +74,9 @@ def begin(event: bytes) -> Begun:
             return _tagged(event, start, seconds)
         uuid = str(UUID(bytes=event[at + 1 : at + 17]))
         number = int.from_bytes(event[at + 17 : at + 25], "little")
-        committed = int.from_bytes(event[at + 42 : at + 49], "little") & ~(1 << 55) if len(event) >= at + 49 else seconds
+        committed = (
+            int.from_bytes(event[at + 42 : at + 49], "little") & ~(1 << 55) if len(event) >= at + 49 else seconds
+        )
         return Begun(start, None if kind == Event.ANONYMOUS_GTID else Gtid((uuid, ""), number), committed)
     except (IndexError, ValueError) as error:
         raise DecodeError(f"A {event_name(kind)} event is damaged.") from error

@@ -15,7 +15,17 @@ _CHARSET = re.compile(r" character set (\w+)")
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
 
 _GEOMETRIES = frozenset(
-    "geometry point linestring polygon multipoint multilinestring multipolygon geometrycollection geomcollection".split()
+    [
+        "geometry",
+        "point",
+        "linestring",
+        "polygon",
+        "multipoint",
+        "multilinestring",
+        "multipolygon",
+        "geometrycollection",
+        "geomcollection",
+    ]
 )
 _TEXTS = {"char", "varchar", "tinytext", "text", "mediumtext", "longtext"}
 _BLOBS = {"tinyblob", "blob", "mediumblob", "longblob"}

@@ -31,7 +31,6 @@ class Converter(Protocol):
         """Text in a character set other than UTF-8, as the server itself converts it."""
 
 
-
 _NUMBERS = {
     Kind.INT16: (np.int16, pa.int16()),
     Kind.INT32: (np.int32, pa.int32()),
@@ -292,7 +291,7 @@ def _converted(buffer: Buffer, field: Field, convert: object) -> pa.Array:
 
 
 def _values(buffer: Buffer, field: Field) -> list[bytes | None]:
-    data = memoryview(buffer.bytes)
+    data = memoryview(buffer.payload)
     rows = zip(field.start.tolist(), field.length.tolist(), field.valid.tolist(), strict=True)
     return [bytes(data[start : start + length]) if valid else None for start, length, valid in rows]
 

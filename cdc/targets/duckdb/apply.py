@@ -181,9 +181,7 @@ class Applier:
 
         An error in a conversion would end the whole transaction, so that it must be ruled out before.
         """
-        readings = {
-            name: _Reading.FAST if rows.data[name].type == TEXT else _Reading.NATIVE for name in rows.columns
-        }
+        readings = {name: _Reading.FAST if rows.data[name].type == TEXT else _Reading.NATIVE for name in rows.columns}
         suspicions = {
             name: suspicion
             for name, index in rows.columns.items()

@@ -35,9 +35,12 @@ def open_file(path: Path, memory: int, *, read_only: bool = False) -> duckdb.Duc
     if not read_only and not path.exists() and not os.access(folder, os.W_OK):
         raise UsageError(f"The folder {folder} cannot be written to.", hint="Choose another place for the target.")
     with mapped_errors(path):
-        # Attached under a name of our own: a file is called after its name otherwise, and one called like a schema in it
-        # makes every name ambiguous.
-        settings = {"memory_limit": f"{memory >> 20}MB", "temp_directory": f"{path}.tmp"}
+        # Attached under a name of our own: otherwise it has that of the file, and if a schema in it has the same one,
+        # every name is ambiguous.
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{memory >> 20}MB",
+            "temp_directory": f"{path}.tmp",
+        }
         connection = duckdb.connect(":memory:", config=settings)
         file = str(path).replace("'", "''")
         try:

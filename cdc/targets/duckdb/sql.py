@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlglot import exp
+from sqlglot import exp, parse_one
 
 from cdc.model.schema import TableName
 
@@ -153,14 +153,16 @@ def scalar(value: exp.Expression) -> str:
 
 def little_endian_hex(floats: exp.Expression) -> exp.Expression:
     """The bytes of a list of 32-bit floats, as little-endian machines have them."""
-    template = exp.maybe_parse(
+    template = parse_one(
         "array_to_string(list_transform(list_transform(floats_, lambda e: hex(CAST(CAST(e AS BIT) AS BLOB))), "
         "lambda h: concat(substr(h, 7, 2), substr(h, 5, 2), substr(h, 3, 2), substr(h, 1, 2))), '')",
         dialect=DIALECT,
     )
-    return template.transform(
+    filled = template.transform(
         lambda node: floats.copy() if isinstance(node, exp.Column) and node.name == "floats_" else node
     )
+    assert isinstance(filled, exp.Expression)
+    return filled
 
 
 def matching(of: TableName, key: Sequence[tuple[str, exp.Expression]], number: str) -> str:

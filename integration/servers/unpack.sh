@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# unpack SUITE FOLDER PACKAGE...
+# unpack.sh SUITE FOLDER PACKAGE...
 # Unpacks Debian packages of any suite, with every library that they need, into a folder. Nothing is installed, and the
 # system's packages stay as they are; the mirror is the one that this machine's apt uses.
 set -euo pipefail
 suite=$1 folder=$(readlink -m "$2")
 shift 2
 [ -e "$folder/.complete" ] && exit 0
-command -v apt-get >/dev/null || { echo "unpack: apt-get is needed to fetch $*" >&2; exit 1; }
+command -v apt-get >/dev/null || { echo "unpack.sh: apt-get is needed to fetch $*" >&2; exit 1; }
 site() { apt-get indextargets --format '$(SITE)' 'Origin: Debian' | sort | uniq -c | sort -rn | awk 'NR == 1 { print $2 }'; }
 mirror=$(site)
 if [ -z "$mirror" ] && [ "$(id -u)" = 0 ]; then
     apt-get -qq update
     mirror=$(site)
 fi
-[ -n "$mirror" ] || { echo "unpack: apt knows no Debian mirror; run apt-get update" >&2; exit 1; }
+[ -n "$mirror" ] || { echo "unpack.sh: apt knows no Debian mirror; run apt-get update" >&2; exit 1; }
 
 apt=$folder.apt
 rm -rf "$folder" "$apt"
