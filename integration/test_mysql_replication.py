@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc.errors import OperatorNeeded, SchemaChangeUnsupported
+from cdc.errors import CdcError, OperatorNeeded, SchemaChangeUnsupported
 from integration.conftest import MySqlDatabase, Replica, make_replica
 
 
@@ -477,7 +477,7 @@ def test_transaction_in_parts(my: MySqlDatabase, tmp_path: Path) -> None:
 
 
 def test_copy_under_writes(my: MySqlDatabase, tmp_path: Path) -> None:
-    """C-01, C-03, C-14: rows that change, move and go while they are copied in pieces."""
+    """C-01, C-03, C-11, C-14: rows that change, move and go while they are copied in pieces."""
     my.execute(
         "CREATE TABLE big (id int PRIMARY KEY, v text, w char(36))",
         "CREATE TABLE words (w varchar(60) PRIMARY KEY, n int)",
@@ -571,3 +571,36 @@ def test_cascades(my: MySqlDatabase, my_replica: Replica) -> None:
     arrived = all(table.equal for table in my_replica.compare())
     assert arrived or named
     assert not (arrived and named)
+
+
+def test_compressed_columns(on_mariadb: MySqlDatabase, tmp_path: Path) -> None:
+    """B-61: refused by name, before the copy as well as when one comes later."""
+    make_table(on_mariadb)
+    replica = make_replica(on_mariadb, tmp_path)
+    follow(replica)
+    on_mariadb.execute(
+        "ALTER TABLE t ADD COLUMN z text COMPRESSED", "INSERT INTO t (id, z) VALUES (9, REPEAT('z', 500))"
+    )
+    with pytest.raises(CdcError, match="COMPRESSED"):
+        replica.catch_up()
+    on_mariadb.execute("ALTER TABLE t MODIFY z text")
+    replica.catch_up()
+    replica.assert_equal()
+
+
+def test_large_rows(my: MySqlDatabase, my_replica: Replica) -> None:
+    """B-64: rows beyond a packet of 16 MB, and just at its end, by both paths."""
+    my.execute("CREATE TABLE l (id int PRIMARY KEY, v longblob, w longtext)")
+    sizes = [(1 << 24) - 60 + number for number in range(0, 60, 13)]
+
+    def assert_same(*statements: str) -> None:
+        my.execute(*statements)
+        my_replica.catch_up()
+        theirs = my.execute("SELECT id, LENGTH(v), SHA2(v, 256), LENGTH(w), SHA2(w, 256) FROM l ORDER BY id")
+        ours = my_replica.query("SELECT id, octet_length(v), sha256(v), strlen(w), sha256(w) FROM l ORDER BY id")
+        assert ours == theirs
+
+    values = ", ".join(f"({number}, REPEAT('x', {size}), 'w')" for number, size in enumerate([*sizes[:3], 40 << 20]))
+    assert_same(f"INSERT INTO l VALUES {values}")
+    assert_same("UPDATE l SET w = REPEAT('é', 10000000) WHERE id = 3")
+    assert_same(*[f"INSERT INTO l VALUES ({10 + n}, REPEAT(x'80', {size}), NULL)" for n, size in enumerate(sizes)])

@@ -22,9 +22,9 @@ from cdc.sources.mysql.binlog import Decoder
 from cdc.sources.mysql.catalog import user_tables
 from cdc.sources.mysql.charsets import ServerConverter
 from cdc.sources.mysql.connection import Connection, Dsn
-from cdc.sources.mysql.dump import _announce
+from cdc.sources.mysql.dump import log_events
 from cdc.sources.mysql.position import LogPlace
-from cdc.sources.mysql.source import _plan
+from cdc.sources.mysql.source import plan_rows
 from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.tablemap import TableMap
 from integration.benchmarks.measure import LIMIT_MB, Took, report, run
@@ -147,7 +147,7 @@ def decoding(server: PrivateMySql, console: Console, _pairs: int, scale: float) 
         server.execute(f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n", database="decoding")
     with Connection(Dsn.parse(dsn), "benchmark") as connection:
         table = next(t for t in user_tables(connection, "decoding") if t.name.name == "t")
-        events = _log(Dsn.parse(dsn), first)
+        events = log_events(Dsn.parse(dsn), 99999, first)
 
         class Tables:
             def start(self, identity: int) -> int:
@@ -155,13 +155,13 @@ def decoding(server: PrivateMySql, console: Console, _pairs: int, scale: float) 
 
             def plan(self, table_map: TableMap) -> Any:
                 entry = TableState(table.identified(1).schema, table.charset, 0, True, 99)
-                return _plan(entry, table_map) if table_map.table == "t" else None
+                return plan_rows(entry, table_map) if table_map.table == "t" else None
 
             def statement(self, *_: object) -> list[Any]:
                 return []
 
         best = min(_timed(lambda: _decode(Tables(), ServerConverter(connection), first, events)) for _ in range(3))
-    rows = sum(1 for _ in range(0))
+    rows = 0
     began = time.perf_counter()
     stream = BinLogStreamReader(
         connection_settings={"host": "127.0.0.1", "port": server.port, "user": "cdc", "passwd": "secret"},
@@ -182,22 +182,6 @@ def decoding(server: PrivateMySql, console: Console, _pairs: int, scale: float) 
         f"({rows:,} rows, reading them included): ratio {library / rows * count / best:.0f} (to reach: 20)\n",
         highlight=False,
     )
-
-
-def _log(dsn: Dsn, file: str) -> list[bytes]:
-    with Connection(dsn, "benchmark") as connection:
-        framer = _announce(connection, 99999)
-        connection.dump(99999, file, 4)
-        connection.socket.settimeout(1)
-        events: list[bytes] = []
-        try:
-            while True:
-                found = framer.feed(connection.socket.recv(1 << 20))
-                events += [event for event in found if event[4] not in (27, 41)]
-                if not any(event[4] not in (27, 41) for event in found) and found:
-                    return events
-        except TimeoutError:
-            return events
 
 
 def _timed(work: Callable[[], object]) -> float:

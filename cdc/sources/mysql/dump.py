@@ -57,6 +57,19 @@ def log_mark(dsn: Dsn, server_id: int, file: str) -> int:
                     return file_mark(event)
 
 
+def log_events(dsn: Dsn, server_id: int, file: str) -> list[bytes]:
+    """Everything that the log has from the begin of a file on, for as long as it comes without a pause."""
+    found: list[bytes] = []
+    with Connection(dsn, "cdc") as connection:
+        framer = _announce(connection, server_id)
+        connection.dump(server_id, file, 4)
+        while True:
+            events = _events(connection, framer)
+            if events and all(event[4] in (Event.HEARTBEAT, Event.HEARTBEAT_V2) for event in events):
+                return found
+            found += events
+
+
 def _events(connection: Connection, framer: Framer) -> list[bytes]:
     try:
         return framer.feed(connection.receive(1 << 20))

@@ -267,10 +267,15 @@ class MySqlSource:
     def _prepare(self, entry: TableState, table: Table | None, start: int) -> Table | None:
         """The table as it is about to be copied; it is forgotten if there is none any more."""
         identity = entry.schema.identity
-        if table is None or table.trouble is not None:
-            log.warning("%s cannot be copied and is not followed any more", entry.schema.table)
+        if table is None:
+            log.warning("%s is gone from the source; the target keeps what it has of it", entry.schema.table)
             self._state.forget(entry)
             return None
+        if table.trouble is not None:
+            raise SchemaChangeUnsupported(
+                f"{table.name} cannot be followed any more. {table.trouble}",
+                hint="Undo the change, and it is copied again; or start again without the table (--exclude).",
+            )
         table = table.identified(identity)
         number = len(table.schema.columns) + 1
         self._state.tables[identity] = TableState(table.schema, table.charset, start, False, number, table.row_end)
@@ -382,7 +387,7 @@ class MySqlSource:
         entry = self._state.named(name)
         if entry is None or not entry.copied:
             return None
-        plan = _plan(entry, table_map)
+        plan = plan_rows(entry, table_map)
         if plan is not None:
             return plan
         if (name, table_map) in self._refreshed:
@@ -497,7 +502,7 @@ class MySqlSource:
         return Evolve(entry.schema, after.schema, transaction, fill)
 
 
-def _plan(entry: TableState, table_map: TableMap) -> Plan | None:
+def plan_rows(entry: TableState, table_map: TableMap) -> Plan | None:
     """Which column of a row image is which of the table; None if they do not go together."""
     schema, wire = entry.schema, table_map.columns
     sources = tuple(source_type(column.source_type) for column in schema.columns)
