@@ -24,9 +24,9 @@ from cdc.sources.mysql.charsets import ServerConverter
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.dump import log_events
 from cdc.sources.mysql.position import LogPlace
-from cdc.sources.mysql.source import plan_rows
 from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.tablemap import TableMap
+from cdc.sources.mysql.tables import plan_rows
 from integration.benchmarks.measure import LIMIT_MB, Took, report, run
 
 COLUMNS = (

@@ -130,132 +130,25 @@ Effect = Truncated | Dropped | Created | Renamed | Altered | Written | Unclear
 
 # Statements that have nothing to do with the rows or the shape of a table.
 _HARMLESS = frozenset(
-    [
-        "GRANT",
-        "REVOKE",
-        "FLUSH",
-        "ANALYZE",
-        "OPTIMIZE",
-        "REPAIR",
-        "CHECKSUM",
-        "CHECK",
-        "SET",
-        "USE",
-        "DO",
-        "INSTALL",
-        "UNINSTALL",
-        "LOCK",
-        "UNLOCK",
-        "KILL",
-        "RESET",
-        "CHANGE",
-        "START",
-        "STOP",
-        "SHUTDOWN",
-        "SIGNAL",
-        "RESIGNAL",
-        "PURGE",
-        "HANDLER",
-        "CACHE",
-    ]
+    "GRANT REVOKE FLUSH ANALYZE OPTIMIZE REPAIR CHECKSUM CHECK SET USE DO INSTALL UNINSTALL LOCK UNLOCK KILL "
+    "RESET CHANGE START STOP SHUTDOWN SIGNAL RESIGNAL PURGE HANDLER CACHE".split()
 )
 _HARMLESS_OBJECTS = frozenset(
-    [
-        "VIEW",
-        "TRIGGER",
-        "PROCEDURE",
-        "FUNCTION",
-        "EVENT",
-        "USER",
-        "ROLE",
-        "INDEX",
-        "SERVER",
-        "DATABASE",
-        "SCHEMA",
-        "TABLESPACE",
-        "LOGFILE",
-        "PACKAGE",
-        "SEQUENCE",
-        "RESOURCE",
-        "LIBRARY",
-        "SPATIAL",
-        "FULLTEXT",
-        "UNIQUE",
-        "AGGREGATE",
-        "DEFINER",
-        "SQL",
-        "ALGORITHM",
-        "UNDO",
-        "INSTANCE",
-    ]
+    "VIEW TRIGGER PROCEDURE FUNCTION EVENT USER ROLE INDEX SERVER DATABASE SCHEMA TABLESPACE LOGFILE PACKAGE "
+    "SEQUENCE RESOURCE LIBRARY SPATIAL FULLTEXT UNIQUE AGGREGATE DEFINER SQL ALGORITHM UNDO INSTANCE".split()
 )
-_WRITES = frozenset(["INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "EXECUTE", "MERGE"])
+_WRITES = frozenset("INSERT UPDATE DELETE REPLACE LOAD CALL WITH EXECUTE MERGE".split())
 # The first word of what ALTER TABLE may do without touching a value: indexes, constraints and options of the table.
 _HARMLESS_ACTIONS = frozenset(
-    [
-        "ENABLE",
-        "DISABLE",
-        "ENGINE",
-        "TYPE",
-        "COMMENT",
-        "AUTO_INCREMENT",
-        "ROW_FORMAT",
-        "KEY_BLOCK_SIZE",
-        "STATS_PERSISTENT",
-        "STATS_AUTO_RECALC",
-        "STATS_SAMPLE_PAGES",
-        "ALGORITHM",
-        "LOCK",
-        "FORCE",
-        "ORDER",
-        "AVG_ROW_LENGTH",
-        "CHECKSUM",
-        "TABLE_CHECKSUM",
-        "MAX_ROWS",
-        "MIN_ROWS",
-        "PACK_KEYS",
-        "DELAY_KEY_WRITE",
-        "COMPRESSION",
-        "COMPRESSED",
-        "ENCRYPTION",
-        "ENCRYPTED",
-        "CONNECTION",
-        "INSERT_METHOD",
-        "WITH",
-        "WITHOUT",
-        "CHECK",
-        "UPGRADE",
-        "ANALYZE",
-        "OPTIMIZE",
-        "REBUILD",
-        "REPAIR",
-        "REORGANIZE",
-        "COALESCE",
-        "PARTITION",
-        "REMOVE",
-        "SECONDARY_LOAD",
-        "SECONDARY_UNLOAD",
-        "SECONDARY_ENGINE",
-        "TABLESPACE",
-        "DATA",
-        "INDEX",
-        "UNION",
-        "PAGE_CHECKSUM",
-        "TRANSACTIONAL",
-        "PAGE_COMPRESSED",
-        "PAGE_COMPRESSION_LEVEL",
-        "AUTOEXTEND_SIZE",
-        "START",
-        "WAIT",
-        "NOWAIT",
-        "DEFAULT",
-        "CHARACTER",
-        "CHARSET",
-        "COLLATE",
-        "IETF_QUOTES",
-    ]
+    "ENABLE DISABLE ENGINE TYPE COMMENT AUTO_INCREMENT ROW_FORMAT KEY_BLOCK_SIZE STATS_PERSISTENT "
+    "STATS_AUTO_RECALC STATS_SAMPLE_PAGES ALGORITHM LOCK FORCE ORDER AVG_ROW_LENGTH CHECKSUM TABLE_CHECKSUM "
+    "MAX_ROWS MIN_ROWS PACK_KEYS DELAY_KEY_WRITE COMPRESSION COMPRESSED ENCRYPTION ENCRYPTED CONNECTION "
+    "INSERT_METHOD WITH WITHOUT CHECK UPGRADE ANALYZE OPTIMIZE REBUILD REPAIR REORGANIZE COALESCE PARTITION "
+    "REMOVE SECONDARY_LOAD SECONDARY_UNLOAD SECONDARY_ENGINE TABLESPACE DATA INDEX UNION PAGE_CHECKSUM "
+    "TRANSACTIONAL PAGE_COMPRESSED PAGE_COMPRESSION_LEVEL AUTOEXTEND_SIZE START WAIT NOWAIT DEFAULT CHARACTER "
+    "CHARSET COLLATE IETF_QUOTES".split()
 )
-_KEYS = frozenset(["INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL", "CONSTRAINT", "FOREIGN", "CHECK", "PERIOD"])
+_KEYS = frozenset("INDEX KEY UNIQUE FULLTEXT SPATIAL CONSTRAINT FOREIGN CHECK PERIOD".split())
 
 
 def effects(text: str, schema: str, *, ansi_quotes: bool = False) -> list[Effect]:

@@ -22,7 +22,7 @@ class TailSource(MySqlSource):
         if self._is_new:
             self._begin_at(log_now(self._connection))
             for table in self._selected:
-                self._expect(table)
+                self._tables.expect(table)
             self._describe()
 
     def copy(self, link: Link) -> Iterator[Segment]:
