@@ -326,7 +326,7 @@ def server_error(code: int, text: str, dsn: Dsn) -> CdcError:
     if dsn.password:
         text = text.replace(dsn.password, "***")
     if "cryptography" in text:
-        return UsageError(f"{dsn}: {text}", hint="pip install 'cdc-replicator[mysql]'")
+        return UsageError(f"{dsn}: {text}", hint="pip install cryptography")
     if code == 1236 or "same server_uuid" in text:
         return _dump_error(text, dsn)
     if rule := ERRORS.get(code):
