@@ -176,10 +176,10 @@ def _after(
         fields, absent = [], []
         for group in chosen:
             field = group.after.get(place) or group.before.get(place)
-            if field is None and group.op is Op.INSERT:
+            if field is None and (group.op is Op.INSERT or source.virtual):
                 name = plan.schema.columns[plan.places.index(place)].name
                 raise DecodeError(
-                    f"An insert into {plan.schema.table} was logged without {name}, and the log has no defaults.",
+                    f"A change of {plan.schema.table} was logged without {name}, which has a default or is generated.",
                     hint="Set binlog_row_image = FULL, and start again with `cdc teardown` and an empty target.",
                 )
             fields.append(field or _nothing(len(group)))

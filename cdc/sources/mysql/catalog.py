@@ -33,8 +33,8 @@ FROM information_schema.tables
 WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND {where} ORDER BY table_schema, table_name
 """
 _COLUMNS = """
-SELECT table_schema, table_name, column_name, column_type, character_set_name, is_nullable, extra,
-       coalesce(generation_expression, '')
+SELECT table_schema, table_name, column_name, column_type, character_set_name, is_nullable,
+       coalesce(generation_expression, ''), extra
 FROM information_schema.columns WHERE {where} ORDER BY table_schema, table_name, ordinal_position
 """
 _COLUMNS_56 = _COLUMNS.replace("coalesce(generation_expression, '')", "''")
@@ -116,20 +116,29 @@ def _tables(connection: Connection, where: str, values: Sequence[str]) -> list[T
     keys: dict[tuple[str, str], dict[str, list[tuple[Any, ...]]]] = {}
     for row in connection.query(_KEYS.format(where=where), *values):
         keys.setdefault((row[0], row[1]), {}).setdefault(row[2], []).append(row[3:])
-    return [_table(row, columns.get(row[:2], []), keys.get(row[:2], {})) for row in rows]
+    is_mariadb = connection.version.flavor == "mariadb"
+    return [_table(row, columns.get(row[:2], []), keys.get(row[:2], {}), is_mariadb=is_mariadb) for row in rows]
 
 
-def _table(row: tuple[Any, ...], attributes: list[tuple[Any, ...]], indexes: dict[str, list[tuple[Any, ...]]]) -> Table:
+def _table(
+    row: tuple[Any, ...],
+    attributes: list[tuple[Any, ...]],
+    indexes: dict[str, list[tuple[Any, ...]]],
+    *,
+    is_mariadb: bool,
+) -> Table:
     schema, name, kind, engine, estimate, collation = row
     row_end = _row_end(attributes) if kind == "SYSTEM VERSIONED" else None
     row_start = _row_end(attributes, "ROW START") if kind == "SYSTEM VERSIONED" else None
     key = _key(indexes, row_end)
     columns: list[Column] = []
     trouble: str | None = None
-    for column, column_type, charset, nullable, extra, generation in attributes:
-        if column in (row_start, row_end) or not _is_logged(extra, generation):
+    for column, column_type, charset, nullable, _, extra in attributes:
+        if column in (row_start, row_end):
             continue
         text = f"{column_type} character set {charset}" if charset else str(column_type)
+        # MariaDB leaves these out of row images that are not FULL, whatever happens to them.
+        text += " virtual" if is_mariadb and "VIRTUAL" in extra.upper() else ""
         try:
             parsed = source_type(text)
         except UsageError as error:
@@ -155,13 +164,8 @@ def _table(row: tuple[Any, ...], attributes: list[tuple[Any, ...]], indexes: dic
     )
 
 
-def _is_logged(extra: str, generation: str) -> bool:
-    """Virtual generated columns are worked out when they are read, and row images do not have them."""
-    return not (generation and "VIRTUAL" in extra.upper())
-
-
 def _row_end(attributes: list[tuple[Any, ...]], what: str = "ROW END") -> str | None:
-    return next((row[0] for row in attributes if row[5] == what), None)
+    return next((row[0] for row in attributes if row[4] == what), None)
 
 
 def _key(indexes: dict[str, list[tuple[Any, ...]]], row_end: str | None) -> list[str]:

@@ -206,11 +206,11 @@ class MySqlSource:
         """
         if self._tables.look_after is None or self._state.place.order < self._tables.look_after:
             return
-        self._tables.look_after = None
         for table in self._select():
             if self._state.named(table.name) is None:
                 log.info("%s is new; it is copied", table.name)
                 self._tables.expect(table)
+        self._tables.look_after = None  # last, since nothing is complete before
 
     def _copy_missing(self, link: Link) -> Iterator[Segment]:
         while (missing := [e for e in self._state.tables.values() if not e.copied]) and not link.stopping:

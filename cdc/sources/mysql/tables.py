@@ -16,13 +16,14 @@ from cdc.sources.mysql.connection import Connection
 from cdc.sources.mysql.evolution import CopyAgain, evolved, renamed
 from cdc.sources.mysql.identity import log_files, log_now, place_of
 from cdc.sources.mysql.state import SourceState, TableState
-from cdc.sources.mysql.tablemap import TableMap
+from cdc.sources.mysql.tablemap import TableMap, Wire
 from cdc.sources.mysql.transactions import Query
 from cdc.sources.mysql.types import fits, source_type
 
 log = logging.getLogger(__name__)
 
 _HIDDEN = ("DB_ROW_HASH_", "!hidden!")  # columns that servers add for themselves (B-46)
+_HIDDEN_WIRES = (Wire.LONGLONG, Wire.TIMESTAMP2)
 
 
 class FollowedTables:
@@ -211,7 +212,8 @@ def plan_rows(entry: TableState, table_map: TableMap) -> Plan | None:
             return None
         chosen = tuple(places[column.name] for column in schema.columns)
     else:
-        if len(wire) < len(schema.columns) or entry.row_end:
+        hidden = wire[len(schema.columns) :]  # hashes and moments that the server keeps for itself stand at the end
+        if len(wire) < len(schema.columns) or entry.row_end or not all(c.wire in _HIDDEN_WIRES for c in hidden):
             return None
         if entry.row_end is not None:
             row_end = len(wire) - 1

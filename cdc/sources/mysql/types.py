@@ -96,6 +96,7 @@ class SourceType:
         labels: of an enum or a set, in their declared order.
         unsigned: whether it is.
         charset: of text; None for everything else.
+        virtual: it is worked out when it is read, and may be missing from the log (MariaDB).
     """
 
     base: str
@@ -103,6 +104,7 @@ class SourceType:
     labels: tuple[str, ...] = ()
     unsigned: bool = False
     charset: str | None = None
+    virtual: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -115,13 +117,13 @@ class SourceType:
 
 @cache
 def source_type(text: str) -> SourceType:
-    """Take apart what information_schema.columns.column_type says, with ` character set x` behind it.
+    """Take apart what information_schema.columns.column_type says, with ` character set x` and ` virtual` behind it.
 
     Raises:
         UsageError: cdc does not know the type.
     """
-    charset = _CHARSET.search(text)
-    plain = _CHARSET.sub("", text)
+    charset, virtual = _CHARSET.search(text), text.endswith(" virtual")
+    plain = _CHARSET.sub("", text.removesuffix(" virtual"))
     if "COMPRESSED" in plain:  # B-61
         raise UsageError(f"A column is of the type {plain!r}, whose values cdc cannot read.")
     match = _FORM.fullmatch(plain)
@@ -130,10 +132,10 @@ def source_type(text: str) -> SourceType:
     base, inside, rest = match["base"], match["inside"], match["rest"].split()
     if base in ("enum", "set"):
         labels = tuple(label.replace("''", "'") for label in _LABEL.findall(inside or ""))
-        return SourceType(base, labels=labels)
+        return SourceType(base, labels=labels, virtual=virtual)
     numbers = tuple(int(number) for number in (inside or "").split(",") if number.strip().isdecimal())
     unsigned = "unsigned" in rest or "zerofill" in rest
-    return SourceType(base, numbers, unsigned=unsigned, charset=charset[1] if charset else None)
+    return SourceType(base, numbers, unsigned=unsigned, charset=charset[1] if charset else None, virtual=virtual)
 
 
 def logical_type(of: SourceType) -> LogicalType:
