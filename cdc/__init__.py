@@ -1,8 +1,21 @@
 """Log-based change data capture: follow a database's own log into analytical tables."""
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-try:
-    __version__ = version("cdc-replicator")
-except PackageNotFoundError:  # a source tree on the path that was never installed
-    __version__ = "0+unknown"
+from cdc.version import VERSION
+
+if TYPE_CHECKING:
+    from cdc.api import SegmentView, Stream, open  # noqa: A004
+
+__version__ = VERSION
+
+__all__ = ["SegmentView", "Stream", "__version__", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    """What Python programs use, loaded when they do: the modules below import this one first."""
+    if name in ("SegmentView", "Stream", "open"):
+        from cdc import api  # noqa: PLC0415
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

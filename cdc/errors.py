@@ -17,11 +17,12 @@ EXIT_OPERATOR = 3
 class CdcError(Exception):
     """Base of all expected failures.
 
-    `retry` says that the same work may succeed later without anybody's help; `exit_code` is what the process ends
-    with if it gives up (see the `EXIT_` constants).
+    `retry` says that the same work may succeed later without anybody's help, `is_red` that status is unhealthy as soon
+    as it is tried again; `exit_code` is what the process ends with if it gives up (see the `EXIT_` constants).
     """
 
     retry: ClassVar[bool] = False
+    is_red: ClassVar[bool] = False
     exit_code: ClassVar[int] = EXIT_RESTARTABLE
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -48,6 +49,10 @@ class SlotBusy(Unavailable):
 
 class TableChanged(Unavailable):
     """A table has another shape than a moment ago, so that it has to be looked at again."""
+
+
+class Stalled(CdcError):
+    """A thread hangs and cannot be ended: only the end of the process lets go of what it holds (E-01)."""
 
 
 class TargetBusy(CdcError):
@@ -85,11 +90,19 @@ class TargetDrift(OperatorNeeded):
 
 
 class TargetFull(OperatorNeeded):
-    """The target has no space left."""
+    """The target has no space left, or its engine no memory."""
+
+
+class RowTooLarge(OperatorNeeded):
+    """A row is larger than what the target takes at once."""
 
 
 class CheckpointUnreadable(OperatorNeeded):
     """The checkpoint in the target is of a newer version, of another pipeline, or damaged."""
+
+
+class JournalDamaged(OperatorNeeded):
+    """A file of a journal is missing, or does not hold what was written."""
 
 
 class DecodeError(OperatorNeeded):

@@ -1,33 +1,156 @@
-"""Named fault points: places where a test may stop the process or raise, to prove that nothing is lost there (G, D-19).
+"""Named fault points: the places where a step is half done, and where a test may make the process fail (G, D-19, E-01).
 
-`CDC_FAULT=name` kills the process with SIGKILL the first time it passes that point; `CDC_FAULT=name:3` the third time.
-Unset, which is always so in production, a point costs one dictionary lookup.
+`CDC_FAULT=target.before_commit` kills the process when it first passes that point. In full it is
+`NAME[:NTH][=KIND[:SECONDS]]`, and there may be several, with commas between them:
+
+* `kill`: SIGKILL, as the kernel does it when memory runs out.
+* `raise`: a failure that goes away, which a pipeline tries again (`FaultPassing`).
+* `fail`: one that does not, which ends it (`FaultLasting`).
+* `hang`: the thread that passes does nothing any more, as in a system call that never returns.
+* `delay`: it goes on after so many seconds (1 if none are given), in which everything else does.
+
+Unset, which is always so in production, a point costs one look at an empty dictionary.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cdc.errors import CdcError, InvariantError, Unavailable, UsageError
+
+log = logging.getLogger(__name__)
 
 _ENVIRONMENT = "CDC_FAULT"
+KINDS = ("kill", "raise", "fail", "hang", "delay")
+_SETTING = re.compile(r"(?P<name>[a-z_.]+)(:(?P<nth>[1-9]\d*))?(=(?P<kind>[a-z]+)(:(?P<seconds>\d+(\.\d+)?))?)?")
+
+# Every point with what is done and what is not when it is passed.
+POINTS: Mapping[str, str] = {
+    "pipeline.before_open": "nothing is open",
+    "pipeline.between_opens": "the target is open, the source is not",
+    "handoff.before_put": "a segment was made, the applier does not know of it",
+    "handoff.after_take": "the applier has taken a segment and not begun with it",
+    "handoff.before_applied": "a segment is durable, the reader does not know",
+    "setup.before_publication": "the target claims the slot, nothing is on the source",
+    "setup.before_slot": "there is a publication and no slot",
+    "setup.after_slot": "there is a slot, the target does not know its position",
+    "setup.half_dropped": "of what a killed try left, the slot is gone and the publication is not",
+    "membership.announced": "a table that came later is about to be published, the target does not know",
+    "membership.changed": "it is published, the target does not know",
+    "backfill.part": "a part of a table was read anew, the next one was not",
+    "copy.before_snapshot": "the sessions that copy have not begun",
+    "copy.locked": "writes on the source wait for the snapshot to begin",
+    "copy.before_reset": "the snapshot has begun, the target's tables are as they were",
+    "copy.before_first_row": "the target's tables are being emptied",
+    "copy.rows": "a part of a chunk was read",
+    "copy.chunk": "a chunk was read, its end is not known to the reader",
+    "copy.before_done": "all rows of a table were read, it does not count as copied",
+    "copy.after_segment": "the next rows of a copy wait",
+    "copy.again": "a statement rewrote a table, which counts as not copied for the reader alone",
+    "copy.adopted": "a table that came later is expected, the target does not know",
+    "stream.before_start": "a session is open, the log was not asked for",
+    "stream.started": "the log was asked for, nothing was read",
+    "stream.before_decode": "whole transactions were read, and not decoded",
+    "stream.before_checkpoint": "they are decoded, their checkpoint is not made",
+    "stream.segment": "a segment was made from them",
+    "stream.before_feedback": "something is durable, the server does not know",
+    "stream.tick": "the stream is looked after",
+    "schema.before": "a table is about to have another shape",
+    "schema.after": "a table has another shape for the reader, not for the target",
+    "journal.written": "a record was written, and may not be on the disk",
+    "journal.synced": "it is durable, nobody knows",
+    "journal.file_full": "a file is full, the manifest does not know",
+    "target.opened": "the file is open, its state was not read",
+    "target.before_state": "the state tables may be missing",
+    "target.begun": "a transaction is open and empty",
+    "target.reset": "a table was dropped, and not made again",
+    "target.before_insert": "rows are about to be inserted",
+    "target.between_merges": "rows were updated and deleted, those that are new are missing",
+    "target.between_matches": "of a table without a key, rows that went are deleted, those that came are missing",
+    "target.truncated": "a table was emptied",
+    "target.evolve": "columns were dropped, those that are new are missing",
+    "target.widened": "a column was made text, for a value that is not there yet",
+    "target.before_checkpoint": "all rows of a segment are written, its checkpoint is not",
+    "target.before_commit": "the checkpoint is written as well",
+    "target.after_commit": "it is durable, nobody knows",
+    "target.before_close": "the file is open, whatever is not committed is to be rolled back",
+    "kafka.topic": "a topic was made, the checkpoint does not know of it",
+    "kafka.fenced": "who wrote before is shut out, the checkpoint was not read",
+    "kafka.begun": "a transaction is open and empty",
+    "kafka.before_checkpoint": "all messages of a segment are queued, its checkpoint is not",
+    "kafka.before_commit": "the brokers have the checkpoint as well, nobody may read it",
+    "kafka.after_commit": "it is durable, nobody knows",
+    "kafka.before_close": "a transaction may be open, and is to be aborted",
+}
 
 
-def _armed() -> tuple[str, int] | None:
-    setting = os.environ.get(_ENVIRONMENT)
-    if not setting:
-        return None
-    name, _, nth = setting.partition(":")
-    return name, int(nth or 1)
+class FaultPassing(Unavailable):
+    """A test wanted a failure that goes away."""
 
 
-_fault = _armed()
-_passed: dict[str, int] = {}
+class FaultLasting(CdcError):
+    """A test wanted a failure that does not."""
+
+
+@dataclass(slots=True)
+class _Fault:
+    """What is to happen at one point, and how often that was passed."""
+
+    nth: int
+    kind: str
+    seconds: float
+    passed: int = 0
+
+
+def parse(setting: str) -> dict[str, _Fault]:
+    """Read a setting as the module says; raises UsageError."""
+    faults = {}
+    for part in filter(None, setting.split(",")):
+        match = _SETTING.fullmatch(part)
+        if match is None or match["name"] not in POINTS or (match["kind"] or "kill") not in KINDS:
+            raise UsageError(
+                f"{_ENVIRONMENT} says {part!r}, which is not a fault.",
+                hint=f"It is NAME[:NTH][=KIND[:SECONDS]]; cdc/faults.py has the names, kinds are {', '.join(KINDS)}.",
+            )
+        faults[match["name"]] = _Fault(int(match["nth"] or 1), match["kind"] or "kill", float(match["seconds"] or 1))
+    return faults
+
+
+_armed = parse(os.environ.get(_ENVIRONMENT, ""))
+_lock = threading.Lock()  # several threads copy
 
 
 def point(name: str) -> None:
-    """Mark a point of the program that a test may kill the process at."""
-    if _fault is None or _fault[0] != name:
+    """Mark a point of the program that a test may make fail."""
+    if _armed:
+        _pass(name)
+
+
+def _pass(name: str) -> None:
+    if name not in POINTS:
+        raise InvariantError(f"{name!r} is not in the list of fault points.")
+    fault = _armed.get(name)
+    if fault is None:
         return
-    _passed[name] = _passed.get(name, 0) + 1
-    if _passed[name] == _fault[1]:
+    with _lock:
+        fault.passed += 1
+        if fault.passed != fault.nth:
+            return
+    log.warning("fault point %s: %s", name, fault.kind)
+    if fault.kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif fault.kind == "raise":
+        raise FaultPassing(f"The fault point {name} failed.")
+    elif fault.kind == "fail":
+        raise FaultLasting(f"The fault point {name} failed for good.")
+    elif fault.kind == "delay":
+        time.sleep(fault.seconds)
+    else:
+        threading.Event().wait()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+
+from cdc.model.schema import TableName, TableSchema
 
 
 class Severity(StrEnum):
@@ -29,3 +33,24 @@ class Finding:
     subject: str
     message: str
     fix: str | None = None
+
+
+def name_clashes(schemas: Iterable[TableSchema]) -> Iterator[Finding]:
+    """Names that differ in case alone are one to a target that does not see case (E-06, E-07)."""
+    spellings: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
+    for schema in schemas:
+        table = schema.table
+        spellings[(table.schema.lower(),)].add((table.schema,))
+        spellings[(table.schema.lower(), table.name.lower())].add((table.schema, table.name))
+        columns: dict[str, list[str]] = defaultdict(list)
+        for column in schema.columns:
+            columns[column.name.lower()].append(column.name)
+        for same in columns.values():
+            if len(same) > 1:
+                listed = ", ".join(same)
+                yield Finding(Severity.FATAL, str(table), f"Columns {listed} differ in case only, as DuckDB sees it.")
+    for path, names in spellings.items():
+        if len(names) > 1:
+            what = "schemas" if len(path) == 1 else "tables"
+            listed = ", ".join(str(TableName(*name)) if len(name) == 2 else name[0] for name in sorted(names))
+            yield Finding(Severity.FATAL, listed, f"These {what} differ in case only, which DuckDB does not see.")

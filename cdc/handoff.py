@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from cdc.model.position import Position
 from cdc.model.segment import Segment
+
+Errand = Callable[[], None]
 
 
 class Handoff:
     """A queue of segments that is bounded in bytes; also the `Link` of a source.
 
-    A source that reads a log asks `paused` and does not put while it is; `put` blocks, for a snapshot's sake.
+    A source that reads a log asks `paused` and does not put while it is; `put` blocks, for a snapshot's sake. Beside
+    the segments it passes errands on: what somebody wants done on the applier thread, between two segments.
     """
 
-    def __init__(self, limit: int, durable: Position | None = None, goal: Position | None = None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        durable: Position | None = None,
+        goal: Position | None = None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         self._limit = limit
+        self.alive = alive
         self._segments: deque[Segment] = deque()
+        self._errands: deque[Errand] = deque()
         self._size = 0
         self._applying = False
+        self._commits: deque[int] = deque()  # when the first transaction of each segment that is not durable was
+        self._applied = 0  # how many of these segments are parts that wait for the end of their transaction
         self._stopping = False
         self._finished = False
         self._durable = durable
         self._goal = goal
+        self._sought: Position | None = None
         self._changed = threading.Condition()
 
     @property
@@ -32,7 +47,7 @@ class Handoff:
 
     @property
     def goal(self) -> Position | None:
-        return self._goal
+        return self._sought if self._sought is not None else self._goal
 
     @property
     def paused(self) -> bool:
@@ -41,6 +56,12 @@ class Handoff:
     @property
     def idle(self) -> bool:
         return not self._segments and not self._applying
+
+    @property
+    def oldest(self) -> int | None:
+        """When the first transaction was committed that has been read and is not durable, by the source's clock."""
+        with self._changed:
+            return self._commits[0] if self._commits else None
 
     @property
     def stopping(self) -> bool:
@@ -64,22 +85,54 @@ class Handoff:
             self._changed.wait_for(lambda: self._size < self._limit or self._stopping)
             self._segments.append(segment)
             self._size += segment.size
+            if len(segment.transactions):
+                self._commits.append(int(segment.transactions.committed_at[0]))
             self._changed.notify_all()
 
-    def take(self) -> Segment | None:
-        """The next segment, which counts as being applied until `applied`; None once there will be no more."""
+    def ask(self, errand: Errand) -> None:
+        """Have something done on the applier thread, before the next segment."""
         with self._changed:
-            self._changed.wait_for(lambda: self._segments or self._stopping or self._finished)
-            if self._stopping or not self._segments:
+            self._errands.append(errand)
+            self._changed.notify_all()
+
+    def seek(self, position: Position | None) -> None:
+        """Say that somebody waits for a place in the log, or no longer does."""
+        self._sought = position
+
+    def take(self) -> Segment | Errand | None:
+        """The next errand or segment; None once there will be no more.
+
+        A segment counts as being applied until `applied`.
+        """
+        with self._changed:
+            self._wait_for(lambda: bool(self._errands))
+            if self._stopping or not (self._errands or self._segments):
                 return None
-            self._applying = True
-            return self._segments.popleft()
+            return self._errands.popleft() if self._errands else self._pop()
+
+    def take_segment(self) -> Segment | None:
+        """The next segment, for an errand; None once there will be no more."""
+        with self._changed:
+            self._wait_for(lambda: False)
+            return self._pop() if self._segments and not self._stopping else None
+
+    def _wait_for(self, something: Callable[[], bool]) -> None:
+        self._applying = False  # also where an errand holds segments back: whoever waits has nothing to do
+        self._changed.wait_for(lambda: self._segments or self._stopping or self._finished or something())
+
+    def _pop(self) -> Segment:
+        self._applying = True
+        return self._segments.popleft()
 
     def applied(self, segment: Segment) -> None:
         """Say that a segment that was taken is durable."""
         with self._changed:
             self._applying = False
             self._size -= segment.size
+            self._applied += len(segment.transactions) > 0
             if segment.checkpoint is not None:
                 self._durable = segment.checkpoint.position
+                for _ in range(self._applied):
+                    self._commits.popleft()
+                self._applied = 0
             self._changed.notify_all()

@@ -22,7 +22,7 @@ PADDING = bytes(32)  # so that gathers of a fixed width near the end stay inside
 class Buffer:
     """Bytes that many values are read from, with array access at arbitrary (unaligned) offsets."""
 
-    def __init__(self, pieces: Sequence[bytes]) -> None:
+    def __init__(self, pieces: Sequence[bytes | memoryview]) -> None:
         data = b"".join([*pieces, PADDING])
         self.size = len(data) - len(PADDING)
         self.bytes = np.frombuffer(data, dtype=np.uint8)

@@ -38,5 +38,7 @@ class Selection:
         ]
 
     def _means(self, pattern: str, table: TableName) -> bool:
-        qualified = pattern if "." in pattern else f"{self.default_schema}.{pattern}"
-        return fnmatchcase(str(table), qualified)
+        """Only * and ? stand for something else, and only in what a user wrote."""
+        if "." not in pattern:
+            return table.schema == self.default_schema and fnmatchcase(table.name, pattern.replace("[", "[[]"))
+        return fnmatchcase(str(table), pattern.replace("[", "[[]"))

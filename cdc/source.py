@@ -34,6 +34,9 @@ class Link(Protocol):
     def stopping(self) -> bool:
         """Somebody asked for an end; `stream` returns at the next commit boundary."""
 
+    def alive(self) -> None:
+        """Say that something came, or that it is known why nothing does: who stays silent is taken for hung (E-01)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -46,6 +49,20 @@ class Head:
 
     position: Position
     clock: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where somebody wants to begin in a log: at a place of it, or at a time.
+
+    Attributes:
+        position: as the source writes one.
+        time: microseconds since the Unix epoch. The source begins at or before the first transaction that was committed
+            then; whoever listens leaves out what is too early.
+    """
+
+    position: str | None = None
+    time: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

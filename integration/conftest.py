@@ -17,6 +17,8 @@ from cdc.config import Options, TableComparison, compare_tables, open_pipeline
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.selection import Selection
+from integration.kafka import PrivateKafka
+from integration.proxy import FaultProxy
 
 _numbers = itertools.count(1)
 
@@ -119,6 +121,12 @@ def postgres16() -> Iterator[PrivatePostgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[PrivateKafka]:
+    with PrivateKafka() as broker:
+        yield broker
+
+
 @pytest.fixture
 def database(postgres: PrivatePostgres) -> Iterator[Database]:
     yield from make_database(postgres)
@@ -179,5 +187,36 @@ def replica(database: Database, tmp_path: Path) -> Replica:
 
 
 def make_replica(database: Database | MySqlDatabase, folder: Path, *tables: str, **options: object) -> Replica:
-    chosen = Options(name=database.name, selection=Selection(tables), until_caught_up=True, **options)  # type: ignore[arg-type]
-    return Replica(database, folder / f"{database.name}.duckdb", chosen)
+    options = {"name": database.name, "until_caught_up": True} | options
+    chosen = Options(selection=Selection(tables), **options)  # type: ignore[arg-type]
+    return Replica(database, folder / f"{chosen.name}.duckdb", chosen)
+
+
+@pytest.fixture(params=["postgres", "mysql", "mariadb"])
+def bad_source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database | MySqlDatabase]:
+    """A database with two tables on each of the servers, for tests of bad networks; tries follow each other soon."""
+    from integration.line import fill
+
+    monkeypatch.setattr("cdc.pipeline._LONGEST_WAIT", 0.3)
+    make = make_database if request.param == "postgres" else make_my
+    for database in make(request.getfixturevalue(request.param)):
+        fill(database)
+        yield database
+
+
+@pytest.fixture
+def proxy(bad_source: Database | MySqlDatabase) -> Iterator[FaultProxy]:
+    with FaultProxy(bad_source.server.port) as running:
+        yield running
+
+
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is noticed within seconds."""
+    monkeypatch.setattr("cdc.sources.postgres.stream._QUIET_FOR", 0.4)
+    monkeypatch.setattr("cdc.sources.postgres.session.Session.patience", 5.0)
+    monkeypatch.setattr("cdc.sources.postgres.connection.connect.__defaults__", (5.0,))
+    monkeypatch.setattr("cdc.sources.postgres.source._PATIENCE", 5.0)
+    for module in ("stream.SILENT_FOR", "dump.SILENT_FOR", "source._PATIENCE"):
+        monkeypatch.setattr(f"cdc.sources.mysql.{module}", 5.0)
+    monkeypatch.setattr("cdc.sources.mysql.connection.Connection.__init__.__defaults__", (5.0,))

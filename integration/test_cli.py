@@ -243,6 +243,9 @@ def test_tail(database: Database) -> None:
         json.loads(line)
         for line in cdc("tail", database.dsn, "--slot", "audit", "--until-caught-up").stdout.splitlines()
     ]
+    (note,) = [e for e in lines if e["op"] == "note"]
+    assert (note["prefix"], note["content"]) == ("somebody", "else")
+    lines.remove(note)
     assert [(e["op"], e["table"], e["key"], e["before"], e["after"]) for e in lines[:5]] == [
         ("insert", "public.t", {"id": 1}, None, {"id": 1, "v": "a", "n": "1.50", "ok": True}),
         ("update", "public.t", {"id": 2}, {"id": 1}, {"id": 2, "v": "a", "n": "1.50", "ok": True}),

@@ -16,24 +16,7 @@ import pytest
 from cdc.demo.shop import Workload, create
 from integration.conftest import Database, Replica, make_replica
 
-ROUNDS = 30
-FAULTS = [
-    "setup.before_publication",
-    "setup.before_slot",
-    "setup.after_slot",
-    "copy.before_first_row",
-    "copy.chunk",
-    "copy.chunk:3",
-    "copy.before_done",
-    "copy.after_segment",
-    "copy.after_segment:2",
-    "stream.segment",
-    "target.before_commit:1",
-    "target.before_commit:2",
-    "target.before_commit:4",
-    "target.after_commit:1",
-    "target.after_commit:3",
-]
+ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "30"))
 
 
 def start(replica: Replica, fault: str = "", *arguments: str) -> subprocess.Popen[bytes]:
@@ -63,22 +46,6 @@ def test_kill_at_random_moments(database: Database, tmp_path: Path) -> None:
         workload.stop()
         replica.catch_up()
         replica.assert_equal()
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_kill_at_named_points(database: Database, tmp_path: Path, fault: str) -> None:
-    """C-04, D-19: at each point where a step is half done."""
-    make_shop(database, customers=20000)
-    replica = make_replica(database, tmp_path)
-    if fault.startswith(("stream", "target")):
-        replica.catch_up()
-    workload = Workload(database.dsn, rate=2000)
-    workload.start()
-    process = start(replica, fault)
-    assert process.wait(60) == -signal.SIGKILL, process.stderr.read()  # type: ignore[union-attr]
-    workload.stop()
-    replica.catch_up()
-    replica.assert_equal()
 
 
 def test_kill_inside_a_transaction_in_parts(database: Database, tmp_path: Path) -> None:

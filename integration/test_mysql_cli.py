@@ -53,7 +53,8 @@ def test_tail(my: MySqlDatabase) -> None:
         "CREATE TABLE t (id int PRIMARY KEY, v text, d decimal(5,2), f double, b blob)",
         "INSERT INTO t VALUES (1, 'x', 1.5, 0.1, x'00ff')",
     )
-    process = subprocess.Popen([sys.executable, "-m", "cdc", "tail", my.dsn], stdout=subprocess.PIPE, text=True)
+    rows = ["--op", "insert,update,delete,truncate"]  # MariaDB has the statements as well
+    process = subprocess.Popen([sys.executable, "-m", "cdc", "tail", my.dsn, *rows], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     time.sleep(2.5)
     my.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -13,21 +14,7 @@ from integration.conftest import MySqlDatabase, make_replica
 from integration.mysql_work import make_tables, start_work
 from integration.test_kill import start
 
-ROUNDS = 15
-FAULTS = [
-    "copy.before_first_row",
-    "copy.chunk",
-    "copy.chunk:3",
-    "copy.before_done",
-    "copy.after_segment",
-    "copy.after_segment:2",
-    "stream.segment",
-    "target.before_commit:1",
-    "target.before_commit:2",
-    "target.before_commit:4",
-    "target.after_commit:1",
-    "target.after_commit:3",
-]
+ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "15"))
 
 
 def test_kill_at_random_moments(my: MySqlDatabase, tmp_path: Path) -> None:
@@ -44,21 +31,6 @@ def test_kill_at_random_moments(my: MySqlDatabase, tmp_path: Path) -> None:
         work.stop()
         replica.catch_up()
         replica.assert_equal()
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_kill_at_named_points(my: MySqlDatabase, tmp_path: Path, fault: str) -> None:
-    """C-04, D-19: at each point where a step is half done."""
-    make_tables(my)
-    replica = make_replica(my, tmp_path)
-    if fault.startswith(("stream", "target")):
-        replica.catch_up()
-    work = start_work(my, 1)
-    process = start(replica, fault)
-    assert process.wait(60) == -signal.SIGKILL, process.stderr.read()  # type: ignore[union-attr]
-    work.stop()
-    replica.catch_up()
-    replica.assert_equal()
 
 
 def test_kill_inside_a_transaction_in_parts(my: MySqlDatabase, tmp_path: Path) -> None:
@@ -85,7 +57,8 @@ def test_a_polite_end(my: MySqlDatabase, tmp_path: Path, number: signal.Signals)
     for pause in (0.3, 1.0):
         process = start(replica)
         assert process.stderr is not None
-        process.stderr.readline()
+        while b"phase=" not in process.stderr.readline():  # what comes before is about the password in the DSN
+            pass
         time.sleep(pause)
         process.send_signal(number)
         said = process.communicate(timeout=20)[1]

@@ -8,6 +8,7 @@ from pymysqlreplication import BinLogStreamReader
 from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, WriteRowsEvent
 
 from cdc.model.change import events as as_events
+from cdc.model.schema import TableName
 from cdc.model.segment import Changes, Step
 from cdc.sources.mysql.binlog import Decoder
 from cdc.sources.mysql.catalog import named_tables, user_tables
@@ -43,7 +44,7 @@ def ours(my: MySqlDatabase, file: str) -> list[tuple[Row | None, Row | None]]:
         (table,) = named_tables(connection, [user_tables(connection, my.name)[0].name]).values()
 
         class Tables:
-            def start(self, identity: int) -> int:
+            def start(self, name: TableName) -> int:
                 return 0
 
             def plan(self, table_map: Any) -> Any:

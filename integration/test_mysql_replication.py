@@ -305,6 +305,18 @@ CHANGES_OF_SHAPE = [
         "ALTER TABLE t COMMENT = 'a, b', AUTO_INCREMENT = 100, ADD UNIQUE KEY u (a), ALTER COLUMN a SET DEFAULT 'q'",
         "INSERT INTO t (id) VALUES (18)",
     ],
+    ["ALTER TABLE t ADD w timestamp", "INSERT INTO t (id) VALUES (28)"],
+    ["ALTER TABLE t ADD w char(9) DEFAULT 'it''s '", "INSERT INTO t (id) VALUES (29)"],
+    [
+        "ALTER TABLE t DEFAULT CHARACTER SET latin1",
+        "ALTER TABLE t ADD w text",
+        "INSERT INTO t (id, w) VALUES (30, 'é')",
+    ],
+    [
+        "ALTER TABLE t ENGINE = InnoDB CHARSET latin1",
+        "ALTER TABLE t ADD w text",
+        "INSERT INTO t (id, w) VALUES (31, 'é')",
+    ],
     ["ALTER TABLE t RENAME INDEX b TO bb", "UPDATE t SET b = 77 WHERE id = 1"],
     ["ALTER TABLE t RENAME TO t2, ADD COLUMN q int", "INSERT INTO t2 (id, q) VALUES (19, 1)"],
     ["RENAME TABLE t TO x, x TO t3", "INSERT INTO t3 (id) VALUES (20)"],

@@ -63,6 +63,7 @@ BOTH: dict[str, list[str]] = {
     "longblob": ["repeat(x'00', 70000)"],
     "enum('a','b','it''s, so')": ["'a'", "'it''s, so'", "''"],
     "enum('é','(x)')": ["'é'", "'(x)'"],
+    r"enum('back\\slash','new\nline','cr\r','\\n','%')": [r"'back\\slash'", r"'new\nline'", r"'cr\r'", r"'\\n'"],
     "set('a','b','c')": ["'c,a'", "''", "'b'"],
     "json": ['\'{"a": [1, 2.5, null, true], "b": {"c": "é😀"}}\'', "'[]'", "'null'", "'\"x\"'"],
     "geometry": ["ST_GeomFromText('POINT(1 2)')", "ST_GeomFromText('LINESTRING(0 0, 1 1)')"],

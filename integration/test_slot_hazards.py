@@ -198,10 +198,15 @@ def test_two_processes_on_one_slot(followed: Replica, tmp_path: Path, monkeypatc
 def test_slot_dropped_while_streaming(followed: Replica) -> None:
     """A-02, A-32: the end of the stream is an error that only the result tells, and then the slot is missing."""
     with Running(followed) as running:
-        followed.database.execute(
-            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = "
-            f"'{slot(followed)}'; SELECT pg_sleep(0.1); SELECT pg_drop_replication_slot('{slot(followed)}')"
-        )
+        for _ in range(100):  # it comes back at once, and may be there before the slot is dropped
+            try:
+                followed.database.execute(
+                    "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = "
+                    f"'{slot(followed)}'; SELECT pg_sleep(0.02); SELECT pg_drop_replication_slot('{slot(followed)}')"
+                )
+                break
+            except psycopg.errors.ObjectInUse:
+                continue
         error = running.wait_for_end()
     assert isinstance(error, SlotUnusable)
 
@@ -383,6 +388,9 @@ def test_a_slow_target_does_not_lose_the_connection(own_server: PrivatePostgres,
     running = Running(replica)
     running.pipeline._make_target = lambda: Slow(replica.path, 256 << 20)
     with running:
+        running.wait_for(
+            lambda: own_server.execute("SELECT 1 FROM pg_replication_slots WHERE active") != [], seconds=40
+        )
         first = own_server.execute("SELECT active_pid FROM pg_replication_slots")
         database.execute("INSERT INTO t SELECT i, 'x' FROM generate_series(10, 20) i")
         running.wait_for(lambda: running.pipeline.view().rows_applied >= 11, seconds=40)

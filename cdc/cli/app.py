@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import Annotated
 
 import typer
@@ -18,13 +20,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+log = logging.getLogger(__name__)
 console = Console()
 messages = Console(stderr=True)
 
+_PASSWORD = re.compile(r"^\w+://[^/?@]*:[^/?@]+@|[?&]password=[^&]")
+
+
+def _warned(source: str) -> str:
+    """Arguments can be seen by everybody on the machine, which a program cannot take back (E-03)."""
+    if _PASSWORD.search(source):
+        instead = "PGPASSWORD or ~/.pgpass" if source.startswith("postgres") else "MYSQL_PWD"
+        log.warning("The password in the DSN is visible to every user of this machine (ps); use %s instead.", instead)
+    return source
+
+
 SourceArgument = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="postgresql://user@host/database, mysql://..., mariadb://...")
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="postgresql://user@host/database, mysql://..., mariadb://... or journal:DIR",
+        callback=_warned,
+    ),
 ]
-TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="duckdb:FILE")]
+TARGET_FORMS = "duckdb:FILE, jsonl:FILE, kafka://HOST or journal:DIR"
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_FORMS)]
 NameOption = Annotated[str, typer.Option("--name", help="Name of the pipeline; a slot of its is called cdc_NAME.")]
 TablesOption = Annotated[
     list[str] | None,
@@ -36,6 +56,19 @@ ExcludeOption = Annotated[
 KeylessOption = Annotated[
     bool,
     typer.Option("--include-keyless", help="Also follow tables without a key, for inserts and truncates only."),
+]
+
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="FORMAT", help="How events are written: json, debezium or cloudevents.")
+]
+StallTimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--stall-timeout",
+        min=0.1,
+        help="Seconds without any progress at the source after which the process ends, with 1; a target gets 12 times "
+        "as long. From half of that on, status is unhealthy.",
+    ),
 ]
 
 

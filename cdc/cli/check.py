@@ -9,6 +9,7 @@ from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, consol
 from cdc.config import source_module
 from cdc.errors import EXIT_OPERATOR
 from cdc.findings import Finding, Severity
+from cdc.logs import printable
 
 _STYLES = {Severity.FATAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 
@@ -19,13 +20,14 @@ def check(source: SourceArgument, tables: TablesOption = None, exclude: ExcludeO
     findings: list[Finding] = source_module(source).check_source(source, selection(tables, exclude))
     for finding in findings:
         style = _STYLES[finding.severity]
+        subject, message = escape(printable(finding.subject)), escape(printable(finding.message))
         console.print(
-            f"[{style}]{finding.severity.upper():8}[/] [bold]{escape(finding.subject)}[/]: {escape(finding.message)}",
+            f"[{style}]{finding.severity.upper():8}[/] [bold]{subject}[/]: {message}",
             highlight=False,
             soft_wrap=True,
         )
         if finding.fix:
-            console.print(f"         {escape(finding.fix)}", highlight=False, soft_wrap=True)
+            console.print(f"         {escape(printable(finding.fix))}", highlight=False, soft_wrap=True)
     fatal = sum(finding.severity is Severity.FATAL for finding in findings)
     if fatal:
         console.print(f"\n{fatal} of these would stop replication.", highlight=False)

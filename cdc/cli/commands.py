@@ -1,5 +1,18 @@
 """All commands, one module each."""
 
-from cdc.cli import check, demo, run, status, tail, teardown
+from cdc.cli import check, demo, history, journal, rebuild, repair, resync, run, status, tail, teardown, verify
 
-__all__ = ["check", "demo", "run", "status", "tail", "teardown"]
+__all__ = [
+    "check",
+    "demo",
+    "history",
+    "journal",
+    "rebuild",
+    "repair",
+    "resync",
+    "run",
+    "status",
+    "tail",
+    "teardown",
+    "verify",
+]

@@ -1,17 +1,37 @@
-"""`cdc tail`: the change events as JSON lines."""
+"""`cdc tail`: the change events as lines."""
 
 from __future__ import annotations
 
+import math
+import re
 import sys
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from cdc.cli.app import ExcludeOption, KeylessOption, SourceArgument, TablesOption, app, selection
-from cdc.cli.run import stop_on_signals
-from cdc.config import Options, source_module
+from cdc.cli.app import (
+    ExcludeOption,
+    FormatOption,
+    KeylessOption,
+    SourceArgument,
+    StallTimeoutOption,
+    TablesOption,
+    app,
+    selection,
+)
+from cdc.cli.run import end_process, stop_on_signals
+from cdc.config import Options, origin_of, source_module
+from cdc.errors import UsageError
+from cdc.formats import Chosen, FormatSettings, make
+from cdc.formats.where import Where
+from cdc.liveness import STALL_TIMEOUT, Watch
 from cdc.pipeline import Pipeline
-from cdc.targets.jsonl import JsonLinesTarget
+from cdc.source import Begin
+from cdc.targets.jsonl.stream import StreamTarget
+
+OPS = ("insert", "update", "delete", "truncate", "copy", "reset", "note")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ].*")
 
 
 @app.command()
@@ -19,6 +39,27 @@ def tail(
     source: SourceArgument,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
+    op: Annotated[
+        list[str] | None, typer.Option("--op", help=f"Only what is one of {', '.join(OPS)}; may be given again.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="SQL", help="Only changes whose row fulfils a condition.")
+    ] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="POSITION|TIME",
+            help="Begin there: binlog.000001:4, a GTID set, 0/16D3748 (PostgreSQL, with --slot), 2024-12-31T23:59:59Z.",
+        ),
+    ] = None,
+    event_format: FormatOption = "json",
+    schemas: Annotated[
+        bool, typer.Option("--schemas", help="Debezium: describe the fields of each message beside its payload.")
+    ] = False,
+    transactions: Annotated[
+        bool, typer.Option("--transactions", help="Debezium: number the events of transactions; tell begin and end.")
+    ] = False,
     slot: Annotated[
         str | None,
         typer.Option("--slot", help="Keep a slot of this name, and go on from it the next time (PostgreSQL)."),
@@ -27,22 +68,58 @@ def tail(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End once what the source had at the start is told.")
     ] = False,
+    stall_timeout: StallTimeoutOption = STALL_TIMEOUT,
 ) -> None:
-    """Print every row change of SOURCE as one line of JSON, in commit order, from now on."""
+    """Print every row change of SOURCE as one line, in commit order, from now on, and follow.
+
+    Changes of one transaction follow each other. docs/audit.md describes the lines.
+    """
     options = Options(selection=selection(tables, exclude))
+    chosen = Chosen(_ops(op), Where(where) if where is not None else None)
+    wanted = _begin(begin) if begin is not None else None
+    settings = FormatSettings("tail", *origin_of(source), schemas=schemas, transactions=transactions)
+    make(event_format, settings)
+    if (schemas or transactions) and event_format != "debezium":
+        raise UsageError("--schemas and --transactions belong to Debezium's format.", hint="--format debezium")
     make_source = source_module(source).tail_factory(
         source,
         slot=slot,
         selection=options.selection,
         include_keyless=include_keyless,
         budget=options.segment_bytes,
+        begin=wanted,
     )
-    output = JsonLinesTarget(sys.stdout.buffer)
+    since = wanted.time if wanted is not None else None
+    output = StreamTarget(sys.stdout.buffer, lambda: make(event_format, settings), chosen, since)
     pipeline = Pipeline(
         make_source,
         lambda: output,
         queue_bytes=options.queue_bytes,
         until_caught_up=until_caught_up,
+        watch=Watch(stall_timeout, end_process, target_factor=math.inf),  # who reads the lines may take their time
     )
     stop_on_signals(pipeline)
     pipeline.run()
+
+
+def _ops(wanted: list[str] | None) -> frozenset[str] | None:
+    """Kinds of events, which may also be separated by commas."""
+    if wanted is None:
+        return None
+    names = frozenset(name.strip() for words in wanted for name in words.split(","))
+    if unknown := sorted(names.difference(OPS)):
+        raise UsageError(f"{unknown[0]!r} is not something that happens.", hint=f"There are {', '.join(OPS)}.")
+    return names
+
+
+def _begin(text: str) -> Begin:
+    """A place in the log, or a time; one without a zone is meant as UTC."""
+    if not _TIME.fullmatch(text):
+        return Begin(position=text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a time.", hint="Write it as 2024-12-31T23:59:59Z.") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return Begin(time=round(moment.timestamp() * 1_000_000))

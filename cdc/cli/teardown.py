@@ -6,26 +6,26 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import NameOption, SourceArgument, app, console
-from cdc.config import source_module, status_file, target_module
+from cdc.cli.app import TARGET_FORMS, NameOption, SourceArgument, app, console
+from cdc.config import known_as, source_module, status_file, target_module
 
 
 @app.command()
 def teardown(
     source: SourceArgument,
-    target: Annotated[str | None, typer.Argument(metavar="[TARGET]", help="duckdb:FILE")] = None,
+    target: Annotated[str | None, typer.Argument(metavar="[TARGET]", help=TARGET_FORMS)] = None,
     name: NameOption = "cdc",
 ) -> None:
     """Remove the slot, the publications and the state that the pipeline made, and nothing else. Its tables stay."""
     removed = []
     if target is not None:
         module, path = target_module(target)
-        removed += module.teardown_target(path)
-        file = status_file(target)
+        removed += module.teardown_target(path, name)
+        file = status_file(target, name)
         if file.exists():
             file.unlink()
             removed.append(f"status file {file}")
-    removed += source_module(source).teardown_source(source, name)
+    removed += source_module(source).teardown_source(source, known_as(source, target, name))
     for what in removed:
         console.print(f"removed {what}", highlight=False, markup=False, soft_wrap=True)
     if not removed:

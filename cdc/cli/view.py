@@ -11,9 +11,11 @@ from pathlib import Path
 import orjson
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from cdc.logs import printable
 from cdc.pipeline import Pipeline, PipelineView
 
 log = logging.getLogger("cdc")
@@ -53,11 +55,20 @@ def watch(pipeline: Pipeline, console: Console, status: Path | None) -> None:
             time.sleep(_LOOK_EVERY)
 
 
+def keep_status(pipeline: Pipeline, path: Path) -> None:
+    """Keep the status file of a pipeline that nobody watches, for as long as it runs."""
+    while pipeline.is_running:
+        write_status(pipeline.view(), path)
+        pipeline.rest(_FILE_EVERY)
+    write_status(pipeline.view(), path)
+
+
 def write_status(view: PipelineView, path: Path) -> None:
     """Put the view into a file, in one step, so that a reader never sees half of it."""
     content = asdict(replace(view, tables={})) | {
         "pid": os.getpid(),
         "written_at": time.time(),
+        "healthy": view.stall is None and not view.is_red,
         "durable": view.durable.text if view.durable else None,
         "source_position": view.source_position.text if view.source_position else None,
         "tables": {str(table): asdict(entry) for table, entry in list(view.tables.items())},
@@ -85,7 +96,9 @@ class _Lines:
     def show(self, view: PipelineView) -> None:
         now = time.monotonic()
         rate = self._rate(view.rows_copied + view.rows_applied)
-        if view.phase == self._phase and now - self._said < _LINE_EVERY:
+        # While something fails again and again, the phases take turns and say nothing new (E-09).
+        is_told = view.phase == self._phase or (view.failure is not None and self._phase != "")
+        if is_told and now - self._said < _LINE_EVERY:
             return
         self._phase, self._said = view.phase, now
         log.info("%s", summary(view, rate))
@@ -118,7 +131,7 @@ class _Terminal:
             for table, entry in list(view.tables.items()):
                 bar = self._bars.get(table)
                 if bar is None:
-                    bar = self._bars[table] = self._progress.add_task(str(table))
+                    bar = self._bars[table] = self._progress.add_task(escape(printable(str(table))))
                 total = max(entry.rows_estimated, entry.rows_copied) or None
                 self._progress.update(self._progress.task_ids[bar], completed=entry.rows_copied, total=total)
             body = Group(self._progress, line)
@@ -137,6 +150,8 @@ def summary(view: PipelineView, rate: float) -> str:
         f"lag={view.lag_bytes}B/{view.lag_seconds:.1f}s",
         f"durable={view.durable or '-'}",
     ]
+    if view.stall:
+        words.append(f"stalled={view.stall.stage}/{view.stall.seconds:.0f}s")
     if view.failure:
         words.append(f"failure={view.failure!r}")
     return " ".join(words)

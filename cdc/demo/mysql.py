@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import pymysql
 
-from cdc.demo.server import free_port
+from cdc.demo.server import cache_folder, free_port
 from cdc.errors import Unavailable, UsageError
 
 _START_WITHIN = 60.0  # seconds
@@ -24,49 +24,64 @@ _SETTINGS = {
     "log-bin": "binlog",
     "server-id": "1",
     "binlog-row-image": "FULL",
-    "binlog-row-metadata": "FULL",
     "innodb-flush-log-at-trx-commit": "2",  # nothing here must outlive the machine
     "sync-binlog": "0",
     "max-connections": "100",
     "max-allowed-packet": "1G",
     "character-set-server": "utf8mb4",
 }
-
-
-def cache_folder() -> Path:
-    """Where `make servers` unpacks servers: outside of the checkout, so that all checkouts share it."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "cdc-servers"
+_NAMED = {"binlog-row-metadata": "FULL"}  # columns have their names in the log
+_OF_MARIADB = _NAMED | {"binlog-format": "ROW", "gtid-strict-mode": "ON", "innodb-log-file-size": "64M"}
+_WITH_GTIDS = {"gtid-mode": "ON", "enforce-gtid-consistency": "ON"}
+_OF_EDITION = {
+    "mysql": _NAMED | _WITH_GTIDS | {"mysqlx": "OFF", "secure-file-priv": "", "innodb-redo-log-capacity": "8M"},
+    "mysql-5.6": _WITH_GTIDS | {"binlog-format": "ROW", "log-slave-updates": "ON", "innodb-log-file-size": "8M"},
+    "mariadb": _OF_MARIADB,
+    "mariadb-sid": _OF_MARIADB,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """A server's programs: those of the machine, or an unpacked folder that is run with its own libraries."""
+    """A server's programs: those of the machine, or an unpacked folder that is run with its own libraries.
 
-    flavor: str
+    Attributes:
+        edition: the flavor, or a version of it that `make servers` knows: `mysql-5.6`, `mariadb-sid`.
+        root: the unpacked folder; None for those of the machine.
+    """
+
+    edition: str
     root: Path | None
 
     @classmethod
-    def find(cls, flavor: str) -> Programs:
+    def find(cls, edition: str) -> Programs:
         """The unpacked server if there is one, else the machine's; raises UsageError if there is neither."""
-        root = cache_folder() / flavor
-        if (root / "usr/sbin" / cls._server_name(flavor)).exists():
-            return cls(flavor, root)
-        found = shutil.which(cls._server_name(flavor), path=os.environ.get("PATH", "") + ":/usr/sbin")
-        if found and (flavor == "mariadb" or not Path("/usr/sbin/mariadbd").exists()):
-            return cls(flavor, None)
-        raise UsageError(f"There is no {flavor} server on this machine.", hint="`make servers` gets one.")
+        unpacked = cls(edition, cache_folder() / edition)
+        if unpacked._binary(unpacked.server) is not None:
+            return unpacked
+        found = shutil.which(unpacked.server, path=os.environ.get("PATH", "") + ":/usr/sbin")
+        if found and (edition == "mariadb" or (edition == "mysql" and not Path("/usr/sbin/mariadbd").exists())):
+            return cls(edition, None)
+        raise UsageError(f"There is no {edition} server on this machine.", hint="`make servers` gets one.")
 
-    @staticmethod
-    def _server_name(flavor: str) -> str:
-        return "mariadbd" if flavor == "mariadb" else "mysqld"
+    @property
+    def flavor(self) -> str:
+        return self.edition.partition("-")[0]
+
+    @property
+    def server(self) -> str:
+        return "mariadbd" if self.flavor == "mariadb" else "mysqld"
+
+    @property
+    def initializes(self) -> bool:
+        """Whether the server makes its system tables by itself, as MySQL does from 5.7 on."""
+        return self.edition == "mysql"
 
     @property
     def share(self) -> Path:
-        for path in ("usr/share/mariadb", "usr/share/mysql"):
-            if (found := (self.root or Path("/")) / path).exists():
-                return found
-        return (self.root or Path("/")) / "usr/share/mysql"
+        root = self.root or Path("/")
+        paths = ("usr/share/mariadb", "usr/share/mysql", "server/share")
+        return next((root / path for path in paths if (root / path).exists()), root / "usr/share/mysql")
 
     def command(self, program: str) -> list[str]:
         """How to run `mysqld`, `mariadb-dump` and the like."""
@@ -75,33 +90,37 @@ class Programs:
             if found is None:
                 raise UsageError(f"There is no program {program!r} on this machine.")
             return [found]
-        libraries = self.root / "usr/lib/x86_64-linux-gnu"
-        loader = libraries / "ld-linux-x86-64.so.2"
-        if not loader.exists():
-            libraries = self.root / "lib/x86_64-linux-gnu"
-            loader = libraries / "ld-linux-x86-64.so.2"
-        paths = ":".join(str(self.root / path) for path in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"))
-        for folder in ("usr/sbin", "usr/bin"):
-            if (binary := self.root / folder / program).exists():
-                return [str(loader), "--library-path", paths, str(binary)]
-        raise UsageError(f"There is no program {program!r} in {self.root}.")
+        binary = self._binary(program)
+        if binary is None:
+            raise UsageError(f"There is no program {program!r} in {self.root}.")
+        folders = [self.root / path for path in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "server")]
+        libraries = ":".join(str(folder) for folder in folders)
+        for folder in folders:
+            if (loader := folder / "ld-linux-x86-64.so.2").exists():
+                return [str(loader), "--library-path", libraries, str(binary)]
+        return ["/usr/bin/env", f"LD_LIBRARY_PATH={libraries}", str(binary)]
+
+    def _binary(self, program: str) -> Path | None:
+        assert self.root is not None
+        places = (self.root / folder / program for folder in ("usr/sbin", "usr/bin", "server"))
+        return next((place for place in places if place.exists()), None)
 
 
 class PrivateMySql:
     """One server on a free port, gone with everything it holds when this is closed.
 
     Args:
-        flavor: `mysql` or `mariadb`.
+        edition: `mysql` or `mariadb`, or a version of it that `make servers` knows.
         settings: server options beside the usual ones.
     """
 
-    def __init__(self, flavor: str, settings: dict[str, str] | None = None) -> None:
-        self.flavor = flavor
-        self.programs = Programs.find(flavor)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"cdc-{flavor}-"))
+    def __init__(self, edition: str, settings: dict[str, str] | None = None) -> None:
+        self.programs = Programs.find(edition)
+        self.flavor = self.programs.flavor
+        self.folder = Path(tempfile.mkdtemp(prefix=f"cdc-{edition}-"))
         self.data = self.folder / "data"
         self.port = free_port()
-        self._settings = _SETTINGS | _flavored(flavor) | (settings or {})
+        self._settings = _SETTINGS | _OF_EDITION[edition] | (settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._user = "root" if os.geteuid() == 0 else None  # which it otherwise refuses to run as
 
@@ -117,7 +136,7 @@ class PrivateMySql:
         """Make the data folder."""
         atexit.register(self.close)
         self.data.mkdir()
-        if self.flavor == "mysql":
+        if self.programs.initializes:
             self._run([*self._server(), "--initialize-insecure"])
             return
         share = self.programs.share
@@ -127,7 +146,7 @@ class PrivateMySql:
         text = "CREATE DATABASE mysql;\nUSE mysql;\n" + "\n".join(
             (share / name).read_text() for name in scripts if (share / name).exists()
         )
-        self._run([*self._server(), "--bootstrap", "--skip-log-bin"], text.encode())
+        self._run([*self._server(), "--bootstrap", "--skip-log-bin", "--loose-gtid-mode=OFF"], text.encode())
 
     def start(self) -> None:
         """Start the server and wait until it answers; at its first start make the user that `dsn` names."""
@@ -154,7 +173,7 @@ class PrivateMySql:
             cursor.execute("CREATE USER cdc@'127.0.0.1' IDENTIFIED BY 'secret'")
             cursor.execute("GRANT ALL ON *.* TO cdc@'127.0.0.1' WITH GRANT OPTION")
             if "skip-log-bin" not in self._settings:
-                cursor.execute("RESET BINARY LOGS AND GTIDS" if self.flavor == "mysql" else "RESET MASTER")
+                cursor.execute("RESET BINARY LOGS AND GTIDS" if self.programs.initializes else "RESET MASTER")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Stop the server; SIGKILL is a crash."""
@@ -168,6 +187,10 @@ class PrivateMySql:
         """Stop and start on the same port."""
         self.stop(number)
         self.start()
+
+    def add_settings(self, settings: dict[str, str]) -> None:
+        """Server options from the next start on."""
+        self._settings |= settings
 
     def close(self) -> None:
         """Stop the server and remove its folder."""
@@ -211,21 +234,20 @@ class PrivateMySql:
         return self.dsn(name)
 
     def _server(self) -> list[str]:
-        server = "mariadbd" if self.flavor == "mariadb" else "mysqld"
         share = self.programs.share
         paths = {"datadir": str(self.data), "tmpdir": str(self.folder)}
         if self.programs.root is not None:
             plugins = self.programs.root / "usr/lib/mysql/plugin"
             paths |= {
-                "basedir": str(self.programs.root / "usr"),
+                "basedir": str(share.parent.parent),
                 "lc-messages-dir": str(share),
-                "character-sets-dir": str(self.programs.root / "usr/share/mysql/charsets"),
+                "character-sets-dir": str(share / "charsets"),
             }
             if plugins.exists():
                 paths["plugin-dir"] = str(plugins)
         options = [f"--{name}={value}" for name, value in (paths | self._settings).items()]
         options += [f"--user={self._user}"] if self._user else []
-        return [*self.programs.command(server), "--no-defaults", *options]
+        return [*self.programs.command(self.programs.server), "--no-defaults", *options]
 
     def _run(self, command: list[str], given: bytes = b"") -> None:
         done = subprocess.run(command, input=given, capture_output=True, check=False)
@@ -236,15 +258,3 @@ class PrivateMySql:
     def _said(self) -> str:
         log = self.folder / "log"
         return " | ".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
-
-
-def _flavored(flavor: str) -> dict[str, str]:
-    if flavor == "mysql":
-        return {
-            "gtid-mode": "ON",
-            "enforce-gtid-consistency": "ON",
-            "mysqlx": "OFF",
-            "secure-file-priv": "",
-            "innodb-redo-log-capacity": "8M",
-        }
-    return {"binlog-format": "ROW", "gtid-strict-mode": "ON", "innodb-log-file-size": "64M"}

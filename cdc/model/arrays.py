@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cdc.errors import DecodeError
+
 TEXT = pa.string_view()
 _VIEWS = (pa.string_view(), pa.binary_view())
 
@@ -49,7 +51,10 @@ def unified(arrays: Sequence[pa.Array]) -> list[pa.Array]:
 def texts(array: pa.Array) -> list[str | None]:
     """The canonical text of each value (see `cdc.model.schema.Kind`)."""
     if array.type == TEXT:
-        found: list[str | None] = array.to_pylist()
+        try:
+            found: list[str | None] = array.to_pylist()
+        except UnicodeDecodeError:
+            raise DecodeError("The source sent a text with bytes that are not UTF-8.") from None
         return found
     if pa.types.is_timestamp(array.type):
         return [_moment(micros, array.type.tz) for micros in array.cast(pa.int64()).to_pylist()]

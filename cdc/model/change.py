@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 import pyarrow as pa
 
-from cdc.model.arrays import texts
+from cdc.model.arrays import take, texts
+from cdc.model.parts import Key
 from cdc.model.position import Position
 from cdc.model.schema import TableName, TableSchema
 
 ABSENT = -1  # in an index array: the change has no such row
+VALUE_BYTES = 16  # of a value in an array, without its text: a string view
+_ROW_BYTES = 64  # of the places of one change, while it is folded too
 
 
 class Op(IntEnum):
@@ -66,8 +70,35 @@ class Transactions:
         empty = np.empty(0, dtype=np.int64)
         return cls(empty, empty, empty, str)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Transactions]) -> Transactions:
+        """Consecutive ones as one record."""
+        parts = [part for part in parts if len(part)]
+        if len(parts) <= 1:
+            return parts[0] if parts else cls.none()
+        firsts = [int(part.order[0]) for part in parts]
+
+        def write(order: int) -> str:
+            return parts[max(bisect_right(firsts, order) - 1, 0)].write(order)
+
+        return cls(
+            np.concatenate([part.order for part in parts]),
+            np.concatenate([part.identity for part in parts]),
+            np.concatenate([part.committed_at for part in parts]),
+            write,
+        )
+
     def __len__(self) -> int:
         return len(self.order)
+
+    def part(self, begin: int, end: int) -> Transactions:
+        """Some of them, in the same order."""
+        return replace(
+            self,
+            order=self.order[begin:end],
+            identity=self.identity[begin:end],
+            committed_at=self.committed_at[begin:end],
+        )
 
     def __getitem__(self, index: int) -> Transaction:
         order = int(self.order[index])
@@ -109,7 +140,7 @@ class ChangeBatch:
             columns mean anything. None if there are none at all.
         before_row: int64[n], the row of `before`, or ABSENT (an insert, or an update that kept its key).
         copied: these are rows of a snapshot: all inserts, of no transaction, each key at most once.
-        size: bytes held, for back-pressure.
+        size: bytes that the source sent for this.
     """
 
     schema: TableSchema
@@ -125,6 +156,23 @@ class ChangeBatch:
 
     def __len__(self) -> int:
         return len(self.op)
+
+    def rows(self, which: np.ndarray) -> ChangeBatch:
+        """Some of the changes (int64[m]), in the same order; the row images stay as they are."""
+        return replace(
+            self,
+            op=self.op[which],
+            transaction=self.transaction[which],
+            ordinal=self.ordinal[which],
+            after_row=self.after_row[which],
+            before_row=self.before_row[which],
+        )
+
+    @property
+    def held(self) -> int:
+        """Bytes that this takes in memory, about: a short value takes more in an array than in the log (E-08)."""
+        images = sum(len(rows) for rows in (self.after, self.before) if rows is not None)
+        return self.size + images * len(self.schema.columns) * VALUE_BYTES + len(self) * _ROW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +235,21 @@ def events(batch: ChangeBatch, transactions: Transactions) -> Iterator[ChangeEve
             transaction=transaction.identity,
             committed_at=transaction.committed_at,
         )
+
+
+def lacking(batch: ChangeBatch) -> np.ndarray:
+    """bool[n]: whether the log carries only a part of the row after each change."""
+    there = batch.after_row != ABSENT
+    masks = [mask for mask in batch.after.unchanged if mask is not None] if batch.after is not None else []
+    if not masks:
+        return np.zeros(len(batch), dtype=bool)
+    found: np.ndarray = there & np.logical_or.reduce(masks)[np.where(there, batch.after_row, 0)]
+    return found
+
+
+def keys_after(batch: ChangeBatch, which: np.ndarray) -> set[Key]:
+    """The keys that rows have after some changes (bool[n]), none of which is a delete."""
+    if batch.after is None or not batch.schema.key or not which.any():
+        return set()
+    columns = [texts(take(batch.after.columns[index], batch.after_row[which])) for index in batch.schema.key]
+    return {tuple(value or "" for value in key) for key in zip(*columns, strict=True)}

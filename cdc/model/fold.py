@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
 from cdc.errors import InvariantError
-from cdc.model.arrays import TEXT, take, unified
-from cdc.model.change import ABSENT, ChangeBatch, Op, Rows
-from cdc.model.schema import TableSchema
+from cdc.model.arrays import take, unified
+from cdc.model.change import ABSENT, ChangeBatch, Op
+from cdc.model.gathered import Gathered, codes, gather, key_codes
 
 _NEW = -1  # the origin of a lineage that began with an insert
 
@@ -42,18 +42,15 @@ class Folded:
     unchanged: list[np.ndarray | None]
     inserted: list[pa.Array]
 
-
-@dataclass(slots=True)
-class _Changes:
-    """The changes of all batches as one, rows of `after` and `before` numbered through."""
-
-    schema: TableSchema
-    op: np.ndarray
-    after: list[pa.Array]
-    unchanged: list[np.ndarray | None]
-    after_row: np.ndarray
-    before: list[pa.Array]
-    before_row: np.ndarray
+    def only(self, updated: np.ndarray) -> Folded:
+        """With some of the updated rows (bool[u]) alone."""
+        rows = np.flatnonzero(updated)
+        return replace(
+            self,
+            updated_key=[take(column, rows) for column in self.updated_key],
+            updated=[take(column, rows) for column in self.updated],
+            unchanged=[mask[rows] if mask is not None and mask[rows].any() else None for mask in self.unchanged],
+        )
 
 
 @dataclass(slots=True)
@@ -82,8 +79,8 @@ def fold(batches: Sequence[ChangeBatch], exists: Exists) -> Folded:
     Raises:
         InvariantError: the changes contradict each other.
     """
-    changes = _gather(batches)
-    old, new, keys = _key_codes(changes)
+    changes = gather(batches)
+    old, new, keys = key_codes(changes, changes.schema.key)
     moves = (changes.op == Op.UPDATE) & (old != new)
     if moves.any():
         is_moving = np.zeros(len(keys[0]), dtype=bool)
@@ -104,91 +101,45 @@ def fold(batches: Sequence[ChangeBatch], exists: Exists) -> Folded:
     return _folded(changes, outcome, keys)
 
 
+def fold_in_part(batches: Sequence[ChangeBatch]) -> tuple[Folded, list[pa.Array]]:
+    """Fold changes of a table that holds only a part of its rows yet.
+
+    Which row a change of key meant cannot be told there, so that it is left out.
+
+    Returns:
+        The net effect without the rows that changed their keys, and the key columns that these moved from or to.
+    """
+    changes = gather(batches)
+    old, new, keys = key_codes(changes, changes.schema.key)
+    moves = (changes.op == Op.UPDATE) & (old != new)
+    is_moving = np.zeros(len(keys[0]), dtype=bool)
+    is_moving[old[moves]] = True
+    is_moving[new[moves]] = True
+    outcome = _fold_in_place(changes, np.flatnonzero(~(is_moving[old] | is_moving[new])), new)
+    moving = np.flatnonzero(is_moving)
+    return _folded(changes, outcome, keys), [take(column, moving) for column in keys]
+
+
 def net_rows(batches: Sequence[ChangeBatch]) -> tuple[list[pa.Array], np.ndarray]:
     """The net effect on a table without a key, whose changes carry whole rows: how often each row came or went (A-46).
 
     Returns:
         Distinct rows as columns, and int64[n]: how many more (or, negative, fewer) of each there are now. Never 0.
     """
-    changes = _gather(batches)
+    changes = gather(batches)
     came, went = changes.after_row[changes.after_row != ABSENT], changes.before_row[changes.before_row != ABSENT]
     columns = [
         pa.concat_arrays(unified([take(after, came), take(before, went)]))
         for after, before in zip(changes.after, changes.before, strict=True)
     ]
     sign = np.concatenate([np.ones(len(came), dtype=np.int64), -np.ones(len(went), dtype=np.int64)])
-    codes, first = _codes(columns)
-    net = np.bincount(codes, weights=sign, minlength=len(first)).astype(np.int64)
+    numbers, first = codes(columns)
+    net = np.bincount(numbers, weights=sign, minlength=len(first)).astype(np.int64)
     left = np.flatnonzero(net)
     return [take(column, first[left]) for column in columns], net[left]
 
 
-def _gather(batches: Sequence[ChangeBatch]) -> _Changes:
-    schema = batches[0].schema
-    width = len(schema.columns)
-    after_row, before_row = [], []
-    after_count = before_count = 0
-    for batch in batches:
-        after_row.append(np.where(batch.after_row == ABSENT, ABSENT, batch.after_row + after_count))
-        before_row.append(np.where(batch.before_row == ABSENT, ABSENT, batch.before_row + before_count))
-        after_count += len(batch.after) if batch.after is not None else 0
-        before_count += len(batch.before) if batch.before is not None else 0
-    after = [batch.after for batch in batches if batch.after is not None]
-    before = [batch.before for batch in batches if batch.before is not None]
-    return _Changes(
-        schema=schema,
-        op=np.concatenate([batch.op for batch in batches]),
-        after=[_column(after, index) for index in range(width)],
-        unchanged=[_mask(after, index) for index in range(width)],
-        after_row=np.concatenate(after_row),
-        before=[_column(before, index) for index in range(width)],
-        before_row=np.concatenate(before_row),
-    )
-
-
-def _column(rows: Sequence[Rows], index: int) -> pa.Array:
-    return pa.concat_arrays(unified([part.columns[index] for part in rows])) if rows else pa.array([], TEXT)
-
-
-def _mask(rows: Sequence[Rows], index: int) -> np.ndarray | None:
-    if all(part.unchanged[index] is None for part in rows):
-        return None
-    return np.concatenate(
-        [mask if (mask := part.unchanged[index]) is not None else np.zeros(len(part), dtype=bool) for part in rows]
-    )
-
-
-def _key_codes(changes: _Changes) -> tuple[np.ndarray, np.ndarray, list[pa.Array]]:
-    """Small integers for the keys before and after each change, and the key columns by those integers."""
-    has_old, has_new = changes.before_row != ABSENT, changes.after_row != ABSENT
-    columns = [
-        pa.concat_arrays(
-            unified([take(changes.before[index], changes.before_row), take(changes.after[index], changes.after_row)])
-        )
-        for index in changes.schema.key
-    ]
-    codes, first = _codes(columns)
-    count = len(changes.op)
-    said_old, said_new = codes[:count], codes[count:]
-    return (
-        np.where(has_old, said_old, said_new),
-        np.where(has_new, said_new, said_old),
-        [take(column, first) for column in columns],
-    )
-
-
-def _codes(columns: Sequence[pa.Array]) -> tuple[np.ndarray, np.ndarray]:
-    """Number the distinct rows of some columns: int64[n] the number of each row, and int64[m] a row of each number."""
-    codes = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        encoded = column.dictionary_encode(null_encoding="encode")
-        step = np.asarray(encoded.indices, dtype=np.int64)
-        _, codes = np.unique(codes * (len(encoded.dictionary) + 1) + step, return_inverse=True)
-    _, first = np.unique(codes, return_index=True)
-    return codes, first
-
-
-def _fold_in_place(changes: _Changes, at: np.ndarray, key: np.ndarray) -> _Outcome:
+def _fold_in_place(changes: Gathered, at: np.ndarray, key: np.ndarray) -> _Outcome:
     """Fold the changes `at` (int64[n], in order), none of which changes a key.
 
     All changes of a key follow each other; an insert begins a new lineage under it.
@@ -225,7 +176,7 @@ class _Lineage:
 
 
 def _follow(
-    changes: _Changes, at: np.ndarray, old: np.ndarray, new: np.ndarray, keys: list[pa.Array], exists: Exists
+    changes: Gathered, at: np.ndarray, old: np.ndarray, new: np.ndarray, keys: list[pa.Array], exists: Exists
 ) -> _Outcome:
     """Fold the changes `at` one by one: keys move between rows here.
 
@@ -275,7 +226,7 @@ def _follow(
 
 
 def _preexisting(
-    changes: _Changes, at: np.ndarray, old: np.ndarray, new: np.ndarray, keys: list[pa.Array], exists: Exists
+    changes: Gathered, at: np.ndarray, old: np.ndarray, new: np.ndarray, keys: list[pa.Array], exists: Exists
 ) -> dict[int, bool]:
     """Whether the target holds a key, for those keys that the changes first meet as one that a row moves to."""
     seen: set[int] = set()
@@ -292,7 +243,7 @@ def _preexisting(
     return dict(zip(asked, answer.tolist(), strict=True))
 
 
-def _folded(changes: _Changes, outcome: _Outcome, keys: list[pa.Array]) -> Folded:
+def _folded(changes: Gathered, outcome: _Outcome, keys: list[pa.Array]) -> Folded:
     is_new = outcome.origin == _NEW
     gone = np.flatnonzero(~is_new & ~outcome.alive)
     stays = np.flatnonzero(~is_new & outcome.alive)

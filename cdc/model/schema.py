@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+_MOST_DIMENSIONS = 1 << 15
+
 
 class Kind(StrEnum):
     """The kinds of logical type, each with the canonical text that its values travel as until a target parses them."""
@@ -50,6 +52,11 @@ class LogicalType:
     scale: int | None = None
     element: LogicalType | None = None
     dimensions: int = 0
+
+    def __post_init__(self) -> None:
+        is_list = self.element is not None
+        if (self.kind is Kind.LIST) != is_list or not is_list <= self.dimensions < _MOST_DIMENSIONS:
+            raise ValueError(f"{self} is not a type")
 
 
 @dataclass(frozen=True, order=True, slots=True)

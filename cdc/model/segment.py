@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from cdc.model.change import ChangeBatch, Transactions
+from cdc.model.parts import Part
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
 
@@ -18,9 +22,15 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """A barrier: the table is about to be copied, so whatever the target held of it goes, and it exists afterwards."""
+    """A barrier: the table is about to be copied, so whatever the target held of it goes, and it exists afterwards.
+
+    Attributes:
+        schema: its shape.
+        by_parts: its rows do not follow in segments: they are copied part by part while the log is followed.
+    """
 
     schema: TableSchema
+    by_parts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,48 @@ class Evolve:
     fill: dict[int, str] = field(default_factory=dict)
 
 
-Step = Changes | Reset | Truncate | Evolve
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """A barrier of a table that is copied by parts: what it holds of one part goes, and other rows come.
+
+    Attributes:
+        schema: the table.
+        part: which rows go.
+        batches: the copied rows that come.
+    """
+
+    schema: TableSchema
+    part: Part
+    batches: tuple[ChangeBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A barrier: all parts of a table that was copied by parts have been replaced."""
+
+    schema: TableSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the application said in a transaction, about it: who, why. Tables do not have it.
+
+    Attributes:
+        transaction: index into the segment's transactions.
+        ordinal: how many changes of the transaction come before it; it has no place of its own among them.
+        number: how many notes of the transaction come before it.
+        prefix: who says it.
+        content: text, or `\\x` and hexadecimal digits where it is none.
+    """
+
+    transaction: int
+    ordinal: int
+    number: int
+    prefix: str
+    content: str
+
+
+Step = Changes | Reset | Truncate | Evolve | Replace | Copied | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +118,7 @@ class Segment:
         transactions: those that the steps refer to, in commit order.
         checkpoint: what the target holds once this is applied; None if the last transaction goes on in the next
             segment, in which case nothing of it may become visible or durable yet.
+        size: bytes that it holds, for back-pressure.
     """
 
     steps: list[Step]
@@ -77,3 +129,89 @@ class Segment:
     @property
     def row_count(self) -> int:
         return sum(len(step.batch) for step in self.steps if isinstance(step, Changes))
+
+
+def join(segments: Sequence[Segment]) -> Segment:
+    """Consecutive segments as one."""
+    if len(segments) == 1:
+        return segments[0]
+    begins = np.cumsum([0, *(len(segment.transactions) for segment in segments)])
+    steps = [
+        _moved(step, int(begin)) for segment, begin in zip(segments, begins, strict=False) for step in segment.steps
+    ]
+    return Segment(
+        steps,
+        Transactions.joined([segment.transactions for segment in segments]),
+        segments[-1].checkpoint,
+        sum(segment.size for segment in segments),
+    )
+
+
+def _moved(step: Step, by: int) -> Step:
+    """A step whose transactions come after so many others."""
+    if isinstance(step, Changes):
+        return Changes(replace(step.batch, transaction=(step.batch.transaction + by).astype(np.int32)))
+    if isinstance(step, Truncate | Evolve | Note):
+        return replace(step, transaction=step.transaction + by)
+    return step
+
+
+def split(segment: Segment, count: int) -> tuple[Segment, Segment]:
+    """A segment as two: its first transactions, with which the target is in the middle of it, and the others."""
+    first = replace(segment, steps=list(_steps(segment, 0, count)), transactions=segment.transactions.part(0, count))
+    rest = replace(
+        segment,
+        steps=list(_steps(segment, count, len(segment.transactions))),
+        transactions=segment.transactions.part(count, len(segment.transactions)),
+    )
+    return replace(first, checkpoint=None, size=0), rest
+
+
+def beyond(segment: Segment, order: int | None) -> Segment | None:
+    """What a segment has that a target does not which holds everything before a place in the log (D-05)."""
+    if order is None:
+        return segment
+    if segment.checkpoint is not None and segment.checkpoint.position.order < order:
+        return None
+    known = int(np.searchsorted(segment.transactions.order, order))
+    if not known:
+        return segment
+    before, new = split(segment, known)
+    # What belongs to no transaction may stand before the first one that is new.
+    of_none = [step for step in before.steps if not isinstance(step, Changes | Truncate | Evolve | Note)]
+    return replace(new, steps=[*of_none, *new.steps])
+
+
+def _steps(segment: Segment, begin: int, end: int) -> Iterator[Step]:
+    for step in segment.steps:
+        if isinstance(step, Changes):
+            of = step.batch.transaction
+            rows = np.flatnonzero((of >= begin) & (of < end))
+            if len(rows):
+                batch = step.batch.rows(rows)
+                yield Changes(replace(batch, transaction=(batch.transaction - begin).astype(np.int32)))
+        elif isinstance(step, Truncate | Evolve | Note):
+            if begin <= step.transaction < end:
+                yield replace(step, transaction=step.transaction - begin)
+        elif begin == 0:
+            yield step
+
+
+_EXPANSION = 4  # how much larger than its log a segment may be in memory
+
+
+def bytes_held(steps: list[Step]) -> int:
+    """Bytes that steps take in memory, about."""
+    return sum(step.batch.held for step in steps if isinstance(step, Changes))
+
+
+def fitting(budget: int, log: int, held: int) -> int:
+    """How much log to take at a time, by what the last of it became.
+
+    Rows of many short values (a wide table's nulls, deletes by a short key) grow when they are decoded.
+
+    Args:
+        budget: of log, at most.
+        log, held: bytes of log that were decoded last, and what they take in memory now.
+    """
+    return budget if held <= _EXPANSION * log else max(1, budget * _EXPANSION * log // held)

@@ -12,15 +12,18 @@ from rich.console import Console
 
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
-from integration.benchmarks import binlog, drain, large, latency, snapshot
+from integration.benchmarks import binlog, drain, formats, journal, kafka, large, latency, snapshot
 
 BENCHMARKS = {
     "w1": drain.inserts,
     "w2": drain.updates_and_deletes,
     "w3": drain.pgbench,
+    "kafka": kafka.inserts,
     "snapshot": snapshot.copy,
     "latency": latency.commit_to_visible,
     "large": large.one_transaction,
+    "journal": journal.write_and_replay,
+    "formats": formats.events,
 }
 BINLOG = {
     "w1": binlog.inserts,

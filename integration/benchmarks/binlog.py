@@ -18,6 +18,7 @@ from rich.console import Console
 
 from cdc.config import Options, open_pipeline
 from cdc.demo.mysql import PrivateMySql
+from cdc.model.schema import TableName
 from cdc.sources.mysql.binlog import Decoder
 from cdc.sources.mysql.catalog import user_tables
 from cdc.sources.mysql.charsets import ServerConverter
@@ -150,7 +151,7 @@ def decoding(server: PrivateMySql, console: Console, _pairs: int, scale: float) 
         events = log_events(Dsn.parse(dsn), 99999, first)
 
         class Tables:
-            def start(self, identity: int) -> int:
+            def start(self, name: TableName) -> int:
                 return 0
 
             def plan(self, table_map: TableMap) -> Any:

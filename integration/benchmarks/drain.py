@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -88,17 +90,18 @@ def _race(
         options = Options(name=name, selection=Selection(("public.*",)), until_caught_up=True)
         open_pipeline(dsn, f"duckdb:{base}", options).run()  # the state that the backlog follows on
         idle = _take_cdc(server, dsn, name, base, Path(folder))
-        idle_theirs = _take_recvlogical(server, name)
+        idle_theirs = take_recvlogical(server, name)
         work()  # type: ignore[operator]
         theirs, ours = [], []
         for _ in range(pairs):
-            theirs.append(_take_recvlogical(server, name).beyond(idle_theirs))
+            theirs.append(take_recvlogical(server, name).beyond(idle_theirs))
             ours.append(_take_cdc(server, dsn, name, base, Path(folder)).beyond(idle))
     report(console, f"{title}, {rows:,} row changes", rows, theirs, ours, "pg_recvlogical -f /dev/null", goal)
     server.execute(f"SELECT pg_drop_replication_slot('cdc_{name}')")
 
 
-def _take_recvlogical(server: PrivatePostgres, name: str) -> Took:
+def take_recvlogical(server: PrivatePostgres, name: str) -> Took:
+    """The server's own tool, from a copy of the slot."""
     server.execute(f"SELECT pg_copy_logical_replication_slot('cdc_{name}', 'race')", name)
     end = server.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
     command = [
@@ -115,10 +118,18 @@ def _take_cdc(server: PrivatePostgres, dsn: str, name: str, base: Path, folder: 
     """A run from the base's checkpoint, with the slot as it was then."""
     copy = folder / "copy.duckdb"
     shutil.copy(base, copy)
+    with kept_slot(server, name):
+        return run([sys.executable, "-m", "cdc", "run", dsn, f"duckdb:{copy}", "--name", name, "--until-caught-up"])
+
+
+@contextmanager
+def kept_slot(server: PrivatePostgres, name: str) -> Iterator[None]:
+    """Afterwards the slot of a pipeline is where it was."""
     keep = f"keep_{name}"
     server.execute(f"SELECT pg_copy_logical_replication_slot('cdc_{name}', '{keep}')", name)
-    took = run([sys.executable, "-m", "cdc", "run", dsn, f"duckdb:{copy}", "--name", name, "--until-caught-up"])
-    server.execute(f"SELECT pg_drop_replication_slot('cdc_{name}')")
-    server.execute(f"SELECT pg_copy_logical_replication_slot('{keep}', 'cdc_{name}')", name)
-    server.execute(f"SELECT pg_drop_replication_slot('{keep}')")
-    return took
+    try:
+        yield
+    finally:
+        server.execute(f"SELECT pg_drop_replication_slot('cdc_{name}')")
+        server.execute(f"SELECT pg_copy_logical_replication_slot('{keep}', 'cdc_{name}')", name)
+        server.execute(f"SELECT pg_drop_replication_slot('{keep}')")

@@ -75,7 +75,7 @@ class Tables:
     def __init__(self) -> None:
         self.statements: list[str] = []
 
-    def start(self, identity: int) -> int:
+    def start(self, name: TableName) -> int:
         return 0
 
     def plan(self, table_map: TableMap) -> Plan | None:

@@ -6,6 +6,15 @@ import struct
 from dataclasses import dataclass, field
 
 
+class Malformed(Exception):
+    """The messages are not what a server sends."""
+
+
+def holds(condition: bool) -> None:
+    if not condition:
+        raise Malformed
+
+
 @dataclass
 class Reader:
     data: bytes
@@ -13,7 +22,7 @@ class Reader:
 
     def take(self, count: int) -> bytes:
         piece = self.data[self.at : self.at + count]
-        assert len(piece) == count
+        holds(len(piece) == count)
         self.at += count
         return piece
 
@@ -21,16 +30,23 @@ class Reader:
         return struct.unpack(">" + layout, self.take(struct.calcsize(layout)))[0]
 
     def text(self) -> str:
-        end = self.data.index(b"\0", self.at)
+        end = self.data.find(b"\0", self.at)
+        holds(end >= 0)
         piece = self.data[self.at : end]
         self.at = end + 1
-        return piece.decode()
+        try:
+            return piece.decode()
+        except UnicodeDecodeError:
+            raise Malformed from None
 
-    def row(self) -> list[object]:
+    def row(self, width: int) -> list[object]:
+        """Values as bytes: the server has made sure that they are UTF-8."""
+        holds(self.number("H") == width)
         values: list[object] = []
-        for _ in range(self.number("H")):
+        for _ in range(width):
             kind = self.take(1)
-            values.append({b"n": None, b"u": ...}[kind] if kind in b"nu" else self.take(self.number("I")).decode())
+            holds(kind in (b"n", b"u", b"t"))
+            values.append({b"n": None, b"u": ...}[kind] if kind in b"nu" else self.take(self.number("I")))
         return values
 
 
@@ -54,46 +70,70 @@ class Reference:
     xid: int = 0
     commit: int = 0
     ordinal: int = 0
+    inside: bool = False
 
-    def message(self, body: bytes) -> None:
-        reader = Reader(body)
+    def message(self, message: bytes) -> None:
+        """Take a message with its header; raises Malformed."""
+        holds(len(message) >= 26)
+        reader = Reader(message, 25)
         kind = reader.take(1)
         if kind == b"B":
-            self.commit, _, self.xid = reader.number("Q"), reader.number("q"), reader.number("I")
-            self.ordinal = 0
+            holds(not self.inside)
+            self.commit, _, self.xid = reader.number("q"), reader.number("q"), reader.number("I")
+            self.ordinal, self.inside = 0, True
         elif kind == b"C":
+            holds(self.inside)
             reader.take(9)
             self.ends.append(reader.number("Q"))
+            reader.take(8)
+            self.inside = False
         elif kind == b"R":
-            oid = reader.number("I")
-            reader.text()
-            reader.text()
-            identity = reader.take(1).decode()
-            names = []
-            for _ in range(reader.number("H")):
-                reader.take(1)
-                names.append(reader.text())
-                reader.take(8)
-            self.relations[oid] = (identity, tuple(names))
-        elif kind in b"IUD":
-            oid = reader.number("I")
-            old = new = None
-            tag = reader.take(1)
-            if tag in b"KO":
-                old = reader.row()
-                tag = reader.take(1) if kind == b"U" else b""
-            if tag == b"N":
-                new = reader.row()
-            identity, names = self.relations[oid]
-            if identity == "f" and old and new:
-                new = [was if value is ... else value for was, value in zip(old, new, strict=True)]
-            self.events.append(Event(kind.decode(), oid, names, old, new, self.xid, self.commit, self.ordinal))
-            self.ordinal += 1
+            self.relation(reader)
+        elif kind in (b"I", b"U", b"D"):
+            self.change(kind, reader)
         elif kind == b"T":
+            holds(self.inside)
             count = reader.number("I")
             reader.take(1)
             for _ in range(count):
                 oid = reader.number("I")
+                holds(oid in self.relations)
                 names = self.relations[oid][1]
                 self.events.append(Event("T", oid, names, None, None, self.xid, self.commit, self.ordinal))
                 self.ordinal += 1
+        else:
+            holds(kind in (b"O", b"Y", b"M", b"A"))
+            return
+        holds(reader.at == len(message))
+
+    def relation(self, reader: Reader) -> None:
+        oid = reader.number("I")
+        reader.text()
+        reader.text()
+        identity = reader.take(1)
+        holds(identity in (b"d", b"n", b"f", b"i"))
+        names = []
+        for _ in range(reader.number("H")):
+            reader.take(1)
+            names.append(reader.text())
+            reader.take(8)
+        self.relations[oid] = (identity.decode(), tuple(names))
+
+    def change(self, kind: bytes, reader: Reader) -> None:
+        holds(self.inside)
+        oid = reader.number("I")
+        holds(oid in self.relations)
+        identity, names = self.relations[oid]
+        old = new = None
+        tag = reader.take(1)
+        if tag in (b"K", b"O"):
+            holds(kind != b"I" and tag == (b"O" if identity == "f" else b"K"))
+            old = reader.row(len(names))
+            tag = reader.take(1) if kind == b"U" else b""
+        holds(tag == (b"" if kind == b"D" else b"N"))
+        if tag:
+            new = reader.row(len(names))
+        if identity == "f" and old and new:
+            new = [was if value is ... else value for was, value in zip(old, new, strict=True)]
+        self.events.append(Event(kind.decode(), oid, names, old, new, self.xid, self.commit, self.ordinal))
+        self.ordinal += 1

@@ -110,6 +110,18 @@ def test_prepared_transactions_wait() -> None:
         decoder().decode(commit)
 
 
+def test_one_phase_larger_than_a_segment_stops() -> None:
+    """B-28: rows that were passed over because the transaction was to be prepared only, and then it is committed."""
+    one = decoder()
+    log = Log().gtid(1).query("XA START X'78',X'',1").table(7).rows(Event.WRITE_ROWS, 7, (1, "a"))
+    assert one.decode(log.events, allow_part=True).steps == []
+    end = Log().query("XA END X'78',X'',1").add(Event.XA_PREPARE, b"\1" + struct.pack("<III", 1, 1, 0) + b"x")
+    with pytest.raises(OperatorNeeded, match="larger than a segment"):
+        one.decode(end.events)
+    whole = Log().gtid(1).query("XA START X'78',X'',1").table(7).rows(Event.WRITE_ROWS, 7, (1, "a"))
+    assert decode([*whole.events, *end.events]) == [("insert", "t", 1, "a")]
+
+
 def test_statements_are_passed_on() -> None:
     """B-30: what stands among the rows is a barrier, but for what belongs to the transaction itself."""
     tables = Tables()
@@ -170,6 +182,17 @@ def test_a_flipped_bit_is_found() -> None:
             assert events != transaction((1, "abc")).events
 
 
+def test_checksums_cannot_be_switched_off_by_a_flipped_bit() -> None:
+    """B-14: the last byte of a format description says whether events have checksums; it has one itself either way."""
+    said, denied = (Log().add(Event.FORMAT_DESCRIPTION, b"\4\0" + bytes(80) + bytes([how])) for how in (1, 0))
+    assert frame(said.packets(), []) == said.events
+    assert frame(denied.packets(), []) == [denied.events[0] + denied.packets()[-4:]]
+    damaged = bytearray(said.packets())
+    damaged[-5] ^= 1
+    with pytest.raises(DecodeError, match="checksum"):
+        frame(bytes(damaged), [])
+
+
 def test_the_server_ends_the_stream() -> None:
     error = b"\xff" + struct.pack("<H", 1236) + b"#HY000gone"
     with pytest.raises(ServerSaid) as caught:
@@ -187,3 +210,18 @@ def test_damage_ends_in_our_own_error(data: st.DataObject) -> None:
         event[data.draw(st.integers(0, len(event) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(CdcError):
         decoder().decode([bytes(event) for event in events])
+
+
+def test_the_first_transaction_of_a_file_is_part_of_its_mark() -> None:
+    """B-02: but only if it is the first one there, which in a dump by GTIDs it need not be."""
+    whole = Log().add(Event.FORMAT_DESCRIPTION, b"\4\0" + bytes(80)).gtid(1).xid()
+    one = decoder()
+    one.decode(whole.events)
+    first, second = one.marks["binlog.000001"]
+    one.decode(whole.events)  # the same file again, as after a lost connection
+    assert one.marks == {"binlog.000001": [first, second]}
+    later = Log().add(Event.FORMAT_DESCRIPTION, b"\4\0" + bytes(80))
+    skipped = Log().add(Event.FORMAT_DESCRIPTION, b"\4\0" + bytes(80)).gtid(1).xid().gtid(2).xid()
+    other = decoder()
+    other.decode([*later.events, *skipped.events[3:]])
+    assert other.marks == {"binlog.000001": [first]}

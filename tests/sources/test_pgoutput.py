@@ -151,9 +151,12 @@ def as_events(decoded: Decoded) -> list[tuple[object, ...]]:
 def expected(messages: list[bytes]) -> list[tuple[object, ...]]:
     reference = Reference()
     for message in messages:
-        if message[25:26] in b"BCRIUDT":
-            reference.message(message[25:])
-    return [(e.commit, e.ordinal, LETTERS.get(e.op, e.op), e.oid, e.old, e.new) for e in reference.events]
+        reference.message(message)
+
+    def texts(row: list[object] | None) -> list[object] | None:
+        return None if row is None else [value.decode() if isinstance(value, bytes) else value for value in row]
+
+    return [(e.commit, e.ordinal, LETTERS.get(e.op, e.op), e.oid, texts(e.old), texts(e.new)) for e in reference.events]
 
 
 @given(logs())

@@ -118,6 +118,21 @@ def test_errors_of_libpq_itself(message: str, expected: type[CdcError]) -> None:
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        'insufficient data in "D" message',
+        'message contents do not agree with length in message type "D"',
+        'lost synchronization with server: got message type "x", length 1684234849',
+        'unexpected field count in "D" message',
+        "invalid socket",
+    ],
+)
+def test_bytes_that_are_no_message_end_the_connection_only(message: str) -> None:
+    """E-16: they were damaged on the way, so that it is opened again."""
+    assert type(classify(psycopg.DatabaseError(message), DSN)) is Unavailable
+
+
+@pytest.mark.parametrize(
     "dsn",
     [
         "postgresql://app:canary@db/shop",

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
 from cdc.model.change import Op, Transactions
 from cdc.model.position import Checkpoint, Position
+from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment, Truncate
 from cdc.targets.duckdb import read_checkpoint
 from cdc.targets.duckdb.target import DuckDbTarget
-from tests.model.batches import Row, batch, table
+from tests.model.batches import UNCHANGED, Row, batch, table
 
 SCHEMA = table(2, (0,))
 MEMORY = 128 << 20
@@ -98,7 +99,7 @@ def test_a_part_stays_invisible_until_its_end(target: DuckDbTarget, tmp_path: Pa
     target.apply(segment([(20, Op.UPDATE, None, ("1", "b"))], 25))
     assert rows(target) == [("1", "b")]
     target.close()
-    assert read_checkpoint(str(tmp_path / "t.duckdb")) == at(25)
+    assert read_checkpoint(str(tmp_path / "t.duckdb"), "cdc") == at(25)
 
 
 def test_truncate_between_changes(target: DuckDbTarget) -> None:
@@ -107,6 +108,19 @@ def test_truncate_between_changes(target: DuckDbTarget) -> None:
     second = batch(SCHEMA, [(Op.INSERT, None, ("1", "b"))])
     target.apply(Segment([Changes(first), Truncate(SCHEMA, 0, 1), Changes(second)], transactions([20]), at(25)))
     assert rows(target) == [("1", "b")]
+
+
+def test_no_bytes_are_not_null(target: DuckDbTarget) -> None:
+    """A-46: rows of a table without a key are told apart by all their values, and NULL is not the empty value."""
+    column = Column("c0", "bytea", LogicalType(Kind.BYTES), 1)
+    schema = TableSchema(TableName("s", "keyless"), 2, (column,), full_before=True)
+    target.apply(Segment([Reset(schema)], Transactions.none(), at(15)))
+    come = batch(schema, [(Op.INSERT, None, (value,)) for value in ("\\x", None, "\\x00")])
+    target.apply(Segment([Changes(come)], transactions([20]), at(25)))
+    for order, gone in ((30, None), (40, "\\x")):
+        target.apply(Segment([Changes(batch(schema, [(Op.DELETE, (gone,), None)]))], transactions([order]), at(order)))
+        left = target._connection.execute("SELECT c0 FROM s.keyless ORDER BY 1").fetchall()
+        assert left == [(b"",), (b"\0",)][order == 40 :]
 
 
 def test_a_second_process_is_kept_out(target: DuckDbTarget, tmp_path: Path) -> None:
@@ -152,7 +166,7 @@ def test_a_checkpoint_of_a_newer_version(target: DuckDbTarget, tmp_path: Path) -
 
 def test_a_large_merge_is_cut(target: DuckDbTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     """D-12: no statement touches more rows than the limit."""
-    monkeypatch.setattr("cdc.targets.duckdb.apply.MERGE_ROWS", 10)
+    monkeypatch.setattr("cdc.targets.duckdb.rows.MERGE_ROWS", 10)
     target.apply(segment([(20, Op.INSERT, None, (str(i), "a")) for i in range(100)], 25))
     target.apply(
         segment(
@@ -170,6 +184,15 @@ def test_a_large_merge_is_cut(target: DuckDbTarget, monkeypatch: pytest.MonkeyPa
     )
     assert len(rows(target)) == 50
     assert {value for _, value in rows(target)} == {"b"}
+
+
+def test_keys_change_places_across_the_cuts(target: DuckDbTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-12, A-41: a key that one cut gives away is another's in the next, and values that the log left out go along."""
+    monkeypatch.setattr("cdc.targets.duckdb.rows.MERGE_ROWS", 1)
+    target.apply(segment([(20, Op.INSERT, None, (str(i), f"value {i}")) for i in range(3)], 25))
+    moves = [("0", "spare"), ("1", "0"), ("2", "1"), ("spare", "2")]
+    target.apply(segment([(30, Op.UPDATE, (old, None), (new, UNCHANGED)) for old, new in moves], 35))
+    assert rows(target) == [("0", "value 1"), ("1", "value 2"), ("2", "value 0")]
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -7,31 +7,38 @@ from dataclasses import replace
 
 from cdc.errors import UsageError
 from cdc.findings import Finding
+from cdc.model.parts import Digest
 from cdc.model.schema import TableSchema
 from cdc.selection import Selection
-from cdc.source import SourceStatus
+from cdc.source import Begin, SourceStatus
 from cdc.sources.mysql.admin import log_status
 from cdc.sources.mysql.catalog import selected, user_tables
 from cdc.sources.mysql.check import check
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.digest import digest
+from cdc.sources.mysql.observer import MySqlObserver
 from cdc.sources.mysql.source import MySqlSource, Settings
 from cdc.sources.mysql.state import SourceState
 from cdc.sources.mysql.tail import TailSource
 
 
 def source_factory(
-    dsn: str, *, name: str, selection: Selection, include_keyless: bool, workers: int, budget: int
+    dsn: str, *, name: str, selection: Selection, include_keyless: bool, workers: int, budget: int, notes: bool = False
 ) -> Callable[[], MySqlSource]:
     """Check a DSN's form and return what opens the source; raises UsageError. Tables without a key are always followed:
     the log has whole rows of them, and nothing fails on the server."""
     parsed = Dsn.parse(dsn)
-    settings = Settings(name, _in_database(selection, parsed), workers, budget)
+    settings = Settings(name, _in_database(selection, parsed), workers, budget, notes)
     return lambda: MySqlSource(parsed, settings)
 
 
-def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, tuple[int, int]]:
-    """Row count and digest of each table that a pipeline of this selection follows, as they are now."""
+def make_observer(dsn: str, *, name: str) -> MySqlObserver:
+    """Somebody who looks at the source beside a pipeline."""
+    return MySqlObserver(Dsn.parse(dsn), f"cdc {name} observer")
+
+
+def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, Digest]:
+    """The digest of each table that a pipeline of this selection follows, as they are now."""
     parsed = Dsn.parse(dsn)
     with Connection(parsed, "cdc compare") as connection:
         connection.query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
@@ -40,14 +47,14 @@ def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, tuple[int
 
 
 def tail_factory(
-    dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int
+    dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int, begin: Begin | None = None
 ) -> Callable[[], TailSource]:
     """Check a DSN's form and return what opens a source without a snapshot; raises UsageError."""
     parsed = Dsn.parse(dsn)
     if slot is not None:
         raise UsageError("MySQL and MariaDB have no slots.", hint="Leave --slot out: `cdc run` keeps a position.")
-    settings = Settings("tail", _in_database(selection, parsed), 1, budget)
-    return lambda: TailSource(parsed, settings)
+    settings = Settings("tail", _in_database(selection, parsed), 1, budget, notes=True)
+    return lambda: TailSource(parsed, settings, begin=begin)
 
 
 def source_status(dsn: str, name: str, state: str | None) -> SourceStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,9 @@ def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray
     """Walk the events by their kind and the columns that they carry (binlog_row_image, B-24)."""
     at = start + HEADER + 8
     second = ~np.isin(kind, ROWS_V1)
-    at[second] += buffer.at("<u2")[at[second]]  # extra information, of partitions and the like
+    extra = np.where(second, buffer.at("<u2")[at], 0).astype(np.int64)  # of partitions and the like; counts itself
+    at += extra
+    _refuse(second & (extra < 2) | (at >= end), buffer, start, plan)
     count = len(plan.wire)
     width = (count + 7) // 8
     said = buffer.bytes[at].astype(np.int64)
@@ -109,6 +112,7 @@ def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray
         which = np.flatnonzero(kind == number)
         is_update = op[which[0]] == Op.UPDATE
         maps = width * (2 if is_update else 1)
+        _refuse(bitmap[which] + maps >= end[which], buffer, start[which], plan)  # no event is without a row
         bits = buffer.bytes[bitmap[which][:, None] + np.arange(maps)]
         if (bits == bits[0]).all():  # nearly always
             distinct, member = bits[:1], np.zeros(len(which), dtype=np.int64)
@@ -116,7 +120,12 @@ def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray
             distinct, member = np.unique(bits, axis=0, return_inverse=True)
         for index, row in enumerate(distinct):
             chosen = which[member.reshape(-1) == index]
-            images = [Image(_present(row[i : i + width], count)) for i in range(0, maps, width)]
+            images = [Image(_present(row[i : i + width], count)) for i in range(0, maps, max(width, 1))]
+            if not any(image.present for image in images):
+                raise DecodeError(
+                    f"Changes of {plan.schema.table} were logged without any of its columns.",
+                    hint="Set binlog_row_image = FULL, and start again with `cdc teardown` and an empty target.",
+                )
             partial = number == Event.PARTIAL_UPDATE_ROWS
             walked = walk_rows(buffer, bitmap[chosen] + maps, end[chosen], plan.wire, images, partial=partial)
             found = Op(int(op[which[0]]))
@@ -126,6 +135,22 @@ def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray
                 before={} if found is Op.INSERT else walked.images[0],
                 after={} if found is Op.DELETE else walked.images[-1],
             )
+
+
+def _refuse(wrong: np.ndarray, buffer: Buffer, start: np.ndarray, plan: Plan) -> None:
+    if wrong.any():
+        end = int(buffer.at("<u4")[start[np.argmax(wrong)] + 13])
+        raise DecodeError(f"A row event of {plan.schema.table} that ends at {end} is damaged: it ends before its rows.")
+
+
+@contextmanager
+def _naming(plan: Plan, index: int) -> Iterator[None]:
+    """Let errors say of which column they are."""
+    try:
+        yield
+    except DecodeError as error:
+        where = f"{plan.schema.table}.{plan.schema.columns[index].name}"
+        raise DecodeError(f"{where}: {error.message}", hint=error.hint) from error
 
 
 def _of_now(buffer: Buffer, group: _Group, place: int, column: WireColumn) -> Iterator[_Group]:
@@ -172,12 +197,12 @@ def _after(
     if not sum(map(len, chosen)):
         return places, None
     columns, masks = [], []
-    for place, source in zip(plan.places, plan.sources, strict=True):
+    for index, (place, source) in enumerate(zip(plan.places, plan.sources, strict=True)):
         fields, absent = [], []
         for group in chosen:
             field = group.after.get(place) or group.before.get(place)
             if field is None and (group.op is Op.INSERT or source.virtual):
-                name = plan.schema.columns[plan.places.index(place)].name
+                name = plan.schema.columns[index].name
                 raise DecodeError(
                     f"A change of {plan.schema.table} was logged without {name}, which has a default or is generated.",
                     hint="Set binlog_row_image = FULL, and start again with `cdc teardown` and an empty target.",
@@ -185,11 +210,12 @@ def _after(
             fields.append(field or _nothing(len(group)))
             absent.append(np.full(len(group), field is None))
         joined = _joined(fields)
-        if joined.partial is not None and joined.partial.any():
-            old = _joined([group.before.get(place) or _nothing(len(group)) for group in chosen])
-            columns.append(patched(buffer, joined, old))
-        else:
-            columns.append(column_array(buffer, joined, plan.wire[place], source, converter))
+        with _naming(plan, index):
+            if joined.partial is not None and joined.partial.any():
+                old = _joined([group.before.get(place) or _nothing(len(group)) for group in chosen])
+                columns.append(patched(buffer, joined, old))
+            else:
+                columns.append(column_array(buffer, joined, plan.wire[place], source, converter))
         mask = np.concatenate(absent)
         masks.append(mask if mask.any() else None)
     return places, Rows(tuple(columns), tuple(masks))
@@ -229,7 +255,8 @@ def _before(
     columns: list[pa.Array] = []
     for index, (place, source) in enumerate(zip(plan.places, plan.sources, strict=True)):
         field = _joined([part[wanted.index(index)] for part in fields]) if index in wanted else _nothing(count)
-        columns.append(column_array(buffer, field, plan.wire[place], source, converter))
+        with _naming(plan, index):
+            columns.append(column_array(buffer, field, plan.wire[place], source, converter))
     return row, Rows(tuple(columns), (None,) * len(columns))
 
 

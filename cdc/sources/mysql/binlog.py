@@ -18,6 +18,7 @@ from cdc.errors import DecodeError, OperatorNeeded
 from cdc.lockstep import Buffer
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.position import Position
+from cdc.model.schema import TableName
 from cdc.model.segment import Changes, Step
 from cdc.sources.mysql.batches import Plan, decode_rows
 from cdc.sources.mysql.events import (
@@ -33,11 +34,12 @@ from cdc.sources.mysql.events import (
     Event,
     event_name,
 )
-from cdc.sources.mysql.framing import file_mark
+from cdc.sources.mysql.framing import event_mark
 from cdc.sources.mysql.gtid import Gtid
+from cdc.sources.mysql.notes import Placed, statements, told
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.tablemap import TableMap, parse_table_map
-from cdc.sources.mysql.transactions import Begun, Query, begin, event_end, query, xa_name
+from cdc.sources.mysql.transactions import Begun, Query, begin, event_end, event_start, query, xa_name
 from cdc.sources.mysql.values import Converter
 
 _ROWS = np.zeros(256, dtype=bool)
@@ -48,13 +50,18 @@ _MARKERS[Event.FORMAT_DESCRIPTION] = True
 _KNOWN = _ROWS | _MARKERS
 _KNOWN[Event.TABLE_MAP] = True
 _KNOWN[list(IGNORED)] = True
+# How long an event is at least: tables are told by their numbers, so that one that is cut off must not be asked for it.
+_SHORTEST = np.full(256, HEADER, dtype=np.int64)
+_SHORTEST[_ROWS] = _SHORTEST[[Event.TABLE_MAP, Event.ROTATE]] = HEADER + 8
+_FARTHEST = 1 << 62  # byte of a log
+_FILE_HEADS = (Event.FORMAT_DESCRIPTION, Event.PREVIOUS_GTIDS, Event.MARIADB_GTID_LIST, Event.BINLOG_CHECKPOINT)
 _END_OF_STATEMENT = 0xFFFFFF  # the table number of a row event without rows
 
 
 class Catalog(Protocol):
     """What the decoder must be told about tables."""
 
-    def start(self, identity: int) -> int:
+    def start(self, name: TableName) -> int:
         """Where the snapshot of a table is: what was committed before it is in the snapshot already."""
 
     def plan(self, table_map: TableMap) -> Plan | None:
@@ -119,6 +126,7 @@ class Decoder:
         bases: the order of the first byte of each file that there was when the reading began.
         prepared: XA transactions that were prepared and not yet committed, with where they begin.
         marks: of files, what tells them from others of the same name.
+        notes: tell the statements that changed rows, where the log has them.
     """
 
     def __init__(
@@ -128,7 +136,9 @@ class Decoder:
         place: LogPlace,
         bases: Mapping[str, int],
         prepared: Mapping[str, LogPlace],
-        marks: Mapping[str, int],
+        marks: Mapping[str, list[int]],
+        *,
+        notes: bool = False,
     ) -> None:
         self._catalog = catalog
         self._converter = converter
@@ -136,12 +146,15 @@ class Decoder:
         self._bases = bases
         self.prepared = dict(prepared)
         self.marks = dict(marks)
-        self.end = place  # of the last whole transaction
+        self.end = place  # nothing before it is asked for again
         self.gtids: list[Gtid] = []  # of whole transactions, for whoever keeps the position to take
         self._maps: dict[int, bytes] = {}
+        self._tables: dict[int, TableMap] = {}
         self._plans: dict[int, Plan | None] = {}
         self._open: tuple[Begun, LogPlace] | None = None
         self._supplied: set[str] = set()
+        self._tells_notes = notes
+        self._statement_text: str | None = None  # whose rows have not come yet
 
     @property
     def inside_transaction(self) -> bool:
@@ -175,6 +188,11 @@ class Decoder:
         start = end - length
         kind = buffer.bytes[start + 4]
         self._refuse_unknown(events, kind)
+        if (length < _SHORTEST[kind]).any():
+            short = events[int(np.argmax(length < _SHORTEST[kind]))]
+            raise DecodeError(
+                f"A {event_name(short[4])} event that ends at {self.place.file}:{event_end(short)} is cut off."
+            )
         before = (self._open, self.place, dict(self.prepared))
         run = self._frame(events, kind)
         count = len(events)
@@ -186,17 +204,26 @@ class Decoder:
                     return Decoded([], Transactions.none(), None, 0, run.wanted)
                 count = len(events)
                 if self._open[0].is_xa:
+                    self._open[0].passed_over = True
                     run.unread.append((run.first[-1], count))
             else:  # the last one has only begun; it is given again
                 self._open = None
                 run.begun.pop(), run.first.pop(), run.place.pop()
-        if self._open is None:
-            if not run.wanted and count == len(events):
-                self._advance(events[-1])
+        if self._open is None and run.wanted:
             self.end = run.end or self.place
+        elif self._open is None:
+            if count == len(events):
+                self._advance(events[-1])
+            self.end = self.place  # behind what comes after the last transaction as well: the head of another file
         transactions = _transactions(run)
-        steps = list(self._steps(_Events(events, buffer, start, end, kind, count), run, transactions))
-        position = run.end.position() if run.end is not None else None
+        found = _Events(events, buffer, start, end, kind, count)
+        placed: list[Placed] = []
+        steps = list(self._steps(found, run, transactions, placed))
+        if self._tells_notes:
+            said = statements(events[:count], kind[:count], run.first, self._statement_text)
+            notes, self._statement_text = told(said, placed, run.begun, goes_on=self._open is not None)
+            steps += notes
+        position = self.end.position() if run.end is not None else None
         return Decoded(steps, transactions, position, count, run.wanted)
 
     def _refuse_unknown(self, events: Sequence[bytes], kind: np.ndarray) -> None:
@@ -223,7 +250,9 @@ class Decoder:
             event = events[index]
             code = event[4]
             if code in GTIDS:
-                self._begin(run, index, begin(event))
+                begun = begin(event)
+                self._begin(run, index, begun)
+                self._mark_first(events, index, begun)
             elif code == Event.XID:
                 self._end(run, event)
             elif code == Event.QUERY:
@@ -235,7 +264,7 @@ class Decoder:
             elif code == Event.ROTATE:
                 self._rotate(event)
             elif code == Event.FORMAT_DESCRIPTION and event_end(event):
-                self.marks = {self.place.file: file_mark(event)}
+                self._mark_file(event)
             elif code == Event.INCIDENT:
                 raise OperatorNeeded(
                     f"The server reports an incident at {self.place.file}:{event_end(event)}: its log lacks changes.",
@@ -245,13 +274,27 @@ class Decoder:
                 raise self._logged_as_text("LOAD DATA", event_end(event))
         return run
 
+    def _mark_file(self, description: bytes) -> None:
+        mark = event_mark(description)
+        if self.marks.get(self.place.file, [])[:1] != [mark]:  # another file, or another one of its name
+            self.marks = {self.place.file: [mark]}
+
+    def _mark_first(self, events: Sequence[bytes], index: int, begun: Begun) -> None:
+        """Remember a file's first transaction; a dump by GTIDs may begin with a later one."""
+        mark = self.marks.get(self.place.file, [])
+        if len(mark) == 1 and index and _is_head_until(events[index - 1], begun.start):
+            mark.append(event_mark(events[index]))
+
     def _begin(self, run: _Run, index: int, begun: Begun) -> None:
         if self._open is not None:
             raise DecodeError(
                 f"The log has a transaction at {self.place.file}:{begun.start} before the one before it has ended."
             )
-        self.place = self.place.near(begun.start)
-        self._open = (begun, self.place)
+        place = self.place.near(begun.start)
+        if run.place and place.order < run.place[-1].order:
+            raise DecodeError(f"The log goes back from {run.place[-1].position()} to {place.position()}.")
+        self.place = place
+        self._open = (begun, place)
         run.begun.append(begun)
         run.first.append(index)
         run.place.append(self.place)
@@ -270,10 +313,8 @@ class Decoder:
         words = statement.text[:40].upper().split(None, 2)
         verb = words[0].rstrip(";") if words else ""
         if self._open is None:  # no GTIDs, not even anonymous ones (MySQL 5.6)
-            size = int.from_bytes(event[9:13], "little")
-            self._begin(
-                run, index, Begun(event_end(event) - size, None, int.from_bytes(event[:4], "little") * 1_000_000)
-            )
+            seconds = int.from_bytes(event[:4], "little")
+            self._begin(run, index, Begun(event_start(event), None, seconds * 1_000_000))
         assert self._open is not None
         begun = self._open[0]
         if verb == "BEGIN":
@@ -306,7 +347,7 @@ class Decoder:
         if verb in ("START", "BEGIN"):
             begun.is_block = begun.is_xa = True
         elif verb in ("COMMIT", "ROLLBACK"):
-            name = _normalised(statement.text.split(None, 2)[2])
+            name = _normalised("".join(statement.text.split(None, 2)[2:]))
             place = self.prepared.get(name)
             if verb == "COMMIT" and place is None:
                 raise OperatorNeeded(
@@ -329,7 +370,7 @@ class Decoder:
         if not at_once:
             self.prepared[name] = self._open[1]
             run.unread.append((run.first[-1], index))
-        elif self._open[0].is_xa and self._open[0].changes:
+        elif self._open[0].passed_over:
             raise OperatorNeeded(
                 f"A distributed transaction of one phase that ends at {self.place.file}:{event_end(event)} is larger "
                 "than a segment.",
@@ -339,8 +380,10 @@ class Decoder:
 
     def _rotate(self, event: bytes) -> None:
         """Another file: at its end the old one names it, and at its begin the server does."""
-        file = event[HEADER + 8 :].decode()
+        file = event[HEADER + 8 :].decode(errors="replace")
         offset = int.from_bytes(event[HEADER : HEADER + 8], "little")
+        if not file.isprintable() or not file or "\ufffd" in file or offset > _FARTHEST:
+            raise DecodeError(f"A ROTATE event at {self.place.file}:{event_end(event)} names no file.")
         if not int.from_bytes(event[17:19], "little") & ARTIFICIAL_FLAG and event_end(event):
             self.place = self.place.near(event_end(event))
         if file in self._bases:
@@ -361,7 +404,7 @@ class Decoder:
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
-    def _steps(self, events: _Events, run: _Run, transactions: Transactions) -> Iterator[Step]:
+    def _steps(self, events: _Events, run: _Run, transactions: Transactions, placed: list[Placed]) -> Iterator[Step]:
         """Walk from barrier to barrier: statements, and wherever a table number means another table than before."""
         is_row = _ROWS[events.kind]
         is_row[events.count :] = False
@@ -379,7 +422,7 @@ class Decoder:
             if statement is None and not self._is_news(events.raw[index]):
                 continue
             until = int(np.searchsorted(rows, index))
-            yield from self._changes(events, rows[done:until], of, run, transactions)
+            yield from self._changes(events, rows[done:until], of, run, transactions, placed)
             done = until
             if statement is None:
                 self._describe(events.raw[index])
@@ -390,7 +433,7 @@ class Decoder:
             begun.changes += len(steps)
             self._plans.clear()
             yield from steps
-        yield from self._changes(events, rows[done:], of, run, transactions)
+        yield from self._changes(events, rows[done:], of, run, transactions, placed)
 
     def _descriptions(self, events: _Events) -> list[int]:
         """The indexes of table maps and of whatever makes them void, without those that say what is known already.
@@ -432,16 +475,24 @@ class Decoder:
         """Take a table map; a new file or server numbers its tables anew (B-45)."""
         if event[4] == Event.FORMAT_DESCRIPTION:
             self._maps.clear()
+            self._tables.clear()
             self._plans.clear()
             return
         number = int.from_bytes(event[HEADER : HEADER + 6], "little")
         self._maps[number] = event[HEADER + 6 :]
+        self._tables.pop(number, None)
         self._plans.pop(number, None)
 
     def _changes(
-        self, events: _Events, at: np.ndarray, of: np.ndarray, run: _Run, transactions: Transactions
+        self,
+        events: _Events,
+        at: np.ndarray,
+        of: np.ndarray,
+        run: _Run,
+        transactions: Transactions,
+        placed: list[Placed],
     ) -> Iterator[Step]:
-        """Batches of the row events `at` (int64[n]), one per table."""
+        """Batches of the row events `at` (int64[n]), one per table; `placed` is told where their changes are."""
         if not len(at):
             return
         start, end = events.start[at], events.end[at]
@@ -452,13 +503,13 @@ class Decoder:
             if number == _END_OF_STATEMENT and number not in self._maps:
                 continue
             which = np.flatnonzero(numbers == number)
-            plan = self._plan(number)
-            if plan is None:
-                continue
-            first = self._catalog.start(plan.schema.identity)
+            table = self._table(number)
+            first = self._catalog.start(TableName(table.schema, table.table))
             if first:
+                # Only then is the plan asked for: rows from before the snapshot may have a shape that nobody knows.
                 which = which[transactions.order[of[at[which]]] >= first]
-            if not len(which):
+            plan = self._plan(number) if len(which) else None
+            if plan is None:
                 continue
             found = decode_rows(events.buffer, start[which], end[which], events.kind[at[which]], plan, self._converter)
             count[which] = np.bincount(found.event, minlength=len(which))
@@ -469,6 +520,7 @@ class Decoder:
         base = np.maximum.accumulate(np.where(began, np.arange(len(at)), 0))
         earlier = np.array([begun.changes for begun in run.begun], dtype=np.int64)
         ordinal = before - before[base] + earlier[transaction]
+        placed.append(Placed(at, transaction, ordinal, count))
         for index, total in zip(*_totals(transaction, count), strict=True):
             run.begun[index].changes += total
         for schema, which, found, size in decoded:
@@ -488,12 +540,17 @@ class Decoder:
                 )
             )
 
-    def _plan(self, number: int) -> Plan | None:
-        if number not in self._plans:
+    def _table(self, number: int) -> TableMap:
+        if number not in self._tables:
             body = self._maps.get(number)
             if body is None:
                 raise DecodeError(f"The log has rows of table number {number} before it described that table.")
-            self._plans[number] = self._catalog.plan(parse_table_map(bytes(HEADER + 6) + body))
+            self._tables[number] = parse_table_map(bytes(HEADER + 6) + body)
+        return self._tables[number]
+
+    def _plan(self, number: int) -> Plan | None:
+        if number not in self._plans:
+            self._plans[number] = self._catalog.plan(self._table(number))
         return self._plans[number]
 
 
@@ -543,3 +600,9 @@ def _normalised(name: str) -> str:
     """The name of a distributed transaction as `xa_name` has it: hexadecimal in lower case, without spaces."""
     parts = [part.strip() for part in name.split(",")]
     return ",".join([f"X'{part[2:-1].lower()}'" if part[:2] in ("X'", "x'") else part for part in parts])
+
+
+def _is_head_until(event: bytes, offset: int) -> bool:
+    """Whether an event is what a log file begins with, and ends at a byte of it."""
+    is_artificial = int.from_bytes(event[17:19], "little") & ARTIFICIAL_FLAG
+    return event[4] in _FILE_HEADS and event_end(event) == offset and not is_artificial

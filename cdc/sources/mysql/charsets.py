@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from cdc.errors import DecodeError
 from cdc.sources.mysql.connection import Connection
+from cdc.sources.mysql.transactions import Query
 
 _SAME = {"utf16": "utf-16-be", "utf16le": "utf-16-le", "utf32": "utf-32-be", "ucs2": "utf-16-be"}
 _AT_ONCE = 500  # values that one statement converts
@@ -19,6 +21,7 @@ class ServerConverter:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._tables: dict[str, list[str] | None] = {}
+        self._charsets: dict[int, str] = {}  # by the number of a collation
 
     def text(self, charset: str, values: list[bytes]) -> list[str]:
         if charset in _SAME:
@@ -36,6 +39,29 @@ class ServerConverter:
                 batch = []
             batch.append(value)
         return texts + (self._ask(charset, batch) if batch else [])
+
+    def statement(self, query: Query) -> str:
+        """The text of a statement, which the log has in the character set that the session spoke."""
+        if query.text.isascii():
+            return query.text
+        charset = self._charset_of(query.collation)
+        if charset.startswith("utf8"):
+            return query.text
+        if not charset:
+            raise DecodeError(
+                f"The statement before byte {query.end} is written in a character set that the server does not name "
+                f"(number {query.collation}).",
+                hint="Only a new copy is certainly right: `cdc teardown`, remove the target, start again.",
+            )
+        return self.text(charset, [query.text.encode("utf-8", "surrogateescape")])[0]
+
+    def _charset_of(self, collation: int) -> str:
+        if collation not in self._charsets:
+            found = self._connection.value(
+                "SELECT character_set_name FROM information_schema.collations WHERE id = %s", collation
+            )
+            self._charsets[collation] = str(found or "")
+        return self._charsets[collation]
 
     def _table(self, charset: str) -> list[str] | None:
         longest = self._connection.value(

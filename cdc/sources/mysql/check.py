@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
-from cdc.errors import CdcError
-from cdc.findings import Finding, Severity
+from cdc.errors import CdcError, Unavailable
+from cdc.findings import Finding, Severity, name_clashes
 from cdc.selection import Selection
 from cdc.sources.mysql.catalog import SYSTEM_SCHEMAS, Table, selected, user_tables
 from cdc.sources.mysql.connection import Connection
-from cdc.sources.mysql.identity import has_gtids, log_now
+from cdc.sources.mysql.identity import has_gtids, log_filters, log_now
 from cdc.sources.mysql.select import quoted_table
 
 _LEAST_RETENTION = 86400  # seconds
@@ -47,6 +46,20 @@ def _settings(connection: Connection) -> Iterator[Finding]:
         if value is not None and value.upper() != good:
             fix = f"SET GLOBAL {name} = '{good}';  -- and in the server's configuration; sessions keep what they have"
             yield Finding(severity, name, f"It is {value}. {why}", fix)
+    for option in _filters(connection):
+        yield Finding(
+            Severity.FATAL,
+            "log filter",
+            f"{option}: statements are filtered by the database in use, so that one on any table may be missing.",
+            "Remove the option from the server's configuration.  -- needs a restart",
+        )
+    if connection.variable("lower_case_table_names") == "2":
+        yield Finding(
+            Severity.FATAL,
+            "lower_case_table_names",
+            "With 2 the log writes the name of a table in whatever case a statement has it.",
+            "lower_case_table_names = 1 or 0  # as the server is set up anew",
+        )
     if not has_gtids(connection):
         yield Finding(
             Severity.WARNING,
@@ -62,6 +75,13 @@ def _settings(connection: Connection) -> Iterator[Finding]:
             f"The log is kept for {seconds} seconds only: a pipeline that stands still for longer has to copy again.",
             "SET GLOBAL binlog_expire_logs_seconds = 604800;",
         )
+
+
+def _filters(connection: Connection) -> list[str]:
+    try:
+        return log_filters(connection)
+    except CdcError:  # a right is missing, of which `_rights` tells
+        return []
 
 
 def _rights(connection: Connection) -> Iterator[Finding]:
@@ -81,6 +101,8 @@ def _rights(connection: Connection) -> Iterator[Finding]:
     try:
         log_now(connection)
         connection.query("SHOW BINARY LOGS")
+    except Unavailable:  # a lost connection says nothing about rights
+        raise
     except CdcError:
         word = "BINLOG MONITOR" if connection.version.flavor == "mariadb" else "REPLICATION CLIENT"
         yield Finding(
@@ -106,7 +128,7 @@ def _tables(connection: Connection, database: str, selection: Selection) -> Iter
     for table in tables:
         yield from _table(connection, table)
     yield from _cascades(connection, tables)
-    yield from _names(tables)
+    yield from name_clashes(table.schema for table in tables)
 
 
 def _table(connection: Connection, table: Table) -> Iterator[Finding]:
@@ -115,6 +137,8 @@ def _table(connection: Connection, table: Table) -> Iterator[Finding]:
         yield Finding(Severity.FATAL, subject, f"{table.trouble} --exclude leaves the table out.")
     try:
         connection.query(f"SELECT 1 FROM {quoted_table(table.name)} LIMIT 0")
+    except Unavailable:
+        raise
     except CdcError:
         yield Finding(
             Severity.FATAL, subject, "The user may not read it.", f"GRANT SELECT ON {quoted_table(table.name)} TO ...;"
@@ -148,16 +172,4 @@ def _cascades(connection: Connection, tables: list[Table]) -> Iterator[Finding]:
                 f"Foreign key {constraint} to {parent} changes its rows (UPDATE {on_update}, DELETE {on_delete}), "
                 "and the server does not log that: such changes do not arrive.",
                 "Let the application change the rows itself, or replace the rule by RESTRICT.",
-            )
-
-
-def _names(tables: list[Table]) -> Iterator[Finding]:
-    """Names that differ in case alone are one to a target that does not see case (E-07)."""
-    same: dict[str, list[str]] = defaultdict(list)
-    for table in tables:
-        same[str(table.name).lower()].append(str(table.name))
-    for names in same.values():
-        if len(names) > 1:
-            yield Finding(
-                Severity.FATAL, ", ".join(names), "These tables differ in case only, which DuckDB does not see."
             )

@@ -7,6 +7,7 @@ its own reading makes a Python object of every value.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import struct
 from collections.abc import Iterator
@@ -24,8 +25,10 @@ from cdc.errors import CdcError, LogLost, OperatorNeeded, SlotBusy, TableChanged
 
 SCHEMES = ("mysql", "mariadb")
 OLDEST = {"mysql": (5, 6), "mariadb": (10, 3)}
+_SEND_ANNOTATIONS = 2  # flag of a dump: BINLOG_SEND_ANNOTATE_ROWS_EVENT
 _OPTIONS = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_mode", "unix_socket", "connect_timeout"})
 _SSL_MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
+_SECONDS = re.compile(r"[0-9]{1,6}")
 PATIENCE = 600.0  # seconds of silence after which a query is given up
 _HINT = "Write it as mysql://user@host:3306/database, with special characters as %XX."
 
@@ -37,6 +40,13 @@ _SESSION = (
     "SET SESSION net_write_timeout = 3600",
     "SET SESSION net_read_timeout = 3600",
     "SET SESSION wait_timeout = 86400",
+    "SET SESSION sql_select_limit = 18446744073709551615",  # which otherwise takes rows away
+    "SET SESSION sql_big_selects = ON",
+    "SET SESSION sql_auto_is_null = OFF",
+    "SET SESSION completion_type = 0",
+    "SET SESSION system_versioning_asof = DEFAULT|DO 0",
+    "SET SESSION idle_transaction_timeout = 0|DO 0",
+    "SET SESSION idle_readonly_transaction_timeout = 0|DO 0",
     "SET SESSION group_concat_max_len = 1048576",
     "SET SESSION max_execution_time = 0|SET SESSION max_statement_time = 0|DO 0",
     "SET SESSION show_gipk_in_create_table_and_information_schema = ON|DO 0",
@@ -59,6 +69,8 @@ class Dsn:
     @classmethod
     def parse(cls, text: str) -> Dsn:
         """Read `mysql://user:password@host:port/database?ssl_mode=required`; raises UsageError."""
+        if not text.isprintable():  # a terminal may send what is not UTF-8
+            raise UsageError("The DSN has characters that are none.", hint=_HINT)
         before_options = text.partition("?")[0]
         authority = before_options.partition("://")[2]
         # An unescaped @ or / in a password would make a part of it look like a host or a database, which are shown.
@@ -79,6 +91,8 @@ class Dsn:
                 )
         if options.get("ssl_mode", "preferred") not in _SSL_MODES:
             raise UsageError("The DSN's ssl_mode is not one.", hint=f"There are {', '.join(_SSL_MODES)}.")
+        if not _SECONDS.fullmatch(options.get("connect_timeout", "10")):
+            raise UsageError("The DSN's connect_timeout is not a number of seconds.", hint=_HINT)
         return cls(
             parts.scheme,
             parts.hostname or "localhost",
@@ -124,7 +138,10 @@ class Connection:
         else:
             arguments["ssl"] = _ssl_context(dsn, mode)
         with mapped_errors(dsn):
-            self._raw: Any = _connect(dsn, mode, purpose, arguments | {"read_timeout": patience})
+            self._raw: Any = _connect(dsn, mode, purpose, arguments)
+            if mode not in ("disabled", "preferred") and not self._raw._secure:  # which older PyMySQL accepts
+                self.close()
+                raise UsageError(f"{dsn}: the server offers no encryption.", hint=_TLS.hint)
             self.version = _version(self._raw.get_server_info())
             if self.version.number[:2] < OLDEST[self.version.flavor]:
                 self.close()
@@ -132,6 +149,7 @@ class Connection:
                 raise UsageError(f"{dsn} runs {self.version}.", hint=f"{oldest} or newer is needed.")
             for setting in _SESSION:
                 self._first_accepted(setting.split("|"))
+            self._raw._read_timeout = self._raw._write_timeout = patience
 
     def _first_accepted(self, settings: list[str]) -> None:
         """A setting under the name that this server has for it."""
@@ -217,10 +235,17 @@ class Connection:
     def socket(self) -> Any:
         return self._raw._sock
 
-    def dump(self, server_id: int, file: str, offset: int, gtids: bytes | None = None) -> None:
-        """Ask for the binlog from a place on; with `gtids` (encoded) for whatever is not in that set."""
+    def dump(
+        self, server_id: int, file: str, offset: int, gtids: bytes | None = None, *, statements: bool = False
+    ) -> None:
+        """Ask for the binlog from a place on; with `gtids` (encoded) for whatever is not in that set.
+
+        Args:
+            statements: MariaDB: the texts of statements that changed rows, too. MySQL sends what it has.
+        """
         if gtids is None:
-            self.command(COMMAND.COM_BINLOG_DUMP, struct.pack("<IHI", offset, 0, server_id) + file.encode())
+            flags = _SEND_ANNOTATIONS if statements and self.version.flavor == "mariadb" else 0
+            self.command(COMMAND.COM_BINLOG_DUMP, struct.pack("<IHI", offset, flags, server_id) + file.encode())
             return
         name = file.encode()
         head = struct.pack("<HII", 4, server_id, len(name)) + name
@@ -228,6 +253,8 @@ class Connection:
 
 
 def _connect(dsn: Dsn, mode: str, purpose: str, arguments: dict[str, Any]) -> Any:
+    within = int(dsn.options.get("connect_timeout", "10"))
+
     def attempt(**more: Any) -> Any:
         return pymysql.connect(
             host=dsn.host,
@@ -236,7 +263,9 @@ def _connect(dsn: Dsn, mode: str, purpose: str, arguments: dict[str, Any]) -> An
             password=dsn.password,
             charset="utf8mb4",
             autocommit=True,
-            connect_timeout=int(dsn.options.get("connect_timeout", "10")),
+            connect_timeout=within,
+            read_timeout=within,  # of the greeting and the login
+            write_timeout=within,
             program_name=purpose,
             **more,
         )
@@ -244,7 +273,11 @@ def _connect(dsn: Dsn, mode: str, purpose: str, arguments: dict[str, Any]) -> An
     try:
         return attempt(**arguments)
     except err.OperationalError as error:
-        refused = "SSL" in str(error) or isinstance(error.__cause__, ssl.SSLError)
+        # A connection that was cut says nothing about what the server offers.
+        failure = getattr(error, "original_exception", None)
+        refused = error.args[0] == _NO_TLS or (
+            isinstance(failure, ssl.SSLError) and not isinstance(failure, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+        )
         if mode != "preferred" or not refused:
             raise
         arguments.pop("ssl", None)
@@ -254,6 +287,7 @@ def _connect(dsn: Dsn, mode: str, purpose: str, arguments: dict[str, Any]) -> An
 def _ssl_context(dsn: Dsn, mode: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=dsn.options.get("ssl_ca"))
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # not met by what MySQL makes for itself
         context.check_hostname = mode == "verify_identity"
         context.verify_mode = ssl.CERT_REQUIRED if mode.startswith("verify") else ssl.CERT_NONE
         if "ssl_cert" in dsn.options:
@@ -273,6 +307,10 @@ def _version(text: str) -> Version:
     return Version(flavor, (major, minor, patch))
 
 
+# What PyMySQL fails with at an answer that is none.
+_UNREADABLE = (ValueError, LookupError, AssertionError, TypeError, AttributeError, struct.error)
+
+
 @contextmanager
 def mapped_errors(dsn: Dsn) -> Iterator[None]:
     """Turn PyMySQL's and the socket's exceptions into ours."""
@@ -283,6 +321,11 @@ def mapped_errors(dsn: Dsn) -> Iterator[None]:
     except (OSError, EOFError) as error:
         raise Unavailable(
             f"{dsn}: the connection was lost ({type(error).__name__}).", hint="It is tried again."
+        ) from error
+    except _UNREADABLE as error:
+        raise Unavailable(
+            f"{dsn}: the server's answer cannot be read ({type(error).__name__}).",
+            hint="Something between damages data; ?ssl_mode=required would notice. It is tried again.",
         ) from error
 
 
@@ -295,6 +338,8 @@ class _Rule:
 _AWAY = _Rule(Unavailable, "Is the server running, and are host and port right?")
 _RIGHTS = _Rule(UsageError, "`cdc check` prints the GRANT statements that are missing.")
 _LOGIN = _Rule(UsageError, "Check user and password, and from which hosts the user may come.")
+_TLS = _Rule(UsageError, "Check ssl_mode and ssl_ca in the DSN, and that the certificate is for this host name.")
+_NO_TLS = 2026
 _CLASH = _Rule(Unavailable, "It is tried again.")
 # https://dev.mysql.com/doc/mysql-errors/9.0/en/server-error-reference.html, https://mariadb.com/kb/en/mariadb-error-codes/
 ERRORS: dict[int, _Rule] = {
@@ -305,6 +350,7 @@ ERRORS: dict[int, _Rule] = {
     **dict.fromkeys((1045, 1130, 1698, 1820, 1862, 3118, 4151), _LOGIN),
     **dict.fromkeys((1044, 1142, 1143, 1227, 1370, 1410), _RIGHTS),
     1049: _Rule(UsageError, "Check the database name in the DSN."),
+    _NO_TLS: _TLS,
     3159: _Rule(UsageError, "Add ?ssl_mode=required to the DSN."),
     1412: _Rule(TableChanged, "The table is copied again."),
     1146: _Rule(TableChanged, "The table is copied again if it comes back."),
@@ -316,6 +362,9 @@ ERRORS: dict[int, _Rule] = {
 
 def classify(error: err.MySQLError, dsn: Dsn) -> CdcError:
     """Decide what an error of the server or the client library means for a pipeline."""
+    failure = getattr(error, "original_exception", None)
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return UsageError(f"{dsn}: the server's certificate is not accepted: {failure.verify_message}", hint=_TLS.hint)
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     text = str(error.args[1]) if len(error.args) > 1 else str(error)
     return server_error(code, text, dsn)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -78,26 +78,29 @@ class Snapshot:
         """
         if self.guard.version.flavor == "mariadb":
             for _ in range(_TRIES):
-                places = [self._begin(session) or self._place(session) for session in self.sessions]
+                places = [self.begin_session(session) or self.place(session) for session in self.sessions]
                 if len(set(places)) == 1 and None not in places:
                     return log_now(self.guard, places[0])
         self._lock(tables)
         try:
+            faults.point("copy.locked")
             for session in self.sessions:
-                self._begin(session)
+                self.begin_session(session)
             return log_now(self.guard)
         finally:
             self.guard.query("UNLOCK TABLES")
 
     @staticmethod
-    def _begin(session: Connection) -> None:
+    def begin_session(session: Connection) -> None:
+        """Let one session see the state of now, until its transaction ends."""
         session.query("ROLLBACK")
         session.query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
         # Going back to it gives the locks on table definitions back, so that nobody's ALTER waits for the whole copy.
         session.query("SAVEPOINT cdc")
 
     @staticmethod
-    def _place(session: Connection) -> tuple[str, int] | None:
+    def place(session: Connection) -> tuple[str, int] | None:
+        """Where in the log a session's state is, if the server tells (MariaDB)."""
         found = dict(session.query("SHOW STATUS LIKE 'binlog\\_snapshot\\_%%'"))
         if not found.get("Binlog_snapshot_file"):
             return None
@@ -133,7 +136,9 @@ class SnapshotReader:
         left = {table.name: 1 for table in tables}  # chunks, and one until a table has been cut into all of its chunks
         changed = set()
         threads = [
-            threading.Thread(target=self._work, args=(session, tables if number == 0 else ()), daemon=True, name="copy")
+            threading.Thread(
+                target=self._work, args=(session, tables if number == 0 else (), link.alive), daemon=True, name="copy"
+            )
             for number, session in enumerate(self._snapshot.sessions)
         ]
         for thread in threads:
@@ -163,12 +168,13 @@ class SnapshotReader:
             for thread in threads:
                 thread.join(timeout=5)
 
-    def _work(self, session: Connection, to_cut: Sequence[Table]) -> None:
+    def _work(self, session: Connection, to_cut: Sequence[Table], alive: Callable[[], None]) -> None:
         """One session: the first cuts the tables into chunks before it takes chunks itself."""
         try:
             for table in to_cut:
                 try:
                     for where in _chunks(session, table, len(self._snapshot.sessions)):
+                        alive()
                         self._put(table, 1)
                         self._chunks.put(_Chunk(table, where))
                     self._put(table, None)
@@ -180,7 +186,9 @@ class SnapshotReader:
                     self._chunks.put(None)
             while not self._stop.is_set() and (chunk := self._next()) is not None:
                 try:
-                    for batch in select_rows(session, chunk.table.schema, chunk.where):
+                    alive()
+                    for batch in select_rows(session, chunk.table.schema, chunk.where, alive):
+                        faults.point("copy.rows")
                         self._put(chunk.table, batch)
                         if self._stop.is_set():
                             return

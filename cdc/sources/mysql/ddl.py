@@ -35,6 +35,28 @@ class _AnsiQuotes(MySQL):
         COMMANDS: ClassVar[set[TokenType]] = set()
 
 
+class _PlainBackslashes(MySQL):
+    """The same under NO_BACKSLASH_ESCAPES."""
+
+    class Tokenizer(MySQL.Tokenizer):
+        STRING_ESCAPES: ClassVar[list[str]] = ["'", '"']
+        COMMANDS: ClassVar[set[TokenType]] = set()
+
+
+class _AnsiQuotesAndPlainBackslashes(MySQL):
+    """Under both."""
+
+    class Tokenizer(_AnsiQuotes.Tokenizer):
+        STRING_ESCAPES: ClassVar[list[str]] = ["'"]
+
+
+_ANSI_QUOTES, _NO_BACKSLASH_ESCAPES = 1 << 2, 1 << 20  # of sql_mode
+_DIALECTS = {
+    0: _Statements,
+    _ANSI_QUOTES: _AnsiQuotes,
+    _NO_BACKSLASH_ESCAPES: _PlainBackslashes,
+    _ANSI_QUOTES | _NO_BACKSLASH_ESCAPES: _AnsiQuotesAndPlainBackslashes,
+}
 _EXECUTED_COMMENT = re.compile(r"/\*M?!\d*(.*?)\*/", re.DOTALL)
 
 
@@ -47,7 +69,7 @@ class Truncated:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A table went."""
+    """A table went, or all tables of a database: then the name is empty."""
 
     table: TableName
 
@@ -99,7 +121,12 @@ class Rewritten:
     what: str
 
 
-Action = AddColumn | DropColumn | RenameColumn | Rewritten
+@dataclass(frozen=True, slots=True)
+class NewDefaults:
+    """Columns that come from now on have another character set if they name none."""
+
+
+Action = AddColumn | DropColumn | RenameColumn | NewDefaults | Rewritten
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +147,15 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """A statement that is not understood, and all the names in it."""
+    """A statement that is not understood."""
 
     kind: str
-    names: frozenset[str]
+    text: str
+
+    def may_name(self, table: TableName) -> bool:
+        """Whether the table's name occurs in it as a whole, anywhere and in any case."""
+        spellings = {table.name, table.name.replace("`", "``"), table.name.replace('"', '""')}
+        return any(re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", self.text, re.IGNORECASE) for name in spellings)
 
 
 Effect = Truncated | Dropped | Created | Renamed | Altered | Written | Unclear
@@ -131,7 +163,7 @@ Effect = Truncated | Dropped | Created | Renamed | Altered | Written | Unclear
 # Statements that have nothing to do with the rows or the shape of a table.
 _HARMLESS = frozenset(
     "GRANT REVOKE FLUSH ANALYZE OPTIMIZE REPAIR CHECKSUM CHECK SET USE DO INSTALL UNINSTALL LOCK UNLOCK KILL "
-    "RESET CHANGE START STOP SHUTDOWN SIGNAL RESIGNAL PURGE HANDLER CACHE".split()
+    "RESET CHANGE START STOP SHUTDOWN SAVEPOINT RELEASE SIGNAL RESIGNAL PURGE HANDLER CACHE".split()
 )
 _HARMLESS_OBJECTS = frozenset(
     "VIEW TRIGGER PROCEDURE FUNCTION EVENT USER ROLE INDEX SERVER DATABASE SCHEMA TABLESPACE LOGFILE PACKAGE "
@@ -145,24 +177,28 @@ _HARMLESS_ACTIONS = frozenset(
     "MAX_ROWS MIN_ROWS PACK_KEYS DELAY_KEY_WRITE COMPRESSION COMPRESSED ENCRYPTION ENCRYPTED CONNECTION "
     "INSERT_METHOD WITH WITHOUT CHECK UPGRADE ANALYZE OPTIMIZE REBUILD REPAIR REORGANIZE COALESCE PARTITION "
     "REMOVE SECONDARY_LOAD SECONDARY_UNLOAD SECONDARY_ENGINE TABLESPACE DATA INDEX UNION PAGE_CHECKSUM "
-    "TRANSACTIONAL PAGE_COMPRESSED PAGE_COMPRESSION_LEVEL AUTOEXTEND_SIZE START WAIT NOWAIT DEFAULT CHARACTER "
-    "CHARSET COLLATE IETF_QUOTES".split()
+    "TRANSACTIONAL PAGE_COMPRESSED PAGE_COMPRESSION_LEVEL AUTOEXTEND_SIZE START WAIT NOWAIT "
+    "IETF_QUOTES".split()
 )
+_CHARSETS = frozenset("DEFAULT CHARACTER CHARSET COLLATE".split())
 _KEYS = frozenset("INDEX KEY UNIQUE FULLTEXT SPATIAL CONSTRAINT FOREIGN CHECK PERIOD".split())
 
 
-def effects(text: str, schema: str, *, ansi_quotes: bool = False) -> list[Effect]:
+def effects(text: str, schema: str, *, sql_mode: int = 0, folds_case: bool = False) -> list[Effect]:
     """What a statement does to tables, in order; nothing if it has to do with none.
 
     Args:
         schema: the database in use, which names without one are in.
+        sql_mode: of the session that sent it.
+        folds_case: the server keeps the names of tables in lower case, however they are written.
     """
     plain = _EXECUTED_COMMENT.sub(r" \1 ", text)
+    dialect = _DIALECTS[sql_mode & (_ANSI_QUOTES | _NO_BACKSLASH_ESCAPES)]
     try:
-        tokens = Dialect.get_or_raise(_AnsiQuotes if ansi_quotes else _Statements).tokenize(plain)
+        tokens = Dialect.get_or_raise(dialect).tokenize(plain)
     except SqlglotError:
         first = text.split(None, 1)
-        return [Unclear(first[0].upper() if first else "", frozenset(re.findall(r"\w+", text)))]
+        return [Unclear(first[0].upper() if first else "", text)]
     single = [
         _Word(text, token.token_type in (TokenType.STRING, TokenType.IDENTIFIER), token.start, token.end)
         for token in tokens
@@ -172,13 +208,13 @@ def effects(text: str, schema: str, *, ansi_quotes: bool = False) -> list[Effect
             [token.text] if token.token_type in (TokenType.STRING, TokenType.IDENTIFIER) else token.text.split()
         )
     ]
-    words = _Words(single, schema, plain)
+    words = _Words(single, schema, plain, folds_case=folds_case)
     if not words.left:
         return []
     try:
         return _effects(words)
     except _NotUnderstood:
-        return [Unclear(words.kind, words.names)]
+        return [Unclear(words.kind, text)]
 
 
 class _NotUnderstood(Exception):
@@ -196,10 +232,11 @@ class _Word:
 class _Words:
     """The words of a statement, taken one after the other."""
 
-    def __init__(self, tokens: list[_Word], schema: str, text: str) -> None:
+    def __init__(self, tokens: list[_Word], schema: str, text: str, *, folds_case: bool) -> None:
         self._tokens = tokens
         self._schema = schema
         self._text = text
+        self._folds_case = folds_case
         self._at = 0
 
     @property
@@ -209,10 +246,6 @@ class _Words:
     @property
     def kind(self) -> str:
         return " ".join(token.text.upper() for token in self._tokens[:2] if token.text.isidentifier())
-
-    @property
-    def names(self) -> frozenset[str]:
-        return frozenset(token.text for token in self._tokens)
 
     def peek(self, ahead: int = 0) -> str:
         """The word to come, in capitals; '' at the end, and for what is quoted."""
@@ -241,8 +274,15 @@ class _Words:
         first = self.name()
         # A name that begins with a digit after a point comes as one number.
         if self.take("."):
-            return TableName(first, self.name())
-        return TableName(self._schema, first)
+            return self._called(first, self.name())
+        return self._called(self._schema, first)
+
+    def database(self) -> TableName:
+        """All tables of a database."""
+        return self._called(self.name(), "")
+
+    def _called(self, schema: str, name: str) -> TableName:
+        return TableName(schema.lower(), name.lower()) if self._folds_case else TableName(schema, name)
 
     def rest_of_action(self) -> list[_Word]:
         """Everything up to the next comma that is in no parentheses, which is passed over."""
@@ -268,9 +308,9 @@ class _Words:
             before = self._tokens[number - 1].text if number else ""
             follows = self._tokens[number + 1].text if number + 1 < len(self._tokens) else ""
             if before == "." and number > 1:
-                found.add(TableName(self._tokens[number - 2].text, token.text))
+                found.add(self._called(self._tokens[number - 2].text, token.text))
             elif follows != ".":
-                found.add(TableName(self._schema, token.text))
+                found.add(self._called(self._schema, token.text))
         return frozenset(found)
 
 
@@ -324,7 +364,7 @@ def _drop(words: _Words) -> Iterator[Effect]:
         return
     if words.take("DATABASE") or words.take("SCHEMA"):
         words.take("IF", "EXISTS")
-        yield Dropped(TableName(words.name(), "*"))
+        yield Dropped(words.database())
         return
     if not (words.take("TABLE") or words.take("TABLES")):
         raise _NotUnderstood
@@ -397,9 +437,13 @@ def _action(words: _Words) -> list[Action] | TableName:
     if words.take("DISCARD"):
         words.rest_of_action()
         return [Rewritten(verb)]
-    if words.peek() in _HARMLESS_ACTIONS:
+    if words.peek() in _CHARSETS:
         words.rest_of_action()
-        return []
+        return [NewDefaults()]
+    if words.peek() in _HARMLESS_ACTIONS:
+        # Options of a table need no comma between them.
+        follows = {"" if word.is_quoted else word.text.upper() for word in words.rest_of_action()}
+        return [NewDefaults()] if follows & _CHARSETS else []
     raise _NotUnderstood
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from cdc.errors import DecodeError
 from cdc.lockstep import Buffer, string_array, string_views
 from cdc.sources.mysql.jsonb import json_text, quoted
 from cdc.sources.mysql.rows import Field
@@ -21,6 +22,7 @@ _INLINE = (_LITERAL, 5, 6)  # types whose value stands in its entry
 _LITERALS = pa.array(["null", "true", "false"])
 _SHAPES = 32  # tried before what is left is written one by one
 _LONGEST = 200  # bytes of a string that is looked at for characters to escape
+_NO_TEXT = "\ufffd"  # what stands for bytes that are not UTF-8
 _FEW = 16  # documents that are not worth a shape
 _ESCAPED = np.zeros(256, dtype=bool)
 _ESCAPED[:32] = _ESCAPED[ord('"')] = _ESCAPED[ord("\\")] = True
@@ -79,7 +81,20 @@ def document_texts(buffer: Buffer, field: Field) -> pa.Array:
     for rows, which, texts in written:
         start[rows], length[rows] = base + texts.start[which], texts.length[which]
         base += len(texts.data)
-    return string_array(text, string_views(text, start, length), field.valid)
+    array = string_array(text, string_views(text, start, length), field.valid)
+    if written:
+        _refuse_damaged_text(text, array)
+    return array
+
+
+def _refuse_damaged_text(text: Buffer, array: pa.Array) -> None:
+    """Nobody has looked at the bytes of strings that were not written one by one."""
+    if text.bytes.max() < 0x80:
+        return
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DecodeError("A JSON document in the log is damaged: it holds a string that is not UTF-8.") from error
 
 
 def _shape(buffer: Buffer, start: int, length: int) -> _Shape | None:
@@ -95,10 +110,14 @@ def _shape(buffer: Buffer, start: int, length: int) -> _Shape | None:
     for number in range(count):
         entry = 5 + 4 * number
         begin = 1 + int.from_bytes(data[entry : entry + 2], "little")
+        if begin != end:  # they stand one behind the other
+            return None
         end = begin + int.from_bytes(data[entry + 2 : entry + 4], "little")
         keys.append(data[begin:end].decode(errors="replace"))
         types.append(data[values + 3 * number])
-    if end > length or not all(kind in (_LITERAL, _STRING) or kind in _NUMBERS for kind in types):
+    if end > length or len(set(keys)) != count or any(_NO_TEXT in key for key in keys):
+        return None
+    if not all(kind in (_LITERAL, _STRING) or kind in _NUMBERS for kind in types):
         return None
     # Type and count; not the size; the entries of the keys; the types of the values; the keys.
     places = [0, 1, 2, *range(5, values), *range(values, keys_at, 3), *range(keys_at, end)]
@@ -126,6 +145,7 @@ def _written(buffer: Buffer, start: np.ndarray, length: np.ndarray, shape: _Shap
     good = np.ones(count, dtype=bool)
     pieces: list[bytes | _Texts] = []
     entries = start + 5 + 4 * len(shape.keys)
+    left = length - 5 - 7 * len(shape.keys) - sum(len(key.encode()) for key in shape.keys)
     before = "{"
     for number, (key, kind) in enumerate(zip(shape.keys, shape.types, strict=True)):
         entry = entries + 3 * number + 1
@@ -135,10 +155,12 @@ def _written(buffer: Buffer, start: np.ndarray, length: np.ndarray, shape: _Shap
             offset = buffer.at("<u2")[entry].astype(np.int64)
             size = np.dtype(_NUMBERS[kind]).itemsize if kind in _NUMBERS else 1
             good &= offset + 1 + size <= length
+            left = left - size
             entry = np.where(good, start + 1 + offset, start)
         if kind == _STRING:
             texts, is_plain = _strings(buffer, entry, start + length)
             good &= is_plain
+            left = left - texts.length
             pieces.append(texts)
         elif kind == _LITERAL:
             value = buffer.bytes[entry]
@@ -148,6 +170,7 @@ def _written(buffer: Buffer, start: np.ndarray, length: np.ndarray, shape: _Shap
             pieces.append(_arrow(pa.array(buffer.at(_NUMBERS[kind])[entry]).cast(pa.string())))
         before = f"{quote}, "
     pieces.append((before.removesuffix(", ") + "}").encode() if shape.keys else b"{}")
+    good &= left >= 0  # or else they share their bytes
     return good, _joined(pieces, count)
 
 

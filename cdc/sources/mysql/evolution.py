@@ -9,7 +9,7 @@ from sqlglot.errors import SqlglotError
 
 from cdc.errors import UsageError
 from cdc.model.schema import Column, Kind, TableName
-from cdc.sources.mysql.ddl import Action, AddColumn, DropColumn, RenameColumn
+from cdc.sources.mysql.ddl import Action, AddColumn, DropColumn, NewDefaults, RenameColumn, Rewritten
 from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.types import logical_type, source_type
 
@@ -31,8 +31,6 @@ _PLAIN_TYPES = {
     "DATE": "date",
     "JSON": "json",
     "DATETIME": "datetime",
-    "TIMESTAMP": "timestamp",
-    "TIMESTAMPTZ": "timestamp",
     "TIME": "time",
     "VARCHAR": "varchar",
     "CHAR": "char",
@@ -48,6 +46,7 @@ _PLAIN_TYPES = {
     "BINARY": "binary",
     "DECIMAL": "decimal",
 }
+# Not TIMESTAMP: without explicit_defaults_for_timestamp it is never null, and filled with the moment of the statement.
 _WITH_CHARSET = {"varchar", "char", "text", "tinytext", "mediumtext", "longtext"}
 _FILLED = {Kind.INT16, Kind.INT32, Kind.INT64, Kind.UINT32, Kind.UINT64, Kind.TEXT}
 
@@ -63,6 +62,8 @@ def evolved(entry: TableState, actions: tuple[Action, ...], flavor: str) -> tupl
         CopyAgain: an action changes values, or is not understood to the last word.
     """
     columns, fill, number = list(entry.schema.columns), dict[int, str](), entry.next_column
+    if any(isinstance(action, NewDefaults) for action in actions):
+        entry = replace(entry, charset=None)
     for action in actions:
         if isinstance(action, AddColumn):
             column, value = _added(entry, action, number, flavor)
@@ -80,7 +81,7 @@ def evolved(entry: TableState, actions: tuple[Action, ...], flavor: str) -> tupl
         elif isinstance(action, RenameColumn):
             index = _index(columns, action.old)
             columns[index] = replace(columns[index], name=action.new)
-        else:
+        elif isinstance(action, Rewritten):
             raise CopyAgain
     schema = replace(entry.schema, columns=tuple(columns))
     return replace(entry, schema=schema, next_column=number), fill
@@ -105,7 +106,9 @@ def _place(columns: list[Column], after: str | None) -> int:
 
 
 def _added(entry: TableState, action: AddColumn, identity: int, flavor: str) -> tuple[Column, str | None]:
-    """A new column from its definition."""
+    """A new column from its definition, if that leaves nothing to the character set or the modes of who sent it."""
+    if not action.definition.isascii() or "\\" in action.definition:
+        raise CopyAgain
     try:
         parsed = parse_one(f"CREATE TABLE t (c {action.definition})", dialect="mysql")
     except SqlglotError:
@@ -133,7 +136,7 @@ def _added(entry: TableState, action: AddColumn, identity: int, flavor: str) -> 
     return column, _fill(column, default)
 
 
-def _type_text(kind: exp.Expression, charset: str, flavor: str) -> str:
+def _type_text(kind: exp.Expression, charset: str | None, flavor: str) -> str:
     """A type as information_schema writes it."""
     assert isinstance(kind, exp.DataType)
     base = _PLAIN_TYPES.get(kind.this.name if isinstance(kind.this, exp.DataType.Type) else "")
@@ -152,7 +155,11 @@ def _type_text(kind: exp.Expression, charset: str, flavor: str) -> str:
         raise CopyAgain
     if base == "binary" and not numbers:
         text = "binary(1)"
-    return f"{text} character set {charset}" if base in _WITH_CHARSET else text
+    if base not in _WITH_CHARSET:
+        return text
+    if charset is None:
+        raise CopyAgain
+    return f"{text} character set {charset}"
 
 
 def _fill(column: Column, default: exp.Expression | None) -> str | None:
@@ -164,6 +171,11 @@ def _fill(column: Column, default: exp.Expression | None) -> str | None:
     if column.type.kind not in _FILLED or not isinstance(default, exp.Literal):
         raise CopyAgain
     text = str(default.this)
-    if column.type.kind is not Kind.TEXT and not text.isdecimal():
+    if column.type.kind is Kind.TEXT:
+        # CHAR takes blanks off, and under EMPTY_STRING_IS_NULL an empty text is none.
+        if not default.is_string or not text or text.endswith(" "):
+            raise CopyAgain
+        return text
+    if not text.isdecimal():
         raise CopyAgain
-    return str(int(text)) if column.type.kind is not Kind.TEXT else text
+    return str(int(text))

@@ -13,12 +13,14 @@ import zstandard
 
 from cdc.errors import DecodeError
 from cdc.sources.mysql.events import COMPRESSED, HEADER, Event
+from cdc.sources.mysql.reader import Reader
 
 _LONGEST = 0xFFFFFF  # a packet of this length goes on in the next one
 _OK, _EOF, _ERROR = 0x00, 0xFE, 0xFF
 _CRC32 = 1  # checksum algorithm in a format description
 _ZSTD, _UNCOMPRESSED = 0, 255  # compression types of a transaction payload
 _MOST = 1 << 30  # bytes: max_allowed_packet cannot be more, so neither can an event that was compressed
+_MOST_PACKETS = _MOST // _LONGEST + 2  # of one event
 
 
 class ServerSaid(Exception):
@@ -61,6 +63,8 @@ class Framer:
                 break
             if length == _LONGEST or self._long:
                 self._long.append(data[at + 4 : after])
+                if len(self._long) > _MOST_PACKETS:
+                    raise DecodeError("The server sent a binlog event that is larger than an event can be.")
                 if length < _LONGEST:
                     packet = b"".join(self._long)
                     self._long = []
@@ -74,20 +78,19 @@ class Framer:
     def _take(self, packet: memoryview, events: list[bytes]) -> None:
         if not packet or packet[0] != _OK:
             _raise_end(bytes(packet))
-        if len(packet) < 1 + HEADER:
+        if len(packet) < 1 + HEADER + 4 * self._has_checksum:
             raise DecodeError("The server sent a binlog event that is shorter than its header.")
-        kind = packet[5]
+        kind, is_checked = packet[5], self._has_checksum
         if kind == Event.FORMAT_DESCRIPTION:
+            # It has a checksum itself even if it says that what follows has none: that must not be a flipped bit.
             self._has_checksum = _is_checksummed(packet[1:])
-        if self._has_checksum:
-            event = bytes(packet[1:-4])
-            if zlib.crc32(event) != int.from_bytes(packet[-4:], "little"):
-                raise DecodeError(
-                    f"A binlog event that ends at {int.from_bytes(packet[14:18], 'little')} has another checksum.",
-                    hint="It was damaged on the server's disk or on the way: try mysqlbinlog --verify-binlog-checksum.",
-                )
-        else:
-            event = bytes(packet[1:])
+            is_checked = is_checked or self._has_checksum
+        if is_checked and zlib.crc32(packet[1:-4]) != int.from_bytes(packet[-4:], "little"):
+            raise DecodeError(
+                f"A binlog event that ends at {int.from_bytes(packet[14:18], 'little')} has another checksum.",
+                hint="It was damaged on the server's disk or on the way: try mysqlbinlog --verify-binlog-checksum.",
+            )
+        event = bytes(packet[1:-4] if self._has_checksum else packet[1:])
         if kind == Event.TRANSACTION_PAYLOAD:
             events.extend(_payload(event))
         elif kind in COMPRESSED:
@@ -96,12 +99,15 @@ class Framer:
             events.append(event)
 
 
-def file_mark(description: bytes) -> int:
-    """A number that tells a log file from any other: of when its first event was written, and by which server version.
+def event_mark(event: bytes) -> int:
+    """A number that tells an event at the begin of a log file from what stands there in another of that name.
 
-    The rest of the event is not the same for every reader: the server sets fields of it to what this one should do.
+    Of a format description only when it was written and by which server version: the server sets other fields to what
+    the reader at hand should do.
     """
-    return zlib.crc32(description[:4] + description[HEADER : HEADER + 52])
+    if event[4] == Event.FORMAT_DESCRIPTION:
+        return zlib.crc32(event[:4] + event[HEADER : HEADER + 52])
+    return zlib.crc32(event)
 
 
 def _raise_end(packet: bytes) -> None:
@@ -124,23 +130,17 @@ def _payload(event: bytes) -> Iterator[bytes]:
 
     Fields of type, length and value, all packed integers, up to a type 0; then the payload.
     """
-    at, kind, size = HEADER, _UNCOMPRESSED, 0
-    while (field := (packed := _packed_integer(event, at))[0]) != 0:
-        length, value_at = _packed_integer(event, packed[1])
-        value = _packed_integer(event, value_at)[0]
-        at = value_at + length
+    reader = Reader(event, HEADER, f"A compressed transaction that ends at {int.from_bytes(event[13:17], 'little')}")
+    kind, size = _UNCOMPRESSED, 0
+    while (field := reader.packed()) != 0:
+        value = reader.take(reader.packed())
         if field == 2:
-            kind = value
+            kind = Reader(value, 0, "A compressed transaction").packed()
         elif field == 3:
-            size = value
-    content = event[packed[1] :]
+            size = Reader(value, 0, "A compressed transaction").packed()
+    content = reader.rest()
     if kind == _ZSTD:
-        if size > _MOST:
-            raise DecodeError(f"A compressed transaction claims to hold {size} bytes.")
-        try:
-            content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
-        except zstandard.ZstdError as error:
-            raise DecodeError(f"A compressed transaction cannot be read: {error}.") from error
+        content = _unzipped(content, size)
     elif kind != _UNCOMPRESSED:
         raise DecodeError(f"A transaction is compressed by an unknown method, number {kind}.")
     at = 0
@@ -155,15 +155,18 @@ def _payload(event: bytes) -> Iterator[bytes]:
         raise DecodeError("A compressed transaction ends inside an event.")
 
 
-def _packed_integer(data: bytes, at: int) -> tuple[int, int]:
-    """A length-encoded integer and where it ends."""
-    first = data[at]
-    if first < 0xFB:
-        return first, at + 1
-    width = {0xFC: 2, 0xFD: 3, 0xFE: 8}.get(first)
-    if width is None:
-        raise DecodeError("A compressed transaction has a damaged header.")
-    return int.from_bytes(data[at + 1 : at + 1 + width], "little"), at + 1 + width
+def _unzipped(content: bytes, size: int) -> bytes:
+    """What was compressed, if it is of the announced size: never more is made of it than that."""
+    if size > _MOST:
+        raise DecodeError(f"A compressed transaction claims to hold {size} bytes.")
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(content) as reader:
+            found = reader.read(size + 1)
+    except zstandard.ZstdError as error:
+        raise DecodeError(f"A compressed transaction cannot be read: {error}.") from error
+    if len(found) != size:
+        raise DecodeError(f"A compressed transaction does not hold the {size} bytes that it announces.")
+    return found
 
 
 def _uncompressed(event: bytes) -> bytes:
@@ -173,23 +176,32 @@ def _uncompressed(event: bytes) -> bytes:
     big-endian, and the content.
     """
     kind = Event(event[4])
+    what = f"A {kind.name} event that ends at {int.from_bytes(event[13:17], 'little')}"
+    reader = Reader(event, HEADER, what)
     if kind is Event.QUERY_COMPRESSED:
-        at = HEADER + 13 + int.from_bytes(event[HEADER + 11 : HEADER + 13], "little") + event[HEADER + 8] + 1
+        reader.take(8)  # thread, duration
+        name_length = reader.number(1)
+        reader.take(2)  # error code
+        reader.take(reader.number(2) + name_length + 1)
     else:
-        at = HEADER + 8  # table id, flags
+        reader.take(8)  # table id, flags
         if kind in (Event.WRITE_ROWS_COMPRESSED, Event.UPDATE_ROWS_COMPRESSED, Event.DELETE_ROWS_COMPRESSED):
-            at += int.from_bytes(event[at : at + 2], "little")
-        columns, behind = _packed_integer(event, at)
+            reader.take(reader.number(2) - 2)  # the length counts itself
+        columns = reader.packed()
         maps = 2 if kind in (Event.UPDATE_ROWS_COMPRESSED, Event.UPDATE_ROWS_COMPRESSED_V1) else 1
-        at = behind + maps * ((columns + 7) // 8)
-    method, width = event[at] & 0x70, event[at] & 0x07
-    if method != 0 or not 1 <= width <= 4:
-        raise DecodeError(f"A {kind.name} event is compressed by an unknown method.")
-    size = int.from_bytes(event[at + 1 : at + 1 + width], "big")
+        reader.take(maps * ((columns + 7) // 8))
+    plain = event[5 : reader.at]
+    head = reader.number(1)
+    width = head & 0x07
+    if head & 0x70 != 0 or not 1 <= width <= 4:
+        raise DecodeError(f"{what} is compressed by an unknown method.")
+    size = int.from_bytes(reader.take(width), "big")
+    if size > _MOST:
+        raise DecodeError(f"{what} claims to hold {size} bytes.")
     try:
-        content = zlib.decompressobj().decompress(event[at + 1 + width :], size)
+        content = zlib.decompressobj().decompress(reader.rest(), size + 1)  # 0 would be no limit
     except zlib.error as error:
-        raise DecodeError(f"A {kind.name} event cannot be uncompressed: {error}.") from error
+        raise DecodeError(f"{what} cannot be uncompressed: {error}.") from error
     if len(content) != size:
-        raise DecodeError(f"A {kind.name} event holds {len(content)} bytes where it announces {size}.")
-    return event[:4] + bytes([COMPRESSED[kind]]) + event[5:at] + content
+        raise DecodeError(f"{what} does not hold the {size} bytes that it announces.")
+    return event[:4] + bytes([COMPRESSED[kind]]) + plain + content

@@ -15,7 +15,15 @@ from uuid import UUID
 from cdc.errors import DecodeError
 
 Source = tuple[str, str]  # the server's UUID, the tag ('' for none)
+_NUMBER = re.compile(r"[0-9]{1,20}")
+_MOST_NUMBER, _MOST_ID = (1 << 63) - 2, (1 << 32) - 1  # of MySQL's transactions; of MariaDB's domains and servers
+_MOST_SEQUENCE = (1 << 64) - 1
 _TAG = re.compile(r"[a-z_][a-z0-9_]{0,31}")
+
+
+def is_tag(text: str) -> bool:
+    """Whether a text can be the tag of a GTID, in lower case."""
+    return _TAG.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,14 @@ class MySqlGtids:
                 raise DecodeError(f"{part!r} is not a GTID set.") from None
             tag = ""
             for word in words:
-                if _TAG.fullmatch(word.lower()):
+                if is_tag(word.lower()):
                     tag = word.lower()
                     continue
                 first, dash, last = word.partition("-")
-                if not first.isdecimal() or (dash and not last.isdecimal()):
+                if not _NUMBER.fullmatch(first) or (dash and not _NUMBER.fullmatch(last)):
                     raise DecodeError(f"{part!r} is not a GTID set.")
+                if max(int(first), int(last or 0)) > _MOST_NUMBER:
+                    raise DecodeError(f"{part!r} is not a GTID set: there are no transactions of such numbers.")
                 if int(last or first) >= int(first) > 0:
                     found._add_interval((uuid, tag), int(first), int(last or first))
         return found
@@ -134,9 +144,11 @@ class MariaDbGtids:
         found = cls()
         for part in filter(None, re.sub(r"\s", "", text).split(",")):
             words = part.split("-")
-            if len(words) != 3 or not all(word.isdecimal() for word in words):
+            if len(words) != 3 or not all(map(_NUMBER.fullmatch, words)):
                 raise DecodeError(f"{part!r} is not a GTID of MariaDB.")
             domain, server, sequence = map(int, words)
+            if max(domain, server) > _MOST_ID or sequence > _MOST_SEQUENCE:
+                raise DecodeError(f"{part!r} is not a GTID of MariaDB: its numbers are too large.")
             if domain not in found.domains or found.domains[domain][1] < sequence:
                 found.domains[domain] = (server, sequence)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from cdc.errors import LogLost, OperatorNeeded, SourceChanged, UsageError
 from cdc.sources.mysql.connection import Connection, Dsn
@@ -50,11 +51,8 @@ def log_now(connection: Connection, place: tuple[str, int] | None = None) -> Log
     Raises:
         UsageError: the server has no log.
     """
-    statement = "SHOW MASTER STATUS"
-    if connection.version.flavor == "mysql" and connection.version.number >= (8, 2):
-        statement = "SHOW BINARY LOG STATUS"  # the other is gone in 8.4 (B-15)
     if place is None:
-        row = connection.record(statement)
+        row = _log_status(connection)
         if not row:
             raise UsageError(f"{connection.dsn} writes no binary log.", hint="Start the server with --log-bin.")
         place = str(row["file"]), int(row["position"])
@@ -63,6 +61,23 @@ def log_now(connection: Connection, place: tuple[str, int] | None = None) -> Log
             return Log(*place, str(MySqlGtids.parse(gtids)))
     gtids = connection.value("SELECT BINLOG_GTID_POS(%s, %s)", *place)
     return Log(*place, str(MariaDbGtids.parse(gtids or "")))
+
+
+def _log_status(connection: Connection) -> dict[str, Any]:
+    if connection.version.flavor == "mysql" and connection.version.number >= (8, 2):
+        return connection.record("SHOW BINARY LOG STATUS")  # the other is gone in 8.4 (B-15)
+    return connection.record("SHOW MASTER STATUS")
+
+
+def log_filters(connection: Connection) -> list[str]:
+    """The options that keep databases out of the log.
+
+    Whatever databases they name: a statement is filtered by the database that its session uses, so that under any of
+    them an ALTER or a TRUNCATE of any table can be missing.
+    """
+    status = _log_status(connection)
+    names = ("binlog_do_db", "binlog_ignore_db")
+    return [f"{name} = {status[name]}" for name in names if status.get(name)]
 
 
 def log_files(connection: Connection) -> dict[str, int]:
@@ -83,6 +98,15 @@ def file_bases(files: dict[str, int], known: LogPlace) -> dict[str, int]:
 def place_of(files: dict[str, int], known: LogPlace, file: str, offset: int) -> LogPlace:
     """Where a place is, counted on from one that is known."""
     return LogPlace(file, file_bases(files, known).get(file, known.order), offset)
+
+
+def refuse_filters(connection: Connection) -> None:
+    """The log has been begun to be filtered since the copy."""
+    if filters := log_filters(connection):
+        raise OperatorNeeded(
+            f"{connection.dsn} keeps databases out of its log ({', '.join(filters)}): changes may be missing.",
+            hint="Remove the option and restart the server. What was changed meanwhile is lost: " + _RESYNC,
+        )
 
 
 def verify_server(state: SourceState, connection: Connection) -> bool:

@@ -9,18 +9,20 @@ import base64
 import re
 import struct
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import orjson
 
 from cdc.errors import DecodeError
-from cdc.sources.mysql.tablemap import Wire, decimal_bytes
+from cdc.sources.mysql.reader import Reader
+from cdc.sources.mysql.tablemap import MOST_DIGITS, Wire, decimal_bytes
 
 _SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY, _LITERAL = range(5)
 _INT16, _UINT16, _INT32, _UINT32, _INT64, _UINT64, _DOUBLE, _STRING = range(5, 13)
 _OPAQUE = 15
 _REPLACE, _INSERT, _REMOVE = range(3)
-_STEP = re.compile(r'\.(?P<quoted>"(?:[^"\\]|\\.)*")|\.(?P<key>[^.\["]+)|\[(?P<index>\d+)\]')
+_STEP = re.compile(r'\.(?P<quoted>"(?:[^"\\]|\\.)*")|\.(?P<key>[^.\["]+)|\[(?P<index>[0-9]{1,10})\]')
 _LITERALS = {0: "null", 1: "true", 2: "false"}
 _SCALARS = {
     _INT16: struct.Struct("<h"),
@@ -60,47 +62,66 @@ def patched_text(document: bytes, changes: bytes) -> str:
         DecodeError: the changes do not fit the document, or one of them is damaged.
     """
     tree = _parsed(document)
+    reader = Reader(changes, 0, "A partial update of a JSON document")
     try:
-        at = 0
-        while at < len(changes):
-            operation = changes[at]
-            length, at = _packed(changes, at + 1)
-            path, at = changes[at : at + length].decode(), at + length
-            value: _Tree = _Scalar("null")
-            if operation != _REMOVE:
-                length, at = _packed(changes, at)
-                value, at = _parsed(changes[at : at + length]), at + length
-            tree = _changed(tree, operation, [_step(found) for found in _STEP.finditer(path, 1)], value)
-    except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+        while reader.has_more:
+            operation = reader.number(1)
+            path = _path(reader.text(reader.packed()))
+            value = _parsed(reader.take(reader.packed())) if operation != _REMOVE else _Scalar("null")
+            tree = _changed(tree, operation, path, value)
+    except (IndexError, KeyError, ValueError) as error:
         raise DecodeError("A partial update of a JSON document does not fit the document.") from error
     return _written(tree)
 
 
 def _changed(tree: _Tree, operation: int, path: list[str | int], value: _Tree) -> _Tree:
     if not path:
+        if operation != _REPLACE:
+            raise ValueError(operation)
         return value
     parent: _Tree = tree
     for step in path[:-1]:
-        parent = _inside(parent)[step]
+        parent = _members(parent, step)[step]
     last = path[-1]
+    members = _members(parent, last)
     if operation == _REMOVE:
-        del _inside(parent)[last]
-    elif operation == _INSERT and isinstance(parent, list) and isinstance(last, int):
-        parent.insert(last, value)
+        del members[last]
+    elif operation == _REPLACE:
+        members[last]  # it must be there
+        members[last] = value
+    elif operation != _INSERT:
+        raise ValueError(operation)
+    elif isinstance(parent, list):
+        members.insert(last, value)
+    elif last in members:
+        raise KeyError(last)
     else:
-        _inside(parent)[last] = value
-        if isinstance(parent, dict):  # members are kept by the length of their keys, then by their bytes
-            members = sorted(parent.items(), key=lambda item: (len(item[0].encode()), item[0].encode()))
-            parent.clear()
-            parent.update(members)
+        # Members are kept by the length of their keys, then by their bytes.
+        entries = sorted([*members.items(), (last, value)], key=lambda item: (len(item[0].encode()), item[0].encode()))
+        members.clear()
+        members.update(entries)
     return tree
 
 
-def _inside(tree: _Tree) -> Any:
-    """An object or an array, whose members a step of a path names: a key or a number, whichever it must be."""
-    if isinstance(tree, _Scalar):
-        raise TypeError
+def _members(tree: _Tree, step: str | int) -> Any:
+    """What a step of a path goes into: an object by a key, or an array by a number."""
+    if not isinstance(tree, dict if isinstance(step, str) else list):
+        raise KeyError(step)
     return tree
+
+
+def _path(text: str) -> list[str | int]:
+    """The steps of a path: `$.a[0]."b c"`."""
+    if not text.startswith("$"):
+        raise ValueError(text)
+    steps, at = [], 1
+    while at < len(text):
+        found = _STEP.match(text, at)
+        if found is None:
+            raise ValueError(text)
+        steps.append(_step(found))
+        at = found.end()
+    return steps
 
 
 def _step(found: re.Match[str]) -> str | int:
@@ -112,88 +133,103 @@ def _step(found: re.Match[str]) -> str | int:
     return found["key"]
 
 
-def _packed(data: bytes, at: int) -> tuple[int, int]:
-    first = data[at]
-    if first < 0xFB:
-        return first, at + 1
-    width = {0xFC: 2, 0xFD: 3, 0xFE: 8}[first]
-    return int.from_bytes(data[at + 1 : at + 1 + width], "little"), at + 1 + width
-
-
 def _parsed(document: bytes) -> _Tree:
     if not document:
         return _Scalar("null")  # what an INSERT IGNORE leaves of an invalid document
     try:
-        return _value(document[0], document, 1, 0)
+        return _Document(document).value(document[0], 1, 0)
     except (IndexError, struct.error, UnicodeDecodeError, KeyError) as error:
         raise DecodeError("A JSON document in the log is damaged.") from error
 
 
-def _written(tree: _Tree) -> str:
-    if isinstance(tree, dict):
-        return "{" + ", ".join([f"{quoted(key)}: {_written(value)}" for key, value in tree.items()]) + "}"
-    if isinstance(tree, list):
-        return "[" + ", ".join([_written(value) for value in tree]) + "]"
-    return tree
-
-
-def _value(kind: int, data: bytes, at: int, depth: int) -> _Tree:
-    if depth > _DEEPEST:
+def _written(tree: _Tree, depth: int = 0) -> str:
+    if isinstance(tree, _Scalar):
+        return tree
+    if depth > _DEEPEST:  # which changes can make of documents that are not
         raise DecodeError("A JSON document in the log is nested too deeply.")
-    if kind in _SCALARS:
-        return _Scalar(_SCALARS[kind].unpack_from(data, at)[0])
-    if kind == _STRING:
-        length, begin = _length(data, at)
-        if begin + length > len(data):
+    if isinstance(tree, dict):
+        return "{" + ", ".join([f"{quoted(key)}: {_written(value, depth + 1)}" for key, value in tree.items()]) + "}"
+    return "[" + ", ".join([_written(value, depth + 1) for value in tree]) + "]"
+
+
+class _Document:
+    """A binary document. No byte of it is part of two values, so that its text is never much longer than itself."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._left = len(data)
+
+    def _take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise DecodeError("A JSON document in the log is damaged: some of its values share their bytes.")
+
+    def value(self, kind: int, at: int, depth: int) -> _Tree:
+        data = self._data
+        if depth > _DEEPEST:
+            raise DecodeError("A JSON document in the log is nested too deeply.")
+        if kind in _SCALARS:
+            return _Scalar(_SCALARS[kind].unpack_from(data, at)[0])
+        if kind == _STRING:
+            length, begin = _length(data, at)
+            if begin + length > len(data):
+                raise IndexError
+            self._take(length)
+            return _Scalar(quoted(data[begin : begin + length].decode()))
+        if kind in (_SMALL_OBJECT, _LARGE_OBJECT):
+            return self._object(at, depth, large=kind == _LARGE_OBJECT)
+        if kind in (_SMALL_ARRAY, _LARGE_ARRAY):
+            return self._array(at, depth, large=kind == _LARGE_ARRAY)
+        if kind == _LITERAL:
+            return _Scalar(_LITERALS[data[at]])
+        if kind == _DOUBLE:
+            return _Scalar(double_text(struct.unpack_from("<d", data, at)[0]))
+        if kind == _OPAQUE:
+            self._take(_length(data, at + 1)[0])
+            return _Scalar(_opaque(data, at))
+        raise DecodeError(f"A JSON document in the log holds a value of unknown kind {kind}.")
+
+    def _object(self, at: int, depth: int, *, large: bool) -> _Tree:
+        data = self._data
+        width, word = (4, "<I") if large else (2, "<H")
+        count = struct.unpack_from(word, data, at)[0]
+        keys = at + 2 * width
+        values = keys + count * (width + 2)
+        if values + count * (1 + width) > len(data):
             raise IndexError
-        return _Scalar(quoted(data[begin : begin + length].decode()))
-    if kind in (_SMALL_OBJECT, _LARGE_OBJECT):
-        return _object(data, at, depth, large=kind == _LARGE_OBJECT)
-    if kind in (_SMALL_ARRAY, _LARGE_ARRAY):
-        return _array(data, at, depth, large=kind == _LARGE_ARRAY)
-    if kind == _LITERAL:
-        return _Scalar(_LITERALS[data[at]])
-    if kind == _DOUBLE:
-        return _Scalar(double_text(struct.unpack_from("<d", data, at)[0]))
-    if kind == _OPAQUE:
-        return _Scalar(_opaque(data, at))
-    raise DecodeError(f"A JSON document in the log holds a value of unknown kind {kind}.")
+        self._take(values + count * (1 + width) - at)
+        members: dict[str, _Tree] = {}
+        for number in range(count):
+            entry = keys + number * (width + 2)
+            begin = at + struct.unpack_from(word, data, entry)[0]
+            length = struct.unpack_from("<H", data, entry + width)[0]
+            self._take(length)
+            if begin + length > len(data):
+                raise IndexError
+            key = data[begin : begin + length].decode()
+            members[key] = self._entry(at, values + number * (1 + width), depth, large=large)
+        if len(members) != count:
+            raise KeyError
+        return members
 
+    def _array(self, at: int, depth: int, *, large: bool) -> _Tree:
+        width, word = (4, "<I") if large else (2, "<H")
+        count = struct.unpack_from(word, self._data, at)[0]
+        values = at + 2 * width
+        end = values + count * (1 + width)
+        if end > len(self._data):
+            raise IndexError
+        self._take(end - at)
+        return [self._entry(at, place, depth, large=large) for place in range(values, end, 1 + width)]
 
-def _object(data: bytes, at: int, depth: int, *, large: bool) -> _Tree:
-    width, word = (4, "<I") if large else (2, "<H")
-    count = struct.unpack_from(word, data, at)[0]
-    keys = at + 2 * width
-    values = keys + count * (width + 2)
-    if values + count * (1 + width) > len(data):
-        raise IndexError
-    members: dict[str, _Tree] = {}
-    for number in range(count):
-        entry = keys + number * (width + 2)
-        begin = at + struct.unpack_from(word, data, entry)[0]
-        length = struct.unpack_from("<H", data, entry + width)[0]
-        key = data[begin : begin + length].decode()
-        members[key] = _entry(data, at, values + number * (1 + width), depth, large=large)
-    return members
-
-
-def _array(data: bytes, at: int, depth: int, *, large: bool) -> _Tree:
-    width, word = (4, "<I") if large else (2, "<H")
-    count = struct.unpack_from(word, data, at)[0]
-    values = at + 2 * width
-    if values + count * (1 + width) > len(data):
-        raise IndexError
-    places = range(values, values + count * (1 + width), 1 + width)
-    return [_entry(data, at, place, depth, large=large) for place in places]
-
-
-def _entry(data: bytes, container: int, at: int, depth: int, *, large: bool) -> _Tree:
-    """A value entry: its type, then the value itself if it is small enough, else where it is."""
-    kind = data[at]
-    if kind in (_LITERAL, _INT16, _UINT16) or (large and kind in (_INT32, _UINT32)):
-        return _value(kind, data, at + 1, depth + 1)
-    offset = struct.unpack_from("<I" if large else "<H", data, at + 1)[0]
-    return _value(kind, data, container + offset, depth + 1)
+    def _entry(self, container: int, at: int, depth: int, *, large: bool) -> _Tree:
+        """A value entry: its type, then the value itself if it is small enough, else where it is."""
+        data = self._data
+        kind = data[at]
+        if kind in (_LITERAL, _INT16, _UINT16) or (large and kind in (_INT32, _UINT32)):
+            return self.value(kind, at + 1, depth + 1)
+        offset = struct.unpack_from("<I" if large else "<H", data, at + 1)[0]
+        return self.value(kind, container + offset, depth + 1)
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
@@ -214,6 +250,8 @@ def quoted(text: str) -> str:
 
 def double_text(value: float) -> str:
     """The shortest digits that read back, positional where the exponent is small; always told from an integer."""
+    if not isfinite(value):
+        raise DecodeError("A JSON document in the log holds a number that is none.")
     sign, digits, exponent = Decimal(repr(value)).as_tuple()
     assert isinstance(exponent, int)
     text = "".join(map(str, digits))
@@ -249,7 +287,9 @@ def _opaque(data: bytes, at: int) -> str:
 
 def _decimal(value: bytes) -> str:
     precision, scale = value[0], value[1]
-    packed = bytearray(value[2 : 2 + decimal_bytes(precision, scale)])
+    if not 0 <= scale <= precision <= MOST_DIGITS or not len(value) - 2 == decimal_bytes(precision, scale) > 0:
+        raise IndexError
+    packed = bytearray(value[2:])
     negative = packed[0] < 0x80
     packed[0] ^= 0x80
     if negative:
@@ -260,6 +300,8 @@ def _decimal(value: bytes) -> str:
         size = decimal_bytes(count, 0)
         digits += str(int.from_bytes(packed[at : at + size], "big")).zfill(count)
         at += size
+    if len(digits) != precision:
+        raise IndexError
     text = digits[:whole].lstrip("0") or "0"
     return ("-" if negative else "") + text + (f".{digits[whole:]}" if scale else "")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer, string_array, string_views
+from cdc.lockstep import Buffer
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows
 from cdc.model.schema import Kind, TableSchema
 from cdc.sources.mysql import temporal, values
@@ -40,6 +40,7 @@ _ARROW = {
     Kind.FLOAT32: (np.float32, pa.float32()),
     Kind.FLOAT64: (np.float64, pa.float64()),
 }
+_DATE_LENGTHS, _TIME_LENGTHS = (0, 4, 7, 11), (0, 8, 12)  # bytes: zeros at the end are left out
 _DATES = ("date", "datetime", "timestamp")
 
 
@@ -59,12 +60,15 @@ def decode_result(pieces: Sequence[bytes], start: np.ndarray, end: np.ndarray, s
         raise DecodeError(f"A copied row of {schema.table} does not begin as a row does.")
     cursor = start + 1 + (width + 9) // 8
     columns: list[pa.Array] = []
+    if (cursor > end).any():
+        raise DecodeError(f"A copied row of {schema.table} ends before its values.")
     for number, column in enumerate(schema.columns):
         valid = (buffer.bytes[start + 1 + (number + 2) // 8] >> ((number + 2) % 8)) & 1 == 0
-        array, cursor = _column(buffer, cursor, valid, source_type(column.source_type))
+        try:
+            array, cursor = _column(buffer, cursor, end, valid, source_type(column.source_type))
+        except DecodeError as error:
+            raise DecodeError(f"{schema.table}.{column.name}: {error.message}", hint=error.hint) from error
         columns.append(array)
-        if (cursor > end).any():
-            raise DecodeError(f"A copied row of {schema.table} ends inside a value.")
     if not np.array_equal(cursor, end):
         raise DecodeError(f"A copied row of {schema.table} is longer than its columns.")
     return ChangeBatch(
@@ -81,27 +85,38 @@ def decode_result(pieces: Sequence[bytes], start: np.ndarray, end: np.ndarray, s
     )
 
 
-def _column(buffer: Buffer, cursor: np.ndarray, valid: np.ndarray, source: SourceType) -> tuple[pa.Array, np.ndarray]:
-    """One column of all rows, and where the next one begins."""
+def _column(
+    buffer: Buffer, cursor: np.ndarray, end: np.ndarray, valid: np.ndarray, source: SourceType
+) -> tuple[pa.Array, np.ndarray]:
+    """One column of all rows, which end at `end`, and where the next one begins."""
     if source.base in _FIXED:
         size, layout = _FIXED[source.base]
+        after = cursor + np.where(valid, size, 0)
+        _refuse(after > end)
         found = buffer.at(layout.replace("i", "u") if source.unsigned and "f" not in layout else layout)[cursor]
         dtype, kind = _ARROW[logical_type(source).kind]
-        return native(kind, found.astype(dtype, copy=False), valid), cursor + np.where(valid, size, 0)
+        return native(kind, found.astype(dtype, copy=False), valid), after
     if source.base in _DATES or source.base == "time":
         length = np.where(valid, buffer.bytes[cursor], 0).astype(np.int64)
         after = cursor + np.where(valid, length + 1, 0)
-        read = _time if source.base == "time" else _date
-        return read(buffer, cursor + 1, length, valid, source), after
+        is_time = source.base == "time"
+        _refuse((after > end) | ~np.isin(length, _TIME_LENGTHS if is_time else _DATE_LENGTHS))
+        return (_time if is_time else _date)(buffer, cursor + 1, length, valid, source), after
     start, length = _prefixed(buffer, cursor, valid)
-    field = Field(start, length, valid)
-    return _bytes(buffer, field, source), start + length
+    _refuse((length < 0) | (length > end - start))
+    return _bytes(buffer, Field(start, length, valid), source), start + length
+
+
+def _refuse(wrong: np.ndarray) -> None:
+    if wrong.any():
+        raise DecodeError("a copied value is longer than its row, or of a length that it never has.")
 
 
 def _prefixed(buffer: Buffer, cursor: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values with their length in front, which takes one byte, or 2, 3 or 8 behind a mark."""
     first = buffer.bytes[cursor]
     length, start = first.astype(np.int64), cursor + 1
+    length[first > 0xFA] = -1  # unless one of these follows
     for mark, size, layout in ((0xFC, 2, "<u2"), (0xFD, 3, "<u4"), (0xFE, 8, "<i8")):
         long = np.flatnonzero(first == mark)
         if len(long):
@@ -115,11 +130,12 @@ def _bytes(buffer: Buffer, field: Field, source: SourceType) -> pa.Array:
     if source.base == "bit":
         # As many bytes as the column has, whatever their value.
         size = ((source.numbers or (1,))[0] + 7) // 8
+        _refuse(field.valid & (field.length != size))
         return native(pa.uint64(), values.bits(buffer, field.start, size), field.valid)
     if logical_type(source).kind in (Kind.BYTES, Kind.VECTOR):
         return values.bytes_array(buffer, field, source, _NO_CONVERTER)
     # Text in whatever character set is sent as UTF-8; decimals, enums, documents and addresses as text.
-    return string_array(buffer, string_views(buffer, field.start, field.length), field.valid)
+    return values.utf8_array(buffer, field)
 
 
 class _NoConverter:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from pymysql.constants import COMMAND
 
-from cdc.model.change import ChangeBatch
+from cdc.errors import DecodeError
+from cdc.model.change import VALUE_BYTES, ChangeBatch
 from cdc.model.schema import TableName, TableSchema
 from cdc.sources.mysql.connection import Connection, server_error
 from cdc.sources.mysql.resultset import decode_result
 
 BATCH_BYTES = 8 << 20  # of rows decoded at once
+_DECODED_BYTES = 16 << 20  # of the arrays that they become, without what they point to
 _READ = 1 << 20
 _LONGEST = 0xFFFFFF
 
@@ -27,11 +29,14 @@ def quoted_table(name: TableName) -> str:
     return f"{quoted(name.schema)}.{quoted(name.name)}"
 
 
-def select_rows(connection: Connection, schema: TableSchema, where: str = "") -> Iterator[ChangeBatch]:
+def select_rows(
+    connection: Connection, schema: TableSchema, where: str = "", alive: Callable[[], None] = lambda: None
+) -> Iterator[ChangeBatch]:
     """The rows of a table as this session sees it, in batches.
 
     Args:
         where: a condition of SQL.
+        alive: called whenever something comes.
 
     Raises:
         TableChanged: the table is not what the schema says any more.
@@ -49,25 +54,28 @@ def select_rows(connection: Connection, schema: TableSchema, where: str = "") ->
     connection.command(COMMAND.COM_STMT_EXECUTE, struct.pack("<IBI", number, 0, 1))
     for _ in range(1 + column_count + 1):
         connection.packet()
-    yield from _batches(connection, schema)
+    yield from _batches(connection, schema, alive)
     connection.command(COMMAND.COM_STMT_CLOSE, struct.pack("<I", number))  # has no answer
 
 
-def _batches(connection: Connection, schema: TableSchema) -> Iterator[ChangeBatch]:
-    reader = _Reader()
+def _batches(connection: Connection, schema: TableSchema, alive: Callable[[], None]) -> Iterator[ChangeBatch]:
+    reader = RowReader()
+    most = _DECODED_BYTES // (VALUE_BYTES * max(1, len(schema.columns)))
     while True:
         reader.feed(connection.read(_READ))
+        alive()
         if (error := reader.error) is not None:
             raise server_error(*error, connection.dsn)
-        if reader.size >= BATCH_BYTES or (reader.is_done and reader.starts):
+        is_full = reader.size >= BATCH_BYTES or len(reader.starts) >= most
+        if is_full or (reader.is_done and reader.starts):
             yield decode_result(reader.pieces, np.array(reader.starts), np.array(reader.ends), schema)
             reader.clear()
         if reader.is_done:
             return
 
 
-class _Reader:
-    """Cuts what comes into row packets."""
+class RowReader:
+    """Cuts what comes into row packets; raises DecodeError for what is none."""
 
     def __init__(self) -> None:
         self.is_done = False
@@ -92,6 +100,8 @@ class _Reader:
             after = at + 4 + length
             if after > size:
                 break
+            if length == 0 and not self._long:
+                raise DecodeError("The server sent an empty packet in the place of a row.")
             if length == _LONGEST or self._long:  # a row of more than 16 MB comes in several packets
                 self._long.append(data[at + 4 : after])
                 self.pieces.append(data[:at])

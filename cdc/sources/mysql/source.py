@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import logging
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from cdc import faults
 from cdc.errors import SchemaChangeUnsupported, SourceChanged, UsageError
@@ -34,6 +34,7 @@ from cdc.sources.mysql.identity import (
     log_files,
     log_now,
     place_of,
+    refuse_filters,
     refuse_prepared,
     server_identity,
     verify_server,
@@ -43,6 +44,7 @@ from cdc.sources.mysql.select import quoted_table, select_rows
 from cdc.sources.mysql.state import SourceState, TableState
 from cdc.sources.mysql.stream import BinlogStream
 from cdc.sources.mysql.tables import FollowedTables
+from cdc.waiting import MACHINE, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -60,20 +62,24 @@ class Settings:
         selection: which tables.
         workers: sessions that copy in parallel.
         budget: bytes of log that make one segment at most.
+        notes: tell the statements that rows were changed by, where the log has them, too; and whole rows as they were
+            before a change, not their keys alone.
     """
 
     name: str
     selection: Selection
     workers: int
     budget: int
+    notes: bool = False
 
 
 class MySqlSource:
     """One MySQL or MariaDB server as a `cdc.source.Source`."""
 
-    def __init__(self, dsn: Dsn, settings: Settings) -> None:
+    def __init__(self, dsn: Dsn, settings: Settings, waiting: Waiting = MACHINE) -> None:
         self._dsn = dsn
         self._settings = settings
+        self._waiting = waiting
         self._resources = ExitStack()
         self._purpose = f"cdc {settings.name}"
         self._connection: Connection
@@ -85,6 +91,7 @@ class MySqlSource:
         self._gtids: MySqlGtids | MariaDbGtids | None = None
         self._decoder: Decoder | None = None
         self._is_new = False
+        self._has_forgotten = False
         self._looked = 0.0
         self._tables: FollowedTables
 
@@ -124,27 +131,42 @@ class MySqlSource:
                     f"The target belongs to the pipeline {state.pipeline!r}.",
                     hint="Give that name with --name, or use another target.",
                 )
+            refuse_filters(connection)
             if verify_server(state, connection):
                 self._verify_mark()
                 here = place_of(log_files(connection), state.place, now.file, now.offset)
             else:
                 # Another server's files: positions count on from where the target is.
-                state.server, state.mark = server_identity(connection), None
+                state.server, state.mark = server_identity(connection), []
                 files = log_files(connection)
                 state.place = LogPlace(next(iter(files)), state.place.order, 0)
+                state.prepared = {}  # places of the other's log; if one is committed after all, the stream stops there
                 here = place_of(files, state.place, now.file, now.offset)
                 log.warning("%s is another server than before; it is followed on from %s", self._dsn, state.gtids)
             self._selected = self._select()
+            self._forget_unselected()
         self._tables = FollowedTables(self._state, connection, self._settings.selection)
         if resume is not None and any(self._state.named(table.name) is None for table in self._selected):
             self._tables.look_after = here.order
         self._gtids = self._parsed(self._state.gtids) if has_gtids(connection) else None
         self._opened_at = Head(here.position(), self._clock())
 
+    def _forget_unselected(self) -> None:
+        """A table that was taken out of the selection is left in the target as it is."""
+        for entry in list(self._state.tables.values()):
+            name = entry.schema.table
+            if self._dsn.database not in ("", name.schema) or not self._settings.selection.matches(name):
+                log.info("%s is not followed any more; the target keeps what it has of it", name)
+                self._state.forget(entry)
+                self._has_forgotten = True
+
     def _verify_mark(self) -> None:
         """The file of the position is the one that was read: a log that was begun anew has the same names (B-02)."""
         state = self._state
-        if state.mark is not None and log_mark(self._dsn, state.server_id, state.place.file) != state.mark:
+        if not state.mark:
+            return
+        found = log_mark(self._dsn, state.server_id, state.place)
+        if any(there != known for there, known in zip(found, state.mark, strict=False)):
             raise SourceChanged(
                 f"{self._dsn} has another log file {state.place.file} than the one that the target has followed.",
                 hint="The log was reset. Run `cdc teardown`, remove the target, and start again.",
@@ -195,28 +217,50 @@ class MySqlSource:
     def copy(self, link: Link) -> Iterator[Segment]:
         if self._is_new:
             for table in self._selected:
-                self._tables.expect(table)
+                self._tables.expect(self._told(table))
+        elif self._has_forgotten:
+            # Whoever asks the target what is followed must hear of it, however long nothing else happens.
+            yield self._segment([])
+            while not link.idle and not link.stopping:
+                self._waiting.sleep(0.001)
         yield from self._copy_missing(link)
 
-    def _adopt(self) -> None:
-        """Take in the tables that are meant and not followed yet.
+    def _told(self, table: Table) -> Table:
+        """With whole rows before a change, if somebody wants to know and the log has them."""
+        if not self._settings.notes or (self._connection.variable("binlog_row_image") or "").upper() != "FULL":
+            return table
+        return replace(table, schema=replace(table.schema, full_before=True))
+
+    def _adopt(self) -> list[TableState]:
+        """Number the tables that are meant and not followed yet.
 
         Done only once all that the log had at some moment has been followed, since until then a table that is followed
         may have another name there than it has now.
         """
         if self._tables.look_after is None or self._state.place.order < self._tables.look_after:
-            return
-        for table in self._select():
-            if self._state.named(table.name) is None:
-                log.info("%s is new; it is copied", table.name)
-                self._tables.expect(table)
+            return []
+        new = [table for table in self._select() if self._state.named(table.name) is None]
+        entries = [self._tables.expect(self._told(table)) for table in new]
+        faults.point("copy.adopted")
         self._tables.look_after = None  # last, since nothing is complete before
+        return entries
+
+    def _take_in(self, entries: Sequence[TableState]) -> Iterator[Segment]:
+        """From here on the changes of new tables are followed, while their rows are copied part by part."""
+        for entry in entries:
+            log.info("%s is new; it is copied", entry.schema.table)
+            after = replace(entry, start=self._state.place.order, copied=True)
+            self._state.tables[entry.schema.identity] = after
+        if entries:
+            yield self._segment([Reset(entry.schema, by_parts=True) for entry in entries])
 
     def _copy_missing(self, link: Link) -> Iterator[Segment]:
         while (missing := [e for e in self._state.tables.values() if not e.copied]) and not link.stopping:
             with Snapshot(self._dsn, self._purpose, self._settings.workers) as snapshot:
-                refuse_prepared(snapshot.guard, self._dsn)
+                if self._is_new:  # later ones are prepared where the stream sees it
+                    refuse_prepared(snapshot.guard, self._dsn)
                 found = named_tables(snapshot.guard, [entry.schema.table for entry in missing])
+                faults.point("copy.before_snapshot")
                 at = snapshot.begin(list(found.values()))
                 # Looked at again, since a table may have changed before the snapshot began.
                 found = named_tables(snapshot.guard, found)
@@ -228,18 +272,19 @@ class MySqlSource:
                     for entry in missing
                     if (table := self._prepare(entry, found.get(entry.schema.table), start.order)) is not None
                 ]
+                faults.point("copy.before_reset")
                 yield self._segment([Reset(table.schema) for table in tables])
                 faults.point("copy.before_first_row")
                 steady = [table for table in tables if table.is_transactional]
                 yield from self._copy_steady(snapshot, steady, link)
             for table in tables:
                 if not table.is_transactional and not link.stopping:
-                    yield from self._copy_locked(table)
+                    yield from self._copy_locked(table, link)
 
     def _begin_at(self, at: Log) -> None:
         self._is_new = False
         self._state.place = LogPlace(at.file, 0, at.offset)
-        self._state.mark = log_mark(self._dsn, self._state.server_id, at.file)
+        self._state.mark = log_mark(self._dsn, self._state.server_id, self._state.place)
         self._state.gtids = at.gtids
         self._gtids = self._parsed(at.gtids) if self._gtids is not None else None
         log.info("the copy is of %s:%d", at.file, at.offset)
@@ -259,7 +304,7 @@ class MySqlSource:
                 f"{table.name} cannot be followed any more. {table.trouble}",
                 hint="Undo the change, and it is copied again; or start again without the table (--exclude).",
             )
-        table = table.identified(identity)
+        table = self._told(table.identified(identity))
         number = len(table.schema.columns) + 1
         self._state.tables[identity] = TableState(table.schema, table.charset, start, False, number, table.row_end)
         return table
@@ -270,7 +315,7 @@ class MySqlSource:
         for copied in SnapshotReader(snapshot).read(tables, link):
             if copied.batch is not None:
                 gathered.append(Changes(copied.batch))
-                size += copied.batch.size
+                size += copied.batch.held
                 if size < _COPY_SEGMENTS * self._settings.budget:
                     continue
             elif copied.intact:
@@ -283,15 +328,15 @@ class MySqlSource:
             faults.point("copy.after_segment")
             gathered, size = [], 0
 
-    def _copy_locked(self, table: Table) -> Iterator[Segment]:
+    def _copy_locked(self, table: Table, link: Link) -> Iterator[Segment]:
         """Engines without transactions have no snapshots: nobody may write to the table while it is copied (C-10)."""
         with Connection(self._dsn, self._purpose) as session, Connection(self._dsn, self._purpose) as reader:
             session.query(f"LOCK TABLES {quoted_table(table.name)} READ")
             place = self._place(log_now(session), session)
             identity = table.schema.identity
             self._state.tables[identity] = replace(self._state.tables[identity], start=place.order)
-            for batch in select_rows(reader, table.schema):
-                yield self._segment([Changes(batch)], batch.size)
+            for batch in select_rows(reader, table.schema, alive=link.alive):
+                yield self._segment([Changes(batch)], batch.held)
             self._is_copied(table.schema)
             yield self._segment([])
             session.query("UNLOCK TABLES")
@@ -312,27 +357,30 @@ class MySqlSource:
                 self._state.gtids = str(self._gtids)
             self._state.prepared = dict(self._decoder.prepared)
             self._state.place = self._decoder.end
-            self._state.mark = self._decoder.marks.get(self._state.place.file)
+            self._state.mark = self._decoder.marks.get(self._state.place.file, [])
         return Checkpoint(Position(position.order, self._state.gtids or position.text), self._state.dump())
 
     # --- stream -----------------------------------------------------------------------------------------------------
 
     def stream(self, link: Link) -> Iterator[Segment]:
         while not link.stopping:
-            self._adopt()
+            yield from self._take_in(self._adopt())
             yield from self._copy_missing(link)
             yield from self._follow(link)
 
     def _follow(self, link: Link) -> Iterator[Segment]:
         """Follow the log until a table has to be copied."""
         converter = ServerConverter(self._connection)
-        with open_dump(self._dsn, self._purpose, self._state) as (connection, framer):
+        with open_dump(self._dsn, self._purpose, self._state, statements=self._settings.notes) as (connection, framer):
             bases = file_bases(log_files(self._connection), self._state.place)
             state = self._state
-            marks = {state.place.file: state.mark} if state.mark is not None else {}
-            decoder = self._decoder = Decoder(self._tables, converter, state.place, bases, state.prepared, marks)
+            marks = {state.place.file: state.mark}
+            decoder = self._decoder = Decoder(
+                self._tables, converter, state.place, bases, state.prepared, marks, notes=self._settings.notes
+            )
+            fetch = partial(prepared_rows, self._dsn, state)
             stream = self._stream = BinlogStream(
-                connection, framer, decoder, self._settings.budget, lambda p: prepared_rows(self._dsn, self._state, p)
+                connection, framer, decoder, self._settings.budget, fetch, self._waiting
             )
             try:
                 for segment in stream.segments(link, self._checkpoint, self._state.place.position(), self._tick):
@@ -343,7 +391,7 @@ class MySqlSource:
                 self._decoder = None
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        now = self._waiting.now()
         if now - self._looked < _LOOK_EVERY:
             return
         self._looked = now

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import orjson
 
 from cdc.errors import CheckpointUnreadable
-from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
+from cdc.model.records import read_record
+from cdc.model.schema import TableName, TableSchema
 from cdc.sources.mysql.position import LogPlace
 
 VERSION = 1
@@ -21,7 +21,7 @@ class TableState:
 
     Attributes:
         schema: its shape.
-        charset: what text columns have that name none.
+        charset: what text columns have that name none; None if a statement has changed that since.
         start: order of the snapshot that it was copied from; what was committed before it is in the copy.
         copied: whether that copy is complete. If not, its changes are not followed until it is.
         next_column: the identity of the next column that comes.
@@ -29,7 +29,7 @@ class TableState:
     """
 
     schema: TableSchema
-    charset: str
+    charset: str | None
     start: int
     copied: bool
     next_column: int
@@ -45,7 +45,7 @@ class SourceState:
         server: the server's own identifier.
         server_id: what this pipeline is to the server, which thinks of it as a replica (B-11).
         place: where the position is in that server's log.
-        mark: what tells the file of the place from another of its name (see `framing.file_mark`), if known.
+        mark: what tells the file of the place from another of its name (see `dump.log_mark`), as far as known.
         gtids: everything up to the position, empty if the server has no GTIDs.
         tables: by identity.
         next_table: the identity of the next table that comes.
@@ -58,13 +58,13 @@ class SourceState:
     server: str
     server_id: int
     place: LogPlace
-    mark: int | None = None
+    mark: list[int] = field(default_factory=list)
     gtids: str = ""
     tables: dict[int, TableState] = field(default_factory=dict)
     next_table: int = 1
     gone: dict[str, int] = field(default_factory=dict)
     prepared: dict[str, LogPlace] = field(default_factory=dict)
-    _written: tuple[dict[int, TableState], orjson.Fragment] | None = field(default=None, compare=False)
+    _written: tuple[dict[int, TableState], orjson.Fragment] | None = field(default=None, compare=False, repr=False)
 
     def named(self, name: TableName) -> TableState | None:
         """The table of that name, if it is followed."""
@@ -95,35 +95,16 @@ class SourceState:
                     hint=f"This is a MySQL or MariaDB source, whose format is {VERSION}: use the source, the target "
                     "and the version of cdc that belong together.",
                 )
-            tables = [_table(table) for table in raw["tables"]]
-            raw["tables"] = {table.schema.identity: table for table in tables}
-            raw["place"] = LogPlace(**raw["place"])
-            raw["prepared"] = {name: LogPlace(**place) for name, place in raw["prepared"].items()}
-            return cls(**raw)
-        except CheckpointUnreadable:
-            raise
+            tables = read_record(tuple[TableState, ...], raw.pop("tables"))
+            state = read_record(cls, raw)
+            state.tables = {table.schema.identity: table for table in tables}
+            if len(state.tables) != len(tables):
+                raise ValueError("two tables of one identity")
+            if any(place.offset < 0 or not place.file for place in (state.place, *state.prepared.values())):
+                raise ValueError("a place that no log has")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointUnreadable(
                 "The target's checkpoint cannot be read: it is damaged or not one of cdc.",
                 hint="Restore the target from a backup, or remove it and start again.",
             ) from error
-
-
-def _table(raw: dict[str, Any]) -> TableState:
-    schema = raw["schema"]
-    return TableState(
-        **{
-            **raw,
-            "schema": TableSchema(
-                table=TableName(**schema["table"]),
-                identity=schema["identity"],
-                columns=tuple(Column(**{**column, "type": _type(column["type"])}) for column in schema["columns"]),
-                full_before=schema["full_before"],
-            ),
-        }
-    )
-
-
-def _type(raw: dict[str, Any]) -> LogicalType:
-    element = _type(raw["element"]) if raw["element"] else None
-    return LogicalType(Kind(raw["kind"]), raw["precision"], raw["scale"], element, raw["dimensions"])
+        return state

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import select
-import time
 from collections.abc import Callable, Iterator
 
 from cdc import faults
 from cdc.errors import Unavailable
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
-from cdc.model.segment import Segment
+from cdc.model.segment import Segment, bytes_held, fitting
 from cdc.source import Head, Link
 from cdc.sources.mysql.binlog import Decoder
 from cdc.sources.mysql.connection import Connection, server_error
@@ -18,13 +16,16 @@ from cdc.sources.mysql.events import Event
 from cdc.sources.mysql.framing import Framer, ServerSaid
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.transactions import event_end
+from cdc.waiting import MACHINE, Waiting
 
 HEARTBEAT_EVERY = 1.0  # seconds of silence after which the server says that it is there
-_SILENT_FOR = 15.0  # seconds of silence after which it is taken for gone (B-12)
+SILENT_FOR = 15.0  # seconds of silence after which it is taken for gone (B-12)
+_TRICKLE = 64 << 10  # bytes that show in this time, even without a whole event, that one is on its way
 _READ = 1 << 20
 _TICK_EVERY = 1.0  # seconds
 _IDLE_CHECKPOINT_EVERY = 10.0  # seconds between checkpoints that only move the position
 _GATHER = 0.0005  # seconds to let the server fill the socket
+_FIRST = 4  # part of the budget that is taken before it is known what it becomes in memory
 _POLL = 0.002  # seconds between looks at the applier while rows wait for it
 _LITTLE = 64 << 10  # bytes: less than this goes to an idle applier at once
 _PATIENCE = 0.25  # seconds that more than that may wait for what comes behind it
@@ -39,7 +40,7 @@ class BinlogStream:
 
     Args:
         connection: on which the dump was asked for.
-        fetch: gets the row events of a transaction that was prepared at a place of the log.
+        fetch: gets the row events of a transaction of some name that was prepared at a place of the log.
     """
 
     def __init__(
@@ -48,18 +49,22 @@ class BinlogStream:
         framer: Framer,
         decoder: Decoder,
         budget: int,
-        fetch: Callable[[LogPlace], list[bytes]],
+        fetch: Callable[[str, LogPlace], list[bytes]],
+        waiting: Waiting = MACHINE,
     ) -> None:
         self._connection = connection
         self._framer = framer
         self._decoder = decoder
-        self._budget = budget
+        self._most = budget
+        self._budget = budget // _FIRST
         self._fetch = fetch
+        self._waiting = waiting
         self._events: list[bytes] = []
         self._size = 0
         self._has_end = False
         self._waiting_since = 0.0
-        self._heard = time.monotonic()
+        self._heard = self._waiting.now()
+        self._trickled = 0  # bytes since then
         self._ticked = 0.0
         self.head: Head | None = None
 
@@ -77,17 +82,19 @@ class BinlogStream:
             tick: called about every second; may raise.
         """
         emitted = after.order
-        last_checkpoint = time.monotonic()
+        last_checkpoint = self._waiting.now()
         while not link.stopping:
-            now = time.monotonic()
+            link.alive()
+            now = self._waiting.now()
             if now - self._ticked >= _TICK_EVERY:
                 self._ticked = now
+                faults.point("stream.tick")
                 tick()
             has_more = self._size < self._budget and self._read(link)
             if link.paused:
-                self._heard = time.monotonic()
+                self._heard = self._waiting.now()
                 if self._size >= self._budget:
-                    time.sleep(_POLL)
+                    self._waiting.sleep(_POLL)
                 continue
             segment = None
             if self._has_end and (self._size >= self._budget or (link.idle and not self._gathers(has_more))):
@@ -97,64 +104,72 @@ class BinlogStream:
             elif self._events and not self._has_end and not self._decoder.inside_transaction and link.idle:
                 self._decode(checkpoint, allow_part=False)  # events between transactions: another file, most likely
             if segment is None and self._is_quiet(link) and self._decoder.place.order > emitted:
-                waited = time.monotonic() - last_checkpoint >= _IDLE_CHECKPOINT_EVERY
+                waited = self._waiting.now() - last_checkpoint >= _IDLE_CHECKPOINT_EVERY
                 if link.goal is not None or waited:
                     segment = Segment([], Transactions.none(), checkpoint(self._decoder.place.position()))
             if segment is not None:
                 if segment.checkpoint is not None:
                     emitted = segment.checkpoint.position.order
-                    last_checkpoint = time.monotonic()
+                    last_checkpoint = self._waiting.now()
                 faults.point("stream.segment")
                 yield segment
 
     def _gathers(self, has_more: bool) -> bool:
         """Whether to let rows pile up although the applier is idle: a stream that flows is merged in larger pieces."""
-        return has_more and self._size > _LITTLE and time.monotonic() - self._waiting_since < _PATIENCE
+        return has_more and self._size > _LITTLE and self._waiting.now() - self._waiting_since < _PATIENCE
 
     def _is_quiet(self, link: Link) -> bool:
         return not self._events and not self._decoder.inside_transaction and link.idle
 
     def _decode(self, checkpoint: Callable[[Position], Checkpoint], *, allow_part: bool) -> Segment | None:
+        faults.point("stream.before_decode")
         decoded = self._decoder.decode(self._events, allow_part=allow_part)
         size = self._size
         self._events = self._events[decoded.consumed :]
         if decoded.wanted is not None:
-            name, place = decoded.wanted
-            self._events[1:1] = self._fetch(place)
-            self._decoder.supply(name)
+            self._events[1:1] = self._fetch(*decoded.wanted)
+            self._decoder.supply(decoded.wanted[0])
         self._size = sum(map(len, self._events))
         self._has_end = decoded.wanted is not None
-        self._waiting_since = time.monotonic()
+        self._waiting_since = self._waiting.now()
         if not len(decoded.transactions):
             return None
+        faults.point("stream.before_checkpoint")
+        held, log = bytes_held(decoded.steps), max(size - self._size, 0)
+        self._budget = fitting(self._most, log, held)
         at = checkpoint(decoded.end) if decoded.end is not None else None
-        return Segment(decoded.steps, decoded.transactions, at, max(size - self._size, 0))
+        return Segment(decoded.steps, decoded.transactions, at, max(held, log))
 
     def _read(self, link: Link) -> bool:
         """Take what the server has sent, up to the budget, and say whether there was anything."""
         if not self._is_readable(0):
             if not self._is_readable(self._worth_waiting(link)):
-                if time.monotonic() - self._heard > _SILENT_FOR:
-                    raise Unavailable(
-                        f"{self._connection.dsn}: the server has been silent for {_SILENT_FOR:.0f} s.",
-                        hint="The connection is dead, or something between drops idle ones. It is opened again.",
-                    )
+                self._mind_the_silence()
                 return False
         elif self._size:
-            time.sleep(_GATHER)
+            self._waiting.sleep(_GATHER)
         if not self._size:
-            self._waiting_since = time.monotonic()
+            self._waiting_since = self._waiting.now()
         while self._size < self._budget:
             self._take(self._connection.receive(_READ))
             if not self._is_readable(0):
                 break
-        self._heard = time.monotonic()
+        self._mind_the_silence()
         return True
+
+    def _mind_the_silence(self) -> None:
+        """Whole events are a sign of life. A length that was damaged on the way would have us wait for an event that
+        heartbeats do not fill in hours."""
+        if self._waiting.now() - self._heard > SILENT_FOR:
+            raise Unavailable(
+                f"{self._connection.dsn}: the server has said nothing that can be read for {SILENT_FOR:.0f} s.",
+                hint="The connection is dead, or something between drops or damages data. It is opened again.",
+            )
 
     def _is_readable(self, wait: float) -> bool:
         socket = self._connection.socket
         pending = getattr(socket, "pending", None)  # decrypted already, so that select does not know of it
-        return bool((pending is not None and pending()) or select.select([socket], [], [], wait)[0])
+        return bool((pending is not None and pending()) or self._waiting.readable(socket, wait))
 
     def _worth_waiting(self, link: Link) -> float:
         """Seconds to wait for the server, by what else there is to do."""
@@ -169,6 +184,9 @@ class BinlogStream:
             events = self._framer.feed(data)
         except ServerSaid as said:
             raise server_error(said.code, said.message, self._connection.dsn) from said
+        self._trickled += len(data)
+        if events or self._trickled >= _TRICKLE:
+            self._heard, self._trickled = self._waiting.now(), 0
         size, has_end = self._size, self._has_end
         last: bytes | None = None
         for event in events:

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from cdc.errors import DecodeError
 from cdc.sources.mysql.events import HEADER
+from cdc.sources.mysql.reader import Reader
 
 
 class Wire(IntEnum):
@@ -93,6 +94,7 @@ _SIGNED_OR_NOT = {
     Wire.DOUBLE,
     Wire.NEWDECIMAL,
 }
+MOST_DIGITS = 65  # of a DECIMAL
 _DIGITS_TO_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
 
 
@@ -139,21 +141,11 @@ def decimal_bytes(precision: int, scale: int) -> int:
 
 def parse_table_map(event: bytes) -> TableMap:
     """Read a table map event; raises DecodeError if it is not one, or has a column of a type that is not known."""
-    try:
-        return _parse(event)
-    except (IndexError, UnicodeDecodeError) as error:
-        raise DecodeError("A table map event is damaged.") from error
-
-
-def _parse(event: bytes) -> TableMap:
-    at = HEADER + 8
-    schema, at = _name(event, at)
-    table, at = _name(event, at)
-    count, at = _packed(event, at)
-    codes, at = event[at : at + count], at + count
-    length, at = _packed(event, at)
-    metadata, at = event[at : at + length], at + length
-    at += (count + 7) // 8
+    reader = Reader(event, HEADER + 8, "A table map event")
+    schema, table = _name(reader), _name(reader)
+    codes = reader.take(reader.packed())
+    metadata = reader.take(reader.packed())
+    reader.take((len(codes) + 7) // 8)  # which columns may be null
     known = {code.value for code in Wire}
     for number, code in enumerate(codes):
         if code not in known:
@@ -161,8 +153,8 @@ def _parse(event: bytes) -> TableMap:
                 f"Column {number + 1} of {schema}.{table} has type number {code}, which cdc does not know.",
                 hint="Leave the table out with --exclude.",
             )
-    columns = _columns([Wire(code) for code in codes], metadata)
-    names, unsigned = _optional(event, at, columns)
+    columns = _columns([Wire(code) for code in codes], Reader(metadata, 0, f"The table map of {schema}.{table}"))
+    names, unsigned = _optional(reader, columns)
     return TableMap(
         schema,
         table,
@@ -181,13 +173,8 @@ def _parse(event: bytes) -> TableMap:
     )
 
 
-def _columns(wires: list[Wire], metadata: bytes) -> list[WireColumn]:
-    columns, at = [], 0
-    for wire in wires:
-        width = 2 if wire in _TWO_BYTES else 1 if wire in _ONE_BYTE else 0
-        columns.append(_column(wire, metadata[at : at + width]))
-        at += width
-    return columns
+def _columns(wires: list[Wire], metadata: Reader) -> list[WireColumn]:
+    return [_column(wire, metadata.take(2 if wire in _TWO_BYTES else 1 if wire in _ONE_BYTE else 0)) for wire in wires]
 
 
 def _column(wire: Wire, meta: bytes) -> WireColumn:
@@ -202,10 +189,18 @@ def _column(wire: Wire, meta: bytes) -> WireColumn:
         bits = meta[1] * 8 + meta[0]
         return WireColumn(wire, (bits + 7) // 8, variable=False, length=bits)
     if wire is Wire.NEWDECIMAL:
+        if not meta[1] <= meta[0] <= MOST_DIGITS:
+            raise DecodeError(
+                f"A table map event has a DECIMAL of {meta[0]} digits, {meta[1]} of them behind the point."
+            )
         return WireColumn(wire, decimal_bytes(meta[0], meta[1]), variable=False, length=meta[0], scale=meta[1])
     if wire in (Wire.TIMESTAMP2, Wire.DATETIME2, Wire.TIME2):
+        if meta[0] > 6:
+            raise DecodeError(f"A table map event has a {wire.name} of {meta[0]} fractional digits.")
         whole = {Wire.TIMESTAMP2: 4, Wire.DATETIME2: 5, Wire.TIME2: 3}[wire]
         return WireColumn(wire, whole + (meta[0] + 1) // 2, variable=False, length=meta[0])
+    if not 1 <= meta[0] <= 4:
+        raise DecodeError(f"A table map event has a {wire.name} whose length takes {meta[0]} bytes.")
     return WireColumn(wire, meta[0], variable=True)
 
 
@@ -216,40 +211,34 @@ def _string(meta: bytes) -> WireColumn:
         length |= ((code & 0x30) ^ 0x30) << 4
         code |= 0x30
     if code in (Wire.ENUM, Wire.SET):
+        if not 1 <= length <= (2 if code == Wire.ENUM else 8):
+            raise DecodeError(f"A table map event has a {Wire(code).name} whose values take {length} bytes.")
         return WireColumn(Wire(code), length, variable=False, length=length)
     return WireColumn(Wire.STRING, 2 if length > 255 else 1, variable=True, length=length)
 
 
-def _optional(event: bytes, at: int, columns: list[WireColumn]) -> tuple[list[str] | None, dict[int, bool]]:
+def _optional(reader: Reader, columns: list[WireColumn]) -> tuple[list[str] | None, dict[int, bool]]:
     """What binlog_row_metadata adds: names and signs are used; the rest is known from the table's schema."""
     names: list[str] | None = None
     unsigned: dict[int, bool] = {}
-    while at < len(event):
-        kind = event[at]
-        length, at = _packed(event, at + 1)
-        value, at = event[at : at + length], at + length
+    while reader.has_more:
+        kind = reader.number(1)
+        value = Reader(reader.take(reader.packed()), 0, "The metadata of a table map event")
         if kind == 1:
             numeric = [number for number, column in enumerate(columns) if column.wire in _SIGNED_OR_NOT]
-            unsigned = {number: bool(value[i // 8] & (0x80 >> i % 8)) for i, number in enumerate(numeric)}
+            signs = value.take((len(numeric) + 7) // 8)
+            unsigned = {number: bool(signs[i // 8] & (0x80 >> i % 8)) for i, number in enumerate(numeric)}
         elif kind == 4:
-            names, place = [], 0
-            while place < len(value):
-                size, place = _packed(value, place)
-                names.append(value[place : place + size].decode())
-                place += size
+            names = []
+            while value.has_more:
+                names.append(value.text(value.packed()))
     if names is not None and len(names) != len(columns):
         raise DecodeError("A table map event names another number of columns than it has.")
     return names, unsigned
 
 
-def _name(event: bytes, at: int) -> tuple[str, int]:
-    length = event[at]
-    return event[at + 1 : at + 1 + length].decode(), at + 2 + length
-
-
-def _packed(data: bytes, at: int) -> tuple[int, int]:
-    first = data[at]
-    if first < 0xFB:
-        return first, at + 1
-    width = {0xFC: 2, 0xFD: 3, 0xFE: 8}[first]
-    return int.from_bytes(data[at + 1 : at + 1 + width], "little"), at + 1 + width
+def _name(reader: Reader) -> str:
+    found = reader.text(reader.number(1))
+    if reader.take(1) != b"\0":
+        raise DecodeError("A table map event is damaged: a name in it has no end.")
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from cdc import faults
 from cdc.errors import OperatorNeeded, SchemaChangeUnsupported
 from cdc.model.schema import TableName
 from cdc.model.segment import Evolve, Step, Truncate
@@ -12,6 +13,7 @@ from cdc.selection import Selection
 from cdc.sources.mysql import ddl
 from cdc.sources.mysql.batches import Plan
 from cdc.sources.mysql.catalog import Table, is_passing
+from cdc.sources.mysql.charsets import ServerConverter
 from cdc.sources.mysql.connection import Connection
 from cdc.sources.mysql.evolution import CopyAgain, evolved, renamed
 from cdc.sources.mysql.identity import log_files, log_now, place_of
@@ -39,7 +41,9 @@ class FollowedTables:
         self._state = state
         self._connection = connection
         self._selection = selection
-        self._database = connection.dsn.database
+        self._folds_case = connection.variable("lower_case_table_names") != "0"
+        self._database = connection.dsn.database.lower() if self._folds_case else connection.dsn.database
+        self._converter = ServerConverter(connection)
         self._refreshed: set[tuple[TableName, TableMap]] = set()
         self.look_after: int | None = None  # once the log has been followed up to here, look for tables that are new
 
@@ -70,9 +74,9 @@ class FollowedTables:
         at = log_now(self._connection)
         self.look_after = place_of(log_files(self._connection), self._state.place, at.file, at.offset).order
 
-    def start(self, identity: int) -> int:
+    def start(self, name: TableName) -> int:
         """For the decoder: where a table's snapshot is."""
-        entry = self._state.tables.get(identity)
+        entry = self._state.named(name)
         return entry.start if entry is not None else 0
 
     def plan(self, table_map: TableMap) -> Plan | None:
@@ -96,11 +100,14 @@ class FollowedTables:
 
     def _copy_again(self, entry: TableState) -> None:
         self._state.tables[entry.schema.identity] = replace(entry, copied=False)
+        faults.point("copy.again")
 
     def statement(self, statement: Query, order: int, transaction: int, ordinal: int) -> list[Step]:
         """For the decoder: what a statement does to the tables that are followed."""
         steps: list[Step] = []
-        for effect in ddl.effects(statement.text, statement.schema, ansi_quotes=statement.ansi_quotes):
+        text = self._converter.statement(statement)
+        found = ddl.effects(text, statement.schema, sql_mode=statement.sql_mode, folds_case=self._folds_case)
+        for effect in found:
             step = self._effect(effect, statement, order, transaction, ordinal + len(steps))
             if step is not None:
                 steps.append(step)
@@ -115,7 +122,7 @@ class FollowedTables:
         if isinstance(effect, ddl.Dropped):
             for entry in list(self._state.tables.values()):
                 table = entry.schema.table
-                if effect.table in (table, TableName(table.schema, "*")) and order >= entry.start:
+                if effect.table in (table, TableName(table.schema, "")) and order >= entry.start:
                     log.warning("%s was dropped in the source; the target keeps its rows", table)
                     self._state.forget(entry)
             return None
@@ -146,7 +153,7 @@ class FollowedTables:
                     hint="Set binlog_format = ROW for all sessions. Only a new copy is right again: `cdc teardown`, "
                     "remove the target, start again.",
                 )
-            if isinstance(effect, ddl.Unclear) and name.name in effect.names:
+            if isinstance(effect, ddl.Unclear) and effect.may_name(name):
                 raise SchemaChangeUnsupported(
                     f"A statement of the kind {effect.kind!r} at {where} names {name}, and cdc does not understand it.",
                     hint="If it does not touch the table, please report it. Only a new copy is certainly right: "
@@ -181,6 +188,7 @@ class FollowedTables:
         return Evolve(leaving.schema, after.schema, transaction)
 
     def _alter(self, entry: TableState, effect: ddl.Altered, transaction: int) -> Step | None:
+        faults.point("schema.before")
         try:
             after, fill = evolved(entry, effect.actions, self._state.flavor)
         except CopyAgain:
@@ -189,10 +197,11 @@ class FollowedTables:
             )
             self._copy_again(entry)
             return None
+        self._state.tables[entry.schema.identity] = after
         if after.schema == entry.schema:
             return None
-        self._state.tables[entry.schema.identity] = after
         log.info("%s changed its shape", effect.table)
+        faults.point("schema.after")
         return Evolve(entry.schema, after.schema, transaction, fill)
 
 

@@ -2,31 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
+from cdc.errors import DecodeError, LogLost, UsageError
 from cdc.model.position import Checkpoint
 from cdc.model.segment import Segment
-from cdc.source import Link
+from cdc.source import Begin, Head, Link
 from cdc.sources.mysql.catalog import Table, named_tables
-from cdc.sources.mysql.identity import log_now
-from cdc.sources.mysql.source import MySqlSource
+from cdc.sources.mysql.connection import Dsn
+from cdc.sources.mysql.dump import file_begun
+from cdc.sources.mysql.gtid import MySqlGtids
+from cdc.sources.mysql.identity import Log, has_gtids, log_files, log_now
+from cdc.sources.mysql.source import MySqlSource, Settings
 from cdc.sources.mysql.state import TableState
+
+_FILE = re.compile(r"(.+):([0-9]{1,19})")
 
 
 class TailSource(MySqlSource):
-    """What is committed from now on. After a lost connection it goes on where it was."""
+    """What is committed from now on, or from a place of the log. After a lost connection it goes on where it was.
+
+    Args:
+        begin: the place. Tables are taken to have had the shape there that they have now; if the log says otherwise,
+            that is an error.
+    """
+
+    def __init__(self, dsn: Dsn, settings: Settings, *, begin: Begin | None = None) -> None:
+        super().__init__(dsn, settings)
+        self._begin = begin
 
     def open(self, resume: Checkpoint | None) -> None:
         super().open(resume)
         if self._is_new:
-            self._begin_at(log_now(self._connection))
+            self._begin_at(self._first_place())
+            now = log_now(self._connection)
+            self._opened_at = Head(self._place(now, self._connection).position(), self._clock())
             for table in self._selected:
                 self._tables.expect(table)
             self._describe()
+        if not self._state.gtids:
+            # Those that come from here on are not all that there are: the log is followed by file and byte.
+            self._gtids = None
+
+    def _first_place(self) -> Log:
+        begin, connection = self._begin, self._connection
+        if begin is None:
+            return log_now(connection)
+        files = log_files(connection)
+        if begin.time is not None:
+            return self._by_file(self._file_before(begin.time, files), 4)
+        text = begin.position or ""
+        if (found := _FILE.fullmatch(text)) and found[1] in files:
+            return self._by_file(found[1], int(found[2]))
+        try:
+            gtids = self._parsed(text)
+        except DecodeError as error:
+            raise UsageError(
+                f"{text!r} is neither a place in a log file of {self._dsn} nor a GTID set.",
+                hint=f"Write it as {next(iter(files))}:4, a GTID set, or a time as 2024-12-31T23:59:59Z.",
+            ) from error
+        if not has_gtids(connection):
+            raise UsageError(f"{self._dsn} has no GTIDs.", hint="Give a file and a byte: binlog.000001:4.")
+        if isinstance(gtids, MySqlGtids):
+            for intervals in gtids.intervals.values():
+                if len(intervals) == 1:  # one transaction, as an event has it, stands for those before it as well
+                    intervals[0] = (1, intervals[0][1])
+        return Log(next(iter(files)), 0, str(gtids))
+
+    def _by_file(self, file: str, offset: int) -> Log:
+        """A place from which the log is asked for by file and byte: which GTIDs lie before it, MySQL does not say."""
+        if self._state.flavor == "mariadb":
+            return log_now(self._connection, (file, offset))
+        return Log(file, offset, "")
+
+    def _file_before(self, time: int, files: dict[str, int]) -> str:
+        """The newest log file that was begun before a time."""
+        for file in reversed(files):
+            if file_begun(self._dsn, self._state.server_id, file) * 1_000_000 <= time:
+                return file
+        raise LogLost(
+            f"{self._dsn} has no log any more from {datetime.fromtimestamp(time / 1e6, UTC).isoformat()}.",
+            hint="Give a later time with --from.",
+        )
 
     def copy(self, link: Link) -> Iterator[Segment]:
         """Nothing: only what happens is told."""
+        yield self._segment([])  # on a server where nothing happens, a run that is to end would wait for something
+
+    def _take_in(self, entries: Sequence[TableState]) -> Iterator[Segment]:
+        """Nothing is copied."""
         yield from ()
 
     def _copy_missing(self, link: Link) -> Iterator[Segment]:
@@ -35,7 +101,6 @@ class TailSource(MySqlSource):
         yield from ()
 
     def _describe(self) -> None:
-        images_are_full = (self._connection.variable("binlog_row_image") or "").upper() == "FULL"
         missing = [entry for entry in self._state.tables.values() if not entry.copied]
         found = named_tables(self._connection, [entry.schema.table for entry in missing])
         for entry in missing:
@@ -43,10 +108,9 @@ class TailSource(MySqlSource):
             if table is None:
                 self._state.forget(entry)
                 continue
-            self._state.tables[entry.schema.identity] = _told(table.identified(entry.schema.identity), images_are_full)
+            self._state.tables[entry.schema.identity] = _followed(self._told(table.identified(entry.schema.identity)))
 
 
-def _told(table: Table, images_are_full: bool) -> TableState:
-    """With whole rows before a change, if the log has them."""
-    schema = replace(table.schema, full_before=images_are_full or table.schema.full_before)
-    return TableState(schema, table.charset, 0, True, len(schema.columns) + 1, table.row_end)
+def _followed(table: Table) -> TableState:
+    """As if it had been copied."""
+    return TableState(table.schema, table.charset, 0, True, len(table.schema.columns) + 1, table.row_end)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from cdc.errors import DecodeError
 from cdc.lockstep import Buffer
 from cdc.sources.mysql.rows import Field
 from cdc.sources.mysql.tablemap import Wire, WireColumn
 
 _MICROS = 1_000_000
+_MOST_HOURS = 838  # of a TIME
 _STORED = (0, 10_000, 10_000, 100, 100, 1, 1)  # microseconds in one unit of the stored fraction, by fractional digits
 _DAYS_IN_MONTH = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], dtype=np.int64)
 
@@ -40,6 +42,12 @@ class Parts:
         exists &= day <= _DAYS_IN_MONTH[np.clip(month, 0, 12)] + leap
         return bool((exists | ~valid).all())
 
+    def refuse_impossible(self, valid: np.ndarray) -> None:
+        """Raise DecodeError if a field has a number that no server takes, whatever its mode."""
+        wrong = (self.year < 0) | (self.year > 9999) | (self.month > 12) | (self.day > 31)
+        wrong |= (self.hour > 23) | (self.minute > 59) | (self.second > 59) | (self.micros >= _MICROS)
+        _refuse(wrong & valid)
+
     def days(self, valid: np.ndarray) -> np.ndarray:
         """int64[n]: days since the Unix epoch."""
         months = np.where(valid, (self.year - 1970) * 12 + self.month - 1, 0)
@@ -61,8 +69,14 @@ class Parts:
         return f"{self.date_text(i)} {clock}{fraction_text(int(self.micros[i]))}"
 
 
+def _refuse(wrong: np.ndarray) -> None:
+    if wrong.any():
+        raise DecodeError("The server sent a date or a time that it never takes.")
+
+
 def date_array(parts: Parts, valid: np.ndarray) -> pa.Array:
     """date32, or text if a date is not in the calendar."""
+    parts.refuse_impossible(valid)
     if not parts.in_calendar(valid):
         return _texts(valid, parts.date_text)
     return native(pa.date32(), parts.days(valid).astype(np.int32), valid)
@@ -70,6 +84,7 @@ def date_array(parts: Parts, valid: np.ndarray) -> pa.Array:
 
 def datetime_array(parts: Parts, valid: np.ndarray) -> pa.Array:
     """Naive timestamps, or text if one is not in the calendar."""
+    parts.refuse_impossible(valid)
     if not parts.in_calendar(valid):
         return _texts(valid, parts.text)
     return native(pa.timestamp("us"), parts.microseconds(valid), valid)
@@ -77,6 +92,7 @@ def datetime_array(parts: Parts, valid: np.ndarray) -> pa.Array:
 
 def moment_array(parts: Parts, valid: np.ndarray) -> pa.Array:
     """Timestamps in UTC; text if one is 0000-00-00 00:00:00, which is no moment."""
+    parts.refuse_impossible(valid)
     if not parts.in_calendar(valid):
         return _texts(valid, lambda i: f"{parts.text(i)}+00")
     return native(pa.timestamp("us", "UTC"), parts.microseconds(valid), valid)
@@ -125,6 +141,7 @@ def timestamps(buffer: Buffer, field: Field, column: WireColumn) -> pa.Array:
     else:
         seconds = buffer.at(">u4")[field.start].astype(np.int64)
         micros = _fraction(buffer, field.start + 4, column.length)
+    _refuse(field.valid & (micros >= _MICROS))
     if not (field.valid & (seconds == 0) & (micros == 0)).any():
         return native(pa.timestamp("us", "UTC"), seconds * _MICROS + micros, field.valid)
 
@@ -149,8 +166,9 @@ def times(buffer: Buffer, field: Field, column: WireColumn) -> pa.Array:
     number = _big(buffer, field.start, 3 + width) - (0x800000 << 8 * width)
     size = np.abs(number)
     whole, rest = size >> 8 * width, size & ((1 << 8 * width) - 1)
-    seconds = ((whole >> 12) & 0x3FF) * 3600 + ((whole >> 6) & 63) * 60 + (whole & 63)
-    return duration_array(number < 0, seconds, rest * _STORED[column.length], field.valid)
+    hours, minutes, second, micros = whole >> 12, (whole >> 6) & 63, whole & 63, rest * _STORED[column.length]
+    _refuse(field.valid & ((hours > _MOST_HOURS) | (minutes > 59) | (second > 59) | (micros >= _MICROS)))
+    return duration_array(number < 0, hours * 3600 + minutes * 60 + second, micros, field.valid)
 
 
 def native(kind: pa.DataType, values: np.ndarray, valid: np.ndarray) -> pa.Array:

@@ -11,11 +11,16 @@ from uuid import UUID
 
 from cdc.errors import DecodeError
 from cdc.sources.mysql.events import HEADER, Event, event_name
-from cdc.sources.mysql.gtid import Gtid
+from cdc.sources.mysql.gtid import Gtid, is_tag
 
 _STANDALONE, _PREPARED_XA = 1, 64  # flags of MariaDB's GTID event
-_SQL_MODE, _CATALOG = 1, 2  # status variables of a query
 _ANSI_QUOTES = 4  # bit of sql_mode
+_SHORTEST: dict[int, int] = {Event.MARIADB_GTID: 13, Event.GTID: 25, Event.ANONYMOUS_GTID: 25}  # bytes of their bodies
+_WORD = 1 << 32
+_LARGEST = (1 << 63) - 1  # number of a transaction
+# Status variables of a query, in the order in which servers write them, and their lengths; a catalog says its own.
+_FLAGS, _SQL_MODE, _OLD_CATALOG, _CATALOG, _INCREMENT, _CHARSET = 0, 1, 2, 6, 3, 4
+_LENGTHS = {_FLAGS: 4, _SQL_MODE: 8, _INCREMENT: 4, _CHARSET: 6}
 
 
 @dataclass(slots=True)
@@ -29,6 +34,8 @@ class Begun:
         is_block: it ends with a commit, not with its first statement.
         is_xa: it ends with being prepared, and is applied only when it is committed (B-28).
         changes: how many row changes it has had.
+        notes: how many statements of it were told.
+        passed_over: rows of it were left out already, since it is to be prepared only.
     """
 
     start: int
@@ -37,6 +44,8 @@ class Begun:
     is_block: bool = False
     is_xa: bool = False
     changes: int = 0
+    notes: int = 0
+    passed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +53,17 @@ class Query:
     """A statement that the log has as text.
 
     Attributes:
-        text: the statement.
+        text: the statement, as far as it is UTF-8; other bytes are surrogates.
         schema: the database in use.
-        ansi_quotes: double quotes enclose identifiers.
+        sql_mode: of the session that sent it.
+        collation: by its number, one of the character set that the statement is written in; 0 if it is not said.
         end: byte of the log file after it.
     """
 
     text: str
     schema: str
-    ansi_quotes: bool
+    sql_mode: int
+    collation: int
     end: int
 
 
@@ -60,26 +71,36 @@ def begin(event: bytes) -> Begun:
     """The transaction that a GTID event announces; raises DecodeError if the event is damaged."""
     kind, at = event[4], HEADER
     seconds = int.from_bytes(event[:4], "little") * 1_000_000
-    start = event_end(event) - int.from_bytes(event[9:13], "little")
+    start = event_start(event)
     try:
-        if kind == Event.MARIADB_GTID:
-            number, domain = (
-                int.from_bytes(event[at : at + 8], "little"),
-                int.from_bytes(event[at + 8 : at + 12], "little"),
-            )
-            server, flags = int.from_bytes(event[5:9], "little"), event[at + 12]
-            gtid = Gtid((domain, server), number)
-            return Begun(start, gtid, seconds, not flags & _STANDALONE, bool(flags & _PREPARED_XA))
+        if len(event) < at + _SHORTEST.get(kind, 0):
+            raise IndexError
         if kind == Event.GTID_TAGGED:
-            return _tagged(event, start, seconds)
-        uuid = str(UUID(bytes=event[at + 1 : at + 17]))
-        number = int.from_bytes(event[at + 17 : at + 25], "little")
-        committed = (
-            int.from_bytes(event[at + 42 : at + 49], "little") & ~(1 << 55) if len(event) >= at + 49 else seconds
-        )
-        return Begun(start, None if kind == Event.ANONYMOUS_GTID else Gtid((uuid, ""), number), committed)
+            begun = _tagged(event, start, seconds)
+        elif kind == Event.MARIADB_GTID:
+            begun = _mariadb(event, start, seconds)
+        else:
+            begun = _untagged(event, start, seconds)
+        if begun.gtid is not None and not 1 <= begun.gtid.number <= _LARGEST:
+            raise ValueError
     except (IndexError, ValueError) as error:
-        raise DecodeError(f"A {event_name(kind)} event is damaged.") from error
+        raise DecodeError(f"A {event_name(kind)} event that ends at {event_end(event)} is damaged.") from error
+    return begun
+
+
+def _mariadb(event: bytes, start: int, seconds: int) -> Begun:
+    at = HEADER
+    number, domain = int.from_bytes(event[at : at + 8], "little"), int.from_bytes(event[at + 8 : at + 12], "little")
+    server, flags = int.from_bytes(event[5:9], "little"), event[at + 12]
+    return Begun(start, Gtid((domain, server), number), seconds, not flags & _STANDALONE, bool(flags & _PREPARED_XA))
+
+
+def _untagged(event: bytes, start: int, seconds: int) -> Begun:
+    at = HEADER
+    uuid = str(UUID(bytes=event[at + 1 : at + 17]))
+    number = int.from_bytes(event[at + 17 : at + 25], "little")
+    committed = int.from_bytes(event[at + 42 : at + 49], "little") & ~(1 << 55) if len(event) >= at + 49 else seconds
+    return Begun(start, None if event[4] == Event.ANONYMOUS_GTID else Gtid((uuid, ""), number), committed)
 
 
 def _tagged(event: bytes, start: int, seconds: int) -> Begun:
@@ -104,6 +125,8 @@ def _tagged(event: bytes, start: int, seconds: int) -> Begun:
             committed = reader.unsigned()
         else:
             reader.unsigned()
+    if tag and not is_tag(tag):
+        raise ValueError(tag)
     return Begun(start, Gtid((str(UUID(bytes=uuid)), tag), number), committed)
 
 
@@ -119,8 +142,7 @@ class _Serialized:
         more = 0
         while more < 8 and first >> more & 1:
             more += 1
-        value = int.from_bytes(self._data[self.at : self.at + 1 + more], "little")
-        self.at += 1 + more
+        value = int.from_bytes(self._take(1 + more), "little")
         return value >> more + 1 if more < 8 else value >> 8
 
     def signed(self) -> int:
@@ -128,9 +150,13 @@ class _Serialized:
         return -(value >> 1) - 1 if value & 1 else value >> 1
 
     def text(self) -> str:
-        length = self.unsigned()
-        self.at += length
-        return self._data[self.at - length : self.at].decode()
+        return self._take(self.unsigned()).decode()
+
+    def _take(self, size: int) -> bytes:
+        self.at += size
+        if self.at > len(self._data):
+            raise IndexError
+        return self._data[self.at - size : self.at]
 
 
 def query(event: bytes) -> Query:
@@ -138,33 +164,45 @@ def query(event: bytes) -> Query:
 
     https://dev.mysql.com/doc/dev/mysql-server/latest/classmysql_1_1binlog_1_1event_1_1Query__event.html
     """
+    if len(event) < HEADER + 13:
+        raise DecodeError(f"A query event that ends at {event_end(event)} is damaged.")
     name_length = event[HEADER + 8]
     status_length = int.from_bytes(event[HEADER + 11 : HEADER + 13], "little")
     status = HEADER + 13
     name = status + status_length
     text = name + name_length + 1
-    if text > len(event):
-        raise DecodeError("A query event is damaged.")
+    if text > len(event) or event[text - 1] != 0:
+        raise DecodeError(f"A query event that ends at {event_end(event)} is damaged.")
+    said = _status(event[status:name])
     return Query(
         event[text:].decode("utf-8", "surrogateescape"),
         event[name : name + name_length].decode(errors="replace"),
-        _has_ansi_quotes(event[status:name]),
+        int.from_bytes(said.get(_SQL_MODE, b""), "little"),
+        int.from_bytes(said.get(_CHARSET, b"")[:2], "little"),
         event_end(event),
     )
 
 
-def _has_ansi_quotes(status: bytes) -> bool:
-    """sql_mode is the second status variable, after flags2, when it is there; both always are."""
+def _status(status: bytes) -> dict[int, bytes]:
+    """What the status variables up to that of the character sets say."""
+    found: dict[int, bytes] = {}
     at = 0
-    while at < len(status):
+    while at < len(status) and _CHARSET not in found:
         code = status[at]
-        if code == 0:
-            at += 5
-        elif code == _SQL_MODE:
-            return bool(int.from_bytes(status[at + 1 : at + 9], "little") & _ANSI_QUOTES)
+        if code in (_CATALOG, _OLD_CATALOG):
+            length = 1 + int.from_bytes(status[at + 1 : at + 2]) + (code == _OLD_CATALOG)
+        elif (known := _LENGTHS.get(code)) is not None:
+            length = known
         else:
-            return False
-    return False
+            break
+        found[code] = status[at + 1 : at + 1 + length]
+        at += 1 + length
+    return found
+
+
+def event_start(event: bytes) -> int:
+    """Byte of the log file at which an event begins, of which the log keeps 32 bits."""
+    return (event_end(event) - int.from_bytes(event[9:13], "little")) % _WORD
 
 
 def event_end(event: bytes) -> int:
@@ -177,6 +215,6 @@ def xa_name(event: bytes) -> tuple[str, bool]:
     at = HEADER
     format_id, first, second = (int.from_bytes(event[at + o : at + o + 4], "little") for o in (1, 5, 9))
     data = event[at + 13 :]
-    if len(data) < first + second:
-        raise DecodeError("An XA_PREPARE event is damaged.")
+    if len(event) < at + 13 or len(data) < first + second:
+        raise DecodeError(f"An XA_PREPARE event that ends at {event_end(event)} is damaged.")
     return f"X'{data[:first].hex()}',X'{data[first : first + second].hex()}',{format_id}", bool(event[at])

@@ -11,8 +11,9 @@ from cdc.model.schema import Kind, LogicalType
 from cdc.sources.mysql.tablemap import Wire, WireColumn
 
 _FORM = re.compile(r"(?P<base>\w+)(?:\((?P<inside>.*)\))?(?P<rest>[^()]*)", re.DOTALL)
-_CHARSET = re.compile(r" character set (\w+)")
+_CHARSET = re.compile(r" character set (\w+)$")  # a label may have these words too
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
+_ESCAPED = re.compile(r"''|\\.")
 
 _GEOMETRIES = frozenset(
     [
@@ -122,8 +123,8 @@ def source_type(text: str) -> SourceType:
     Raises:
         UsageError: cdc does not know the type.
     """
-    charset, virtual = _CHARSET.search(text), text.endswith(" virtual")
-    plain = _CHARSET.sub("", text.removesuffix(" virtual"))
+    virtual, plain = text.endswith(" virtual"), text.removesuffix(" virtual")
+    charset, plain = _CHARSET.search(plain), _CHARSET.sub("", plain)
     if "COMPRESSED" in plain:  # B-61
         raise UsageError(f"A column is of the type {plain!r}, whose values cdc cannot read.")
     match = _FORM.fullmatch(plain)
@@ -131,7 +132,7 @@ def source_type(text: str) -> SourceType:
         raise UsageError(f"A column is of the type {plain!r}, which cdc does not know.")
     base, inside, rest = match["base"], match["inside"], match["rest"].split()
     if base in ("enum", "set"):
-        labels = tuple(label.replace("''", "'") for label in _LABEL.findall(inside or ""))
+        labels = tuple(_ESCAPED.sub(_unescaped, label) for label in _LABEL.findall(inside or ""))
         return SourceType(base, labels=labels, virtual=virtual)
     numbers = tuple(int(number) for number in (inside or "").split(",") if number.strip().isdecimal())
     unsigned = "unsigned" in rest or "zerofill" in rest
@@ -172,6 +173,11 @@ def fits(of: SourceType, column: WireColumn) -> bool:
     if of.base in ("binary", "varbinary"):
         return column.length == of.numbers[0]
     return True
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """information_schema writes labels as SQL does by default, whatever the sql_mode (its append_unescaped)."""
+    return {"0": "\0", "n": "\n", "r": "\r"}.get(escape[0][1], escape[0][1])
 
 
 def label_bytes(of: SourceType) -> int:

@@ -95,6 +95,7 @@ def bytes_array(buffer: Buffer, field: Field, source: SourceType, converter: Con
     if source.base == "json":
         return document_texts(buffer, field)
     if source.is_geometry:
+        _refuse(field.valid & (field.length > 0) & (field.length < _SRID), "a shape that is shorter than its SRID")
         shapes = Field(field.start + _SRID, np.maximum(field.length - _SRID, 0), field.valid)
         return binary_array(buffer, string_views(buffer, shapes.start, shapes.length), shapes.valid)
     if source.base == "vector":
@@ -163,6 +164,7 @@ def _decimals(buffer: Buffer, field: Field, column: WireColumn) -> pa.Array:
         for _ in range(size):
             value = value << 8 | packed[:, byte]
             byte += 1
+        _refuse((value >= 10**digits) & field.valid, "a DECIMAL of more digits than it has")
         if place == point and scale:
             place += 1
         for triple in range(-(-digits // 3)):
@@ -193,13 +195,14 @@ def bits(buffer: Buffer, start: np.ndarray, size: int) -> np.ndarray:
 
 def labelled(index: np.ndarray, labels: tuple[str, ...], valid: np.ndarray) -> pa.Array:
     """An enum's labels; number 0 is the empty text that stands for a value that was refused (B-56)."""
-    known = pa.array(labels, pa.string_view())
-    return take(known, np.where(valid & (index < len(labels)), index.astype(np.int64), -1))
+    _refuse(valid & (index >= len(labels)), "an ENUM value that has no label")
+    return take(pa.array(labels, pa.string_view()), np.where(valid, index.astype(np.int64), -1))
 
 
 def _sets(masks: np.ndarray, labels: tuple[str, ...], valid: np.ndarray) -> pa.Array:
     """A set's labels in their declared order; none of them is the empty text, not NULL (B-56)."""
-    distinct, which = np.unique(masks, return_inverse=True)
+    _refuse(valid & (masks >> np.uint64(len(labels)) != 0), "a SET value that has no label")
+    distinct, which = np.unique(np.where(valid, masks, 0), return_inverse=True)
     texts = [",".join(label for i, label in enumerate(labels) if mask >> i & 1) for mask in distinct.tolist()]
     return take(pa.array(texts, pa.string_view()), np.where(valid, which, -1))
 
@@ -207,6 +210,7 @@ def _sets(masks: np.ndarray, labels: tuple[str, ...], valid: np.ndarray) -> pa.A
 def vectors(buffer: Buffer, field: Field) -> pa.Array:
     """VECTOR: floats of four bytes, as lists."""
     length = np.where(field.valid, field.length, 0)
+    _refuse(length % 4 != 0, "a VECTOR of a part of a number")
     offsets = np.concatenate([[0], np.cumsum(length // 4)]).astype(np.int32)
     step = np.arange(offsets[-1]) - np.repeat(offsets[:-1], length // 4)
     values = buffer.at("<f4")[np.repeat(field.start, length // 4) + 4 * step]
@@ -216,6 +220,7 @@ def vectors(buffer: Buffer, field: Field) -> pa.Array:
 
 def padded(buffer: Buffer, field: Field, size: int) -> pa.Array:
     """BINARY(n): the log leaves out zeros at the end (B-55)."""
+    _refuse(field.valid & (field.length > size), "a BINARY value that is longer than its column")
     if (field.length[field.valid] >= size).all():
         return binary_array(buffer, string_views(buffer, field.start, field.length), field.valid)
     count = len(field.start)
@@ -230,6 +235,7 @@ def padded(buffer: Buffer, field: Field, size: int) -> pa.Array:
 def _addresses(buffer: Buffer, field: Field, base: str) -> pa.Array:
     """MariaDB's UUID, INET4 and INET6, which the log has as bytes (B-62). Zeros at the end are left out."""
     size = 4 if base == "inet4" else 16
+    _refuse(field.valid & (field.length > size), "an address that is longer than one")
     raw = [value.ljust(size, b"\0") if value is not None else None for value in _values(buffer, field)]
     if base == "uuid":
         texts = [None if value is None else _uuid(value) for value in raw]
@@ -258,13 +264,28 @@ def _inet6(value: bytes) -> str:
     return str(ipaddress.IPv6Address(value))
 
 
+def _refuse(wrong: np.ndarray, what: str) -> None:
+    if wrong.any():
+        raise DecodeError(f"The log holds {what}.")
+
+
 def _texts(buffer: Buffer, field: Field, charset: str, converter: Converter) -> pa.Array:
     """Text: the buffer's own bytes where they are UTF-8, otherwise converted."""
     if charset in _UTF8:
-        return string_array(buffer, string_views(buffer, field.start, field.length), field.valid)
+        return utf8_array(buffer, field)
     if charset not in _NOT_ASCII_COMPATIBLE and not _has_high_bytes(buffer, field):
         return string_array(buffer, string_views(buffer, field.start, field.length), field.valid)
     return _converted(buffer, field, lambda values: converter.text(charset, values))
+
+
+def utf8_array(buffer: Buffer, field: Field) -> pa.Array:
+    """Text that is the buffer's own bytes; raises DecodeError if they are not UTF-8, which a server may well hold."""
+    array = string_array(buffer, string_views(buffer, field.start, field.length), field.valid)
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DecodeError("A text has bytes that are not UTF-8.", hint="Repair it in the source.") from error
+    return array
 
 
 def _has_high_bytes(buffer: Buffer, field: Field) -> bool:

@@ -141,6 +141,13 @@ def publication_fingerprint(connection: Connection, names: Iterable[str]) -> dic
     return {str(name): str(text) for name, text in _rows(connection, _FINGERPRINT, (list(names),))}
 
 
+def without_tables(fingerprint: str, oids: Iterable[int]) -> str:
+    """A fingerprint as if some tables were not in the publication."""
+    left_out = tuple(f"{oid}:" for oid in oids)
+    publication, *members = fingerprint.split(" ")
+    return " ".join([publication, *(member for member in members if not left_out or not member.startswith(left_out))])
+
+
 def missing_values(connection: Connection, oid: int) -> dict[int, tuple[bool, str | None]]:
     """Per attnum: whether the column has a default, and the value that rows older than the column have (A-48).
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 from psycopg import sql
 
 from cdc.errors import CdcError
-from cdc.findings import Finding, Severity
+from cdc.findings import Finding, Severity, name_clashes
 from cdc.model.schema import TableName
 from cdc.selection import Selection
 from cdc.sources.postgres.catalog import Connection, Table, user_tables
-from cdc.sources.postgres.connection import Dsn, connect_replication, run_command
+from cdc.sources.postgres.connection import Dsn, connect_replication, mapped_errors, run_command
 
 FATAL, WARNING, NOTE = Severity.FATAL, Severity.WARNING, Severity.NOTE
 
@@ -149,9 +148,11 @@ def _role(connection: Connection) -> Iterator[Finding]:
 def _replication_session(dsn: Dsn) -> Iterator[Finding]:
     """Whether pg_hba.conf and the role let a replication session in is found out by opening one."""
     try:
-        with connect_replication(dsn, "cdc check") as connection:
+        with connect_replication(dsn, "cdc check") as connection, mapped_errors(dsn):
             run_command(connection, "IDENTIFY_SYSTEM")
     except CdcError as error:
+        if error.retry and "FATAL:" not in str(error.__cause__):
+            raise  # the connection was lost, which says nothing about what the server would have said
         yield Finding(
             FATAL,
             "replication connection",
@@ -159,8 +160,6 @@ def _replication_session(dsn: Dsn) -> Iterator[Finding]:
             f"host {dsn.parameters.get('dbname', 'all')} {dsn.parameters.get('user', 'all')} all scram-sha-256"
             "  # a line of pg_hba.conf that also serves logical replication",
         )
-    except Exception as error:  # the server refused the command itself
-        yield Finding(FATAL, "replication connection", f"A replication session does not work: {type(error).__name__}.")
 
 
 def _tables(connection: Connection, selection: Selection, *, include_keyless: bool) -> Iterator[Finding]:
@@ -170,7 +169,7 @@ def _tables(connection: Connection, selection: Selection, *, include_keyless: bo
         yield Finding(FATAL, pattern, "No table matches this pattern.")
     yield from _not_replicated(connection, selection)
     yield from _grants(connection, tables)
-    yield from _names(tables)
+    yield from name_clashes(table.schema for table in tables)
     usable = 0
     for table in tables:
         if not table.schema.columns:
@@ -256,25 +255,6 @@ def _grants(connection: Connection, tables: list[Table]) -> Iterator[Finding]:
                 "Row-level security would hide rows from the copy.",
                 f"ALTER ROLE {who} WITH BYPASSRLS;",
             )
-
-
-def _names(tables: list[Table]) -> Iterator[Finding]:
-    """Names that differ in case alone are one to a target that does not see case (E-07)."""
-    same: dict[str, list[str]] = defaultdict(list)
-    for table in tables:
-        same[str(table.schema.table).lower()].append(str(table.schema.table))
-        columns: dict[str, list[str]] = defaultdict(list)
-        for column in table.schema.columns:
-            columns[column.name.lower()].append(column.name)
-        for names in columns.values():
-            if len(names) > 1:
-                listed = ", ".join(names)
-                yield Finding(
-                    FATAL, str(table.schema.table), f"Columns {listed} differ in case only, as DuckDB sees it."
-                )
-    for names in same.values():
-        if len(names) > 1:
-            yield Finding(FATAL, ", ".join(names), "These tables differ in case only, which DuckDB does not see.")
 
 
 def _quoted(name: str) -> str:

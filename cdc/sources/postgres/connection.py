@@ -20,6 +20,7 @@ from cdc.errors import (
     Unavailable,
     UsageError,
 )
+from cdc.sources.postgres.session import PATIENCE, Cursor, Session, readable
 
 # Whatever the database, the role or the client's environment set, values must read the same (A-70).
 # extra_float_digits=1 is the shortest exact text since PostgreSQL 12. The time limits are off because a snapshot and a
@@ -35,8 +36,21 @@ SESSION = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "off",  # publications, slots and the heartbeat are written
+    "quote_all_identifiers": "off",  # types are told apart by their names
     "search_path": "pg_catalog",
     "row_security": "off",  # an error rather than fewer rows
+}
+# Limits that older servers do not know, and so refuse in a connection's options.
+_LATER_LIMITS = {140000: "idle_session_timeout", 170000: "transaction_timeout"}
+# A line that is dead without a word is found by the kernel: from the data that nobody acknowledges, or, where there is
+# none, from keepalives. The system's own limits are hours. A DSN may say otherwise.
+_LINE = {
+    "connect_timeout": "10",
+    "keepalives_idle": "20",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "45000",  # milliseconds
 }
 OLDEST_SERVER = 130000  # PostgreSQL 13: publish_via_partition_root, wal_status, pg_copy_logical_replication_slot
 
@@ -54,6 +68,8 @@ class Dsn:
     def parse(cls, text: str) -> Dsn:
         """Read `postgresql://user@host:port/database?...`; raises UsageError."""
         hint = "Write it as postgresql://user@host:5432/database, with special characters as %XX."
+        if not _is_text(text):
+            raise UsageError("The DSN has characters that are none.", hint=hint)
         if _has_stray_at(text):
             raise UsageError("The DSN has an '@' that separates nothing: is the password written with %XX?", hint=hint)
         try:
@@ -81,16 +97,14 @@ class Dsn:
         overrides: dict[str, str] = {"options": options, "application_name": application_name}
         if replication:
             overrides["replication"] = "database"
-        overrides.setdefault("connect_timeout", self.parameters.get("connect_timeout", "10"))
+        overrides |= {name: value for name, value in _LINE.items() if name not in self.parameters}
         return conninfo.make_conninfo(self.text, **overrides)
 
 
-def connect(dsn: Dsn, application_name: str) -> psycopg.Connection[tuple[object, ...]]:
+def connect(dsn: Dsn, application_name: str, patience: float = PATIENCE) -> Session:
     """Open an ordinary autocommit session with the pinned settings."""
-    with mapped_errors(dsn):
-        connection = psycopg.connect(
-            dsn.conninfo(replication=False, application_name=application_name), autocommit=True, prepare_threshold=None
-        )
+    connection = _connect(dsn, application_name, replication=False)
+    connection.patience = patience
     if connection.info.server_version < OLDEST_SERVER:
         version = connection.info.server_version // 10000
         connection.close()
@@ -98,27 +112,43 @@ def connect(dsn: Dsn, application_name: str) -> psycopg.Connection[tuple[object,
     return connection
 
 
-def connect_replication(dsn: Dsn, application_name: str) -> psycopg.Connection[tuple[object, ...]]:
+def connect_replication(dsn: Dsn, application_name: str) -> Session:
     """Open a session that speaks the replication commands (and plain SQL by the simple protocol)."""
+    return _connect(dsn, application_name, replication=True)
+
+
+def _connect(dsn: Dsn, application_name: str, *, replication: bool) -> Session:
     with mapped_errors(dsn):
-        return psycopg.connect(
-            dsn.conninfo(replication=True, application_name=application_name), autocommit=True, prepare_threshold=None
+        connection = Session.connect(
+            dsn.conninfo(replication=replication, application_name=application_name),
+            autocommit=True,
+            prepare_threshold=None,
+            cursor_factory=Cursor,
         )
+        _lift_limits(connection)
+    return connection
 
 
-def run_command(connection: psycopg.Connection[tuple[object, ...]], command: str) -> list[dict[str, str | None]]:
-    """Run one replication command by the simple protocol; values are the server's text."""
-    result = connection.pgconn.exec_(command.encode())
-    if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.COPY_BOTH):
+def _lift_limits(connection: Session) -> None:
+    for since, name in _LATER_LIMITS.items():
+        if connection.info.server_version >= since:
+            run_command(connection, f"SET {name} = 0")
+
+
+def run_command(connection: Session, command: str) -> list[dict[str, str | None]]:
+    """Run one replication command; values are the server's text."""
+    result = connection.run(command.encode())
+    if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
         raise server_error(result)
-    names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
-    return [
-        {
-            name: None if (value := result.get_value(row, column)) is None else value.decode()
-            for column, name in enumerate(names)
-        }
-        for row in range(result.ntuples)
-    ]
+    with readable():
+        names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
+        return [
+            {
+                name: None if (value := result.get_value(row, column)) is None else value.decode()
+                for column, name in enumerate(names)
+            }
+            for row in range(result.ntuples)
+        ]
 
 
 def server_error(result: pq.abc.PGresult) -> psycopg.Error:
@@ -181,11 +211,19 @@ _WAL_GONE = re.compile(
     r"requested (WAL segment|starting point) .*(has already been removed|is ahead of|is not in this)"
 )
 _ALLOCATION = re.compile(r"invalid memory alloc request size")
+# What libpq says of bytes that are no message.
+_GARBLED = re.compile(
+    r"lost synchronization|in message type|in \".\" message|message contents do not agree|invalid message length"
+    r"|unexpected (response|character|message|field count)|cannot be read|invalid (string|byte) in message|decrypt"
+    r"|bad record mac|wrong version number|unexpected message from server",
+    re.IGNORECASE,
+)
 _NETWORK = re.compile(
     r"connection refused|could not connect|timeout|timed out|server closed the connection|no route to host"
     r"|connection reset|broken pipe|temporary failure in name resolution|network is unreachable|starting up"
     r"|shutting down|ssl syscall error|eof detected|connection is lost|the connection is closed|recovery mode"
-    r"|too many clients|remaining connection slots|connection not open|terminating connection|sending|receiving",
+    r"|invalid socket|too many clients|remaining connection slots|connection not open|terminating connection"
+    r"|sending|receiving",
     re.IGNORECASE,
 )
 
@@ -233,6 +271,11 @@ def _without_state(error: psycopg.Error, text: str, dsn: Dsn) -> CdcError:
         return UsageError(f"{dsn}: {text}", hint="This is a pooler, which cannot replicate: name the server itself.")
     if any(word in lower for word in ("certificate", "sslmode", "ssl is not", "does not support ssl")):
         return UsageError(f"{dsn}: {text}", hint="Check sslmode, sslrootcert and the server's certificate.")
+    if _GARBLED.search(text):
+        return Unavailable(
+            f"{dsn}: {text}",
+            hint="Something between damages data; sslmode=require would notice. It is opened again.",
+        )
     if isinstance(error, psycopg.OperationalError) or _NETWORK.search(text):
         return Unavailable(f"{dsn}: {text}", hint="Is the server running, and are host and port right?")
     return OperatorNeeded(f"{dsn}: {text}", hint="This is not expected; please report it.")
@@ -245,6 +288,14 @@ def _first_line(error: psycopg.Error) -> str:
         return primary
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].removeprefix("connection failed: ") if lines else type(error).__name__
+
+
+def _is_text(dsn: str) -> bool:
+    """Whether it can be handed to libpq, for which a zero byte is the end. A terminal may send what is not UTF-8."""
+    try:
+        return b"\0" not in dsn.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _has_stray_at(dsn: str) -> bool:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import pq, sql
 
 from cdc import faults
-from cdc.model.change import ChangeBatch
+from cdc.errors import TableChanged, Unavailable
+from cdc.model.change import VALUE_BYTES, ChangeBatch
+from cdc.model.schema import TableSchema
 from cdc.source import Link
 from cdc.sources.postgres.catalog import Connection, Table
 from cdc.sources.postgres.connection import Dsn, classify, connect, mapped_errors, server_error
 from cdc.sources.postgres.copytext import decode_copy
+from cdc.sources.postgres.session import Session
 
 CHUNK_PAGES = 8192  # 64 MB of heap: long enough to hide the start of a query, short enough to share out
 BATCH_BYTES = 8 << 20  # of COPY text decoded at once
+_DECODED_BYTES = 16 << 20  # of the arrays that it becomes, without the text
 
 # A truncate or a rewrite after the snapshot was taken empties the table for that snapshot (they are not MVCC-safe:
 # https://www.postgresql.org/docs/current/mvcc-caveats.html), and an ALTER gives its columns other meanings. This text
@@ -54,17 +58,22 @@ class Copied:
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     table: Table
-    query: sql.Composed
-
-
-class _Changed(Exception):
-    """A table does not look any more as the snapshot has it."""
+    rows: sql.Composed
 
 
 def begin_snapshot(connection: Connection, snapshot: str) -> None:
-    """Let a session see exactly what the exported snapshot sees, until its transaction ends."""
+    """Let a session see exactly what the exported snapshot sees, until its transaction ends.
+
+    Raises:
+        Unavailable: it is gone with the session that exported it, whose connection was lost.
+    """
     connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+    try:
+        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+    except (psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue) as error:  # 17 and later; before
+        raise Unavailable(
+            "The snapshot is gone with the connection that it was made in.", hint="The copy is begun again."
+        ) from error
 
 
 def shape(connection: Connection, oid: int) -> str | None:
@@ -82,6 +91,7 @@ class SnapshotReader:
         self._snapshot = snapshot
         self._workers = workers
         self._stop = threading.Event()
+        self._alive: Callable[[], None]
         self._chunks: queue.SimpleQueue[_Chunk] = queue.SimpleQueue()
         self._results: queue.Queue[tuple[Table | None, ChangeBatch | Exception | None]] = queue.Queue(
             maxsize=2 * workers
@@ -94,6 +104,7 @@ class SnapshotReader:
             tables: as the snapshot sees them.
             shapes: their `shape`, as the snapshot sees it.
         """
+        self._alive = link.alive
         with connect(self._dsn, self._application_name) as guard, mapped_errors(self._dsn):
             open_chunks: dict[int, int] = {}
             for table in tables:
@@ -111,14 +122,14 @@ class SnapshotReader:
                         of, result = self._results.get(timeout=0.1)
                     except queue.Empty:
                         continue
-                    if of is None or (isinstance(result, Exception) and not isinstance(result, _Changed)):
+                    if of is None or (isinstance(result, Exception) and not isinstance(result, TableChanged)):
                         assert isinstance(result, Exception)
                         raise result
                     oid = of.schema.identity
                     if isinstance(result, ChangeBatch):
                         yield Copied(of, result)
                         continue
-                    if isinstance(result, _Changed):
+                    if isinstance(result, TableChanged):
                         changed.add(oid)
                     open_chunks[oid] -= 1
                     if open_chunks[oid] == 0:
@@ -139,47 +150,29 @@ class SnapshotReader:
                     except queue.Empty:
                         return
                     try:
+                        self._alive()
                         self._copy(connection, chunk)
                         self._put(chunk.table, None)
-                    except _Changed as changed:
+                    except TableChanged as changed:
                         self._put(chunk.table, changed)
         except psycopg.Error as error:
             self._put(None, classify(error, self._dsn))
         except Exception as error:  # whatever it is, the thread that takes the rows must see it (D-20)
             self._put(None, error)
 
-    def _copy(self, connection: Connection, chunk: _Chunk) -> None:
+    def _copy(self, connection: Session, chunk: _Chunk) -> None:
         # One short transaction per chunk, so that no lock is held for the length of the copy.
+        faults.point("copy.before_snapshot")
         with mapped_errors(self._dsn):
             begin_snapshot(connection, self._snapshot)
-        pgconn = connection.pgconn
-        result = pgconn.exec_(chunk.query.as_bytes(connection))
-        if result.status != pq.ExecStatus.COPY_OUT:
-            error = server_error(result)
-            connection.execute("ROLLBACK")
-            if isinstance(error, (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable)):
-                raise _Changed
-            raise classify(error, self._dsn)
-        rows: list[bytes] = []
-        size = 0
-        while True:
-            length, data = pgconn.get_copy_data(0)
-            if length < 0:
-                break
-            rows.append(bytes(data))
-            size += length
-            if size >= BATCH_BYTES:
-                self._put(chunk.table, decode_copy(rows, chunk.table.schema))
-                rows, size = [], 0
+        try:
+            for batch in copy_rows(connection, self._dsn, chunk.table.schema, chunk.rows, self._alive):
+                self._put(chunk.table, batch)
                 if self._stop.is_set():
                     return
-        result = pgconn.get_result()  # type: ignore[assignment]
-        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            raise classify(server_error(result), self._dsn)
-        while pgconn.get_result() is not None:
-            pass
-        if rows:
-            self._put(chunk.table, decode_copy(rows, chunk.table.schema))
+        except TableChanged:
+            connection.execute("ROLLBACK")
+            raise
         faults.point("copy.chunk")
         connection.execute("COMMIT")
 
@@ -207,22 +200,63 @@ def _chunks(connection: Connection, table: Table) -> list[_Chunk]:
     pages, method = row if row is not None else (0, "")
     assert isinstance(pages, int)
     if table.kind != "r" or method != "heap" or connection.info.server_version < 140000:
-        return [_Chunk(table, _query(table, None, None))]
+        return [_Chunk(table, _rows(table, None, None))]
     borders = list(range(0, max(pages, 1), CHUNK_PAGES))
     # The last range is open: what was appended since belongs to it if the snapshot sees it.
-    return [_Chunk(table, _query(table, begin, end)) for begin, end in zip(borders, [*borders[1:], None], strict=True)]
+    return [_Chunk(table, _rows(table, begin, end)) for begin, end in zip(borders, [*borders[1:], None], strict=True)]
 
 
-def _query(table: Table, begin: int | None, end: int | None) -> sql.Composed:
-    name = sql.Identifier(table.schema.table.schema, table.schema.table.name)
+def _rows(table: Table, begin: int | None, end: int | None) -> sql.Composed:
+    """A range of a table's pages as what follows FROM."""
     conditions = [
         sql.SQL("ctid {} {}").format(sql.SQL(comparison), sql.Literal(f"({page},0)"))
         for comparison, page in ((">=", begin), ("<", end))
         if page
     ]
-    return sql.SQL("COPY (SELECT {} FROM {}{}{}) TO STDOUT").format(
-        sql.SQL(", ").join(sql.Identifier(column.name) for column in table.schema.columns),
+    return sql.SQL("{}{}{}").format(
         sql.SQL("ONLY ") if table.kind == "r" else sql.SQL(""),  # inheriting tables are tables of their own
-        name,
+        sql.Identifier(table.schema.table.schema, table.schema.table.name),
         sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL(""),
     )
+
+
+def copy_rows(
+    connection: Session,
+    dsn: Dsn,
+    schema: TableSchema,
+    rows: sql.Composed,
+    alive: Callable[[], None] = lambda: None,
+) -> Iterator[ChangeBatch]:
+    """Rows as this session sees them, in batches.
+
+    Args:
+        rows: what follows FROM.
+        alive: called whenever some of them have come.
+
+    Raises:
+        TableChanged: the table is not what the schema says any more.
+    """
+    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in schema.columns)
+    query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(names, rows)
+    result = connection.run(query.as_bytes(connection))
+    if result.status != pq.ExecStatus.COPY_OUT:
+        error = server_error(result)
+        if isinstance(error, (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable)):
+            raise TableChanged(f"{schema.table} has another shape than a moment ago.")
+        raise classify(error, dsn)
+    gathered: list[bytes] = []
+    size = 0
+    most = _DECODED_BYTES // (VALUE_BYTES * max(1, len(schema.columns)))
+    for arrived in connection.copied():
+        gathered += arrived
+        size += sum(map(len, arrived))
+        alive()
+        if size >= BATCH_BYTES or len(gathered) >= most:
+            yield decode_copy(gathered, schema)
+            gathered, size = [], 0
+    end = connection.run_out()
+    if end.status == pq.ExecStatus.FATAL_ERROR:
+        raise classify(server_error(end), dsn)
+    faults.point("copy.rows")
+    if gathered:
+        yield decode_copy(gathered, schema)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from cdc.errors import PublicationChanged, SlotUnusable, SourceChanged
 from cdc.model.position import Position
-from cdc.sources.postgres.catalog import Connection, publication_fingerprint
+from cdc.sources.postgres.catalog import Connection, publication_fingerprint, without_tables
 from cdc.sources.postgres.connection import Dsn, run_command
 from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
+from cdc.sources.postgres.session import Session
 from cdc.sources.postgres.state import SourceState
 
 _RESYNC = "Run `cdc teardown` for this pipeline, remove the target, and start again: what lies between is lost."
@@ -25,7 +27,7 @@ class Server:
     clock: int  # microseconds since the Unix epoch
 
 
-def identify(replication: Connection, connection: Connection) -> Server:
+def identify(replication: Session, connection: Connection) -> Server:
     """Ask a server who it is (IDENTIFY_SYSTEM)."""
     answer = run_command(replication, "IDENTIFY_SYSTEM")[0]
     row = connection.execute(
@@ -43,7 +45,7 @@ def identify(replication: Connection, connection: Connection) -> Server:
     )
 
 
-def verify_server(state: SourceState, position: Position, server: Server, replication: Connection, dsn: Dsn) -> None:
+def verify_server(state: SourceState, position: Position, server: Server, replication: Session, dsn: Dsn) -> None:
     """Refuse another system (A-16), another database, an earlier state (A-15) and another history (A-12, A-13).
 
     Raises:
@@ -79,7 +81,7 @@ def verify_server(state: SourceState, position: Position, server: Server, replic
         )
 
 
-def _switch_point(replication: Connection, timeline: int, old: int) -> int | None:
+def _switch_point(replication: Session, timeline: int, old: int) -> int | None:
     """Where the server's history left the timeline `old`; the file has one line per timeline before its own."""
     content = run_command(replication, f"TIMELINE_HISTORY {timeline}")[0].get("content") or ""
     for line in content.splitlines():
@@ -157,8 +159,14 @@ def read_slot(connection: Connection, name: str) -> Slot | None:
     )
 
 
-def verify_publications(state: SourceState, connection: Connection, dsn: Dsn) -> None:
+def verify_publications(
+    state: SourceState, connection: Connection, dsn: Dsn, new: Collection[int] = frozenset()
+) -> None:
     """Refuse publications that are not row for row what they were (A-30, A-33, A-52).
+
+    Args:
+        new: oids of tables that are about to be published and copied. A run that was killed at that may have published
+            them already, which does no harm: they are copied at a later place of the log.
 
     Raises:
         PublicationChanged: one was dropped, or a table went out of it or came into it behind our back.
@@ -170,12 +178,35 @@ def verify_publications(state: SourceState, connection: Connection, dsn: Dsn) ->
                 f"Publication {name!r} on {dsn} was dropped.",
                 hint="Creating it again does not help: the slot decodes with the catalog of its own past. " + _RESYNC,
             )
-        if found[name] != fingerprint:
+        # Of a table that the pipeline itself puts in or takes out, it may not be known whether that has happened.
+        if without_tables(found[name], state.changing) != without_tables(fingerprint, state.changing):
             raise PublicationChanged(
                 f"Publication {name!r} on {dsn} was changed: a table was taken out or put in, or an option changed, "
                 "so that changes may be missing from the stream.",
                 hint="Only cdc may change its publications. " + _RESYNC,
             )
+
+
+def end_lost_session(connection: Connection, slot: str, readers: Collection[int]) -> None:
+    """End the session that holds a slot if it is one of ours, whose connection was lost without the server's knowing.
+
+    It would notice by itself after wal_sender_timeout, if that is set. Anybody may end the sessions of his own role.
+    """
+    connection.execute(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
+        "WHERE slot_name = %s AND active_pid = ANY(%s)",
+        (slot, list(readers)),
+    )
+
+
+def is_at_work(connection: Connection, reader: int) -> bool:
+    """Whether the server's end of a replication session does something else than to wait for its log or for us."""
+    row = connection.execute(
+        "SELECT state IS DISTINCT FROM 'idle' AND lower(coalesce(wait_event, '')) <> ALL (ARRAY['walsendermain', "
+        "'walsenderwritedata', 'walsenderwaitforwal', 'clientread']) FROM pg_stat_activity WHERE pid = %s",
+        (reader,),
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def holder(connection: Connection, slot: str) -> str:

@@ -19,7 +19,8 @@ from cdc.lockstep import Buffer, string_array, string_views
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows, Transactions
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
-from cdc.model.segment import Changes, Evolve, Step, Truncate
+from cdc.model.segment import Changes, Evolve, Note, Step, Truncate
+from cdc.sources.postgres.notes import read_note
 from cdc.sources.postgres.position import EPOCH, lsn, write_lsn
 
 HEADER = 25  # XLogData: 'w', start of the data, end of the WAL, the server's clock; then one pgoutput message
@@ -30,6 +31,13 @@ _BODY = HEADER + 1  # after the message's kind
 _KINDS = b"BCRIUDTMOYA"
 _KNOWN = np.zeros(256, dtype=bool)
 _KNOWN[list(_KINDS)] = True
+# How long a body is at least, and of which kinds it is never longer. A length that lies must not make the decoder read
+# on in the next message.
+_SHORTEST = np.zeros(256, dtype=np.int64)
+_SHORTEST[list(b"BCRIUDT")] = 20, 25, 8, 5, 5, 5, 5
+_IS_FIXED = np.zeros(256, dtype=bool)
+_IS_FIXED[list(b"BC")] = True
+_IDENTITIES = "dnfi"
 _OPS = np.zeros(256, dtype=np.uint8)
 _OPS[ord("I")], _OPS[ord("U")], _OPS[ord("D")] = Op.INSERT, Op.UPDATE, Op.DELETE
 
@@ -113,10 +121,16 @@ class _Messages:
 
 
 class Decoder:
-    """Turns messages into steps. Keeps what the protocol says only once: the relations, and an open transaction."""
+    """Turns messages into steps. Keeps what the protocol says only once: the relations, and an open transaction.
 
-    def __init__(self, catalog: Catalog) -> None:
+    Args:
+        notes: tell what applications said in their transactions, too.
+    """
+
+    def __init__(self, catalog: Catalog, *, notes: bool = False) -> None:
         self._catalog = catalog
+        self._tells_notes = notes
+        self._noted = (0, 0)  # the last transaction that has notes, and how many
         self._relations: dict[int, Relation] = {}
         self._resolved: dict[int, TableSchema | None] = {}
         self._open: _Open | None = None
@@ -137,10 +151,13 @@ class Decoder:
         """
         buffer = Buffer(messages)
         length = np.fromiter(map(len, messages), dtype=np.int64, count=len(messages))
+        if (length <= HEADER).any():
+            raise DecodeError("The server sent a logical replication message that is shorter than its header.")
         end = np.cumsum(length)
         start = end - length
         kind = buffer.bytes[start + HEADER]
         self._refuse_unknown(kind)
+        _refuse_lengths(buffer, start, length - _BODY, kind)
 
         count, finished = _whole_transactions(kind, inside=self._open is not None)
         if count == 0 and allow_part:
@@ -149,6 +166,8 @@ class Decoder:
             return Decoded([], Transactions.none(), None, 0)
         run, transactions = self._frame(buffer, start[:count], end[:count], kind[:count])
         steps = list(self._steps(run, transactions))
+        if self._tells_notes:
+            steps += self._notes(run, transactions)
         position = lsn(int(buffer.int64(run.start[[finished]] + _BODY + 9)[0])) if finished is not None else None
         return Decoded(steps, transactions, position, count)
 
@@ -166,6 +185,7 @@ class Decoder:
         self, buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray
     ) -> tuple[_Messages, Transactions]:
         """Give every message its transaction and its place in it."""
+        _refuse_order(buffer, start, kind, inside=self._open is not None)
         begins = np.flatnonzero(kind == ord("B"))
         body = start[begins] + _BODY
         order, committed_at = buffer.int64(body), buffer.int64(body + 8) + EPOCH
@@ -185,9 +205,6 @@ class Decoder:
         base = before[begins]
         if carried is not None:
             base = np.concatenate([[-carried.changes], base])
-        outside = (transaction < 0) & (weight > 0)
-        if outside.any():
-            raise DecodeError("The server sent a row change outside of any transaction.")
         ordinal = before - base[transaction] if len(base) else before
 
         inside_at_end = _open_after(kind, inside=carried is not None)
@@ -215,6 +232,17 @@ class Decoder:
             else:
                 yield from self._truncates(run, transactions, int(at))
         yield from self._changes(run, transactions, changes[done:])
+
+    def _notes(self, run: _Messages, transactions: Transactions) -> Iterator[Note]:
+        for at in np.flatnonzero(run.kind == ord("M")).tolist():
+            index = int(run.transaction[at])
+            order = int(transactions.order[index]) if index >= 0 else 0
+            number = self._noted[1] if self._noted[0] == order else 0
+            body = run.buffer.bytes[run.start[at] + _BODY : run.end[at]].tobytes()
+            note = read_note(body, index, int(run.ordinal[at]), number)
+            if note is not None and index >= 0:
+                self._noted = order, number + 1
+                yield note
 
     def _changes(self, run: _Messages, transactions: Transactions, at: np.ndarray) -> Iterator[Step]:
         """Batches of the messages `at` (int64[n]), one per table."""
@@ -267,6 +295,36 @@ class Decoder:
         return resolved.schema, evolve
 
 
+def _refuse_lengths(buffer: Buffer, start: np.ndarray, body: np.ndarray, kind: np.ndarray) -> None:
+    """Refuse messages whose bodies, of `body` (int64[n]) bytes, are shorter or longer than their kind."""
+    least = _SHORTEST[kind]
+    wrong = (body < least) | (_IS_FIXED[kind] & (body != least))
+    truncates = np.flatnonzero(kind == ord("T"))
+    wrong[truncates] |= body[truncates] != 5 + 4 * buffer.uint32(start[truncates] + _BODY)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise DecodeError(
+            f"A logical replication message {_called(buffer, start, kind, at)} is longer or shorter than its fields."
+        )
+
+
+def _refuse_order(buffer: Buffer, start: np.ndarray, kind: np.ndarray, *, inside: bool) -> None:
+    """Refuse transactions within transactions, ends of none, and changes that belong to none."""
+    depth = np.cumsum((kind == ord("B")).astype(np.int64) - (kind == ord("C"))) + inside
+    wrong = (depth < 0) | (depth > 1) | ((depth == 0) & ((_OPS[kind] > 0) | (kind == ord("T"))))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise DecodeError(
+            f"A logical replication message {_called(buffer, start, kind, at)} is {'out' if depth[at] <= 0 else 'in'}"
+            "side of a transaction, where it does not belong."
+        )
+
+
+def _called(buffer: Buffer, start: np.ndarray, kind: np.ndarray, at: int) -> str:
+    """How to speak of a message."""
+    return f"of kind {chr(kind[at])!r} at {write_lsn(int(buffer.at('>u8')[start[at] + 1]))}"
+
+
 def _whole_transactions(kind: np.ndarray, *, inside: bool) -> tuple[int, int | None]:
     """How many messages hold whole transactions, and the index of the last commit among them."""
     commits = np.flatnonzero(kind == ord("C"))
@@ -286,8 +344,22 @@ def _open_after(kind: np.ndarray, *, inside: bool) -> bool:
 
 def _relation(run: _Messages, at: np.intp) -> Relation:
     body = run.buffer.bytes[run.start[at] + _BODY : run.end[at]].tobytes()
+    try:
+        return _parsed_relation(body)
+    except (IndexError, ValueError) as error:  # a text without its end, or not UTF-8; more columns than there are
+        raise DecodeError(
+            f"A logical replication message {_called(run.buffer, run.start, run.kind, int(at))} does not describe a "
+            "table."
+        ) from error
+
+
+def _parsed_relation(body: bytes) -> Relation:
     namespace, name, rest = body[4:].split(b"\0", 2)
+    if len(rest) < 3:
+        raise IndexError
     identity, count = chr(rest[0]), int.from_bytes(rest[1:3], "big")
+    if identity not in _IDENTITIES:
+        raise ValueError(identity)
     columns = []
     rest = rest[3:]
     for _ in range(count):
@@ -295,7 +367,11 @@ def _relation(run: _Messages, at: np.intp) -> Relation:
         column, tail = rest[1:].split(b"\0", 1)
         type_oid, modifier = int.from_bytes(tail[:4], "big"), int.from_bytes(tail[4:8], "big", signed=True)
         columns.append(RelationColumn(column.decode(), type_oid, modifier, bool(flags & 1)))
+        if len(tail) < 8:
+            raise IndexError
         rest = tail[8:]
+    if rest:
+        raise ValueError("bytes behind the last column")
     return Relation(
         oid=int.from_bytes(body[:4], "big"),
         namespace=namespace.decode() or "pg_catalog",

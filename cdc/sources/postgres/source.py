@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from cdc import faults
-from cdc.errors import InvariantError, OperatorNeeded, PublicationChanged, SlotBusy, UsageError
+from cdc.errors import OperatorNeeded, PublicationChanged, SlotBusy, UsageError
 from cdc.findings import Severity
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
@@ -23,7 +22,6 @@ from cdc.model.segment import Changes, Reset, Segment
 from cdc.selection import Selection
 from cdc.source import Head, Link
 from cdc.sources.postgres.catalog import (
-    Connection,
     Table,
     missing_values,
     publication_fingerprint,
@@ -32,29 +30,37 @@ from cdc.sources.postgres.catalog import (
     user_tables,
 )
 from cdc.sources.postgres.check import check
-from cdc.sources.postgres.connection import Dsn, connect, connect_replication, mapped_errors, run_command
+from cdc.sources.postgres.connection import Dsn, connect, connect_replication, mapped_errors
 from cdc.sources.postgres.copy import SnapshotReader, begin_snapshot, shape
 from cdc.sources.postgres.evolution import fill_values, next_schema
+from cdc.sources.postgres.forecast import Forecast, safe_bytes
 from cdc.sources.postgres.identity import (
     Server,
+    end_lost_session,
     holder,
     identify,
+    is_at_work,
     read_slot,
     verify_publications,
     verify_server,
     verify_slot,
 )
+from cdc.sources.postgres.membership import Membership
+from cdc.sources.postgres.notes import HEARTBEAT
 from cdc.sources.postgres.pgoutput import Decoder, Relation, Resolved
-from cdc.sources.postgres.position import lsn, parse_lsn
-from cdc.sources.postgres.state import SourceState, TableState
+from cdc.sources.postgres.session import Session
+from cdc.sources.postgres.slot import create_slot
+from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.sources.postgres.stream import ReplicationStream
+from cdc.waiting import MACHINE, Waiting
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT = "cdc.heartbeat"
 _HEARTBEAT_EVERY = 30.0  # seconds
 _LOOK_EVERY = 5.0  # seconds between looks at the publications
+_PATIENCE = 15.0  # seconds that the stream may wait for an answer about something else
 _COPY_SEGMENTS = 2  # budgets of the stream in one segment of a copy: full row groups go straight into DuckDB's file
+_FORECAST_EVERY = 10.0  # seconds between looks at how much log the slot may still keep, while tables are copied
 _UNCLAIMED = Position(0, "0/0")  # of the checkpoint that says: a slot of this pipeline may exist from now on
 
 
@@ -69,6 +75,7 @@ class Settings:
         include_keyless: follow tables whose updates the log cannot identify, for inserts and truncates only (A-35).
         workers: sessions that copy in parallel.
         budget: bytes of log that make one segment at most.
+        notes: tell what applications write into the log with pg_logical_emit_message, too.
     """
 
     name: str
@@ -77,6 +84,7 @@ class Settings:
     include_keyless: bool
     workers: int
     budget: int
+    notes: bool = False
 
     @property
     def publication(self) -> str:
@@ -89,22 +97,32 @@ class Settings:
 
 
 class PostgresSource:
-    """One PostgreSQL database as a `cdc.source.Source`."""
+    """One PostgreSQL database as a `cdc.source.Source`.
 
-    def __init__(self, dsn: Dsn, settings: Settings) -> None:
+    Args:
+        waiting: how it waits, and by which clock.
+        readers: process ids of the server for sessions of this run that have read from the slot; grows.
+    """
+
+    def __init__(
+        self, dsn: Dsn, settings: Settings, waiting: Waiting = MACHINE, readers: set[int] | None = None
+    ) -> None:
         self._dsn = dsn
         self._settings = settings
+        self._waiting = waiting
+        self._readers = readers if readers is not None else set()
         self._resources = ExitStack()
         self._application = f"cdc {settings.name}"
-        self._connection: Connection
+        self._connection: Session
         self._opened_at: Head
         self._stream: ReplicationStream | None = None
         self._selected: list[Table] = []
         self._state: SourceState
+        self._membership: Membership
         self._position = _UNCLAIMED
         self._dumped: tuple[object, str] | None = None
         self._looked = 0.0
-        self._beat = time.monotonic()
+        self._beat = self._waiting.now()
 
     @property
     def head(self) -> Head:
@@ -116,13 +134,13 @@ class PostgresSource:
 
     @property
     def is_complete(self) -> bool:
-        return not self._uncopied()
+        return not self._uncopied() and self._membership.is_settled
 
     def open(self, resume: Checkpoint | None) -> None:
         self._connection = self._resources.enter_context(connect(self._dsn, self._application))
         with mapped_errors(self._dsn):
             if resume is None:
-                self._selected = self._select({})
+                self._selected = self._select()
                 self._refuse_unfit()
                 self._refuse_leftovers()
             with connect_replication(self._dsn, self._application) as replication:
@@ -132,7 +150,8 @@ class PostgresSource:
                     self._state = SourceState.load(resume.state)
                     self._position = resume.position
                     self._verify(resume, server, replication)
-                    self._selected = self._select(self._state.tables)
+                    self._selected = self._select()
+                    self._membership = self._make_membership()
                     return
             self._state = SourceState(
                 pipeline=f"{self._settings.name} {secrets.token_hex(8)}",
@@ -141,8 +160,21 @@ class PostgresSource:
                 timeline=server.timeline,
                 slot=self._settings.slot,
             )
+            self._membership = self._make_membership()
 
-    def _verify(self, resume: Checkpoint, server: Server, replication: Connection) -> None:
+    def _make_membership(self, *, is_fixed: bool = False) -> Membership:
+        settings = self._settings
+        return Membership(
+            self._connection,
+            self._state,
+            settings.publication,
+            settings.inserts_publication,
+            self._select,
+            self._waiting,
+            is_fixed=is_fixed,
+        )
+
+    def _verify(self, resume: Checkpoint, server: Server, replication: Session) -> None:
         state, position = self._state, resume.position
         if state.slot != self._settings.slot:
             raise UsageError(
@@ -153,7 +185,6 @@ class PostgresSource:
         if position == _UNCLAIMED:
             return
         verify_slot(state, position, self._connection, self._dsn)
-        verify_publications(state, self._connection, self._dsn)
         state.timeline = server.timeline
 
     def _refuse_unfit(self) -> None:
@@ -179,7 +210,7 @@ class PostgresSource:
                 hint=f"Choose another --name, or run `cdc teardown --name {name}` if that pipeline is no more.",
             )
 
-    def _select(self, known: dict[int, TableState]) -> list[Table]:
+    def _select(self) -> list[Table]:
         """The tables to follow, and a refusal of what a pipeline cannot do with them."""
         selection = self._settings.selection
         everything = user_tables(self._connection)
@@ -191,13 +222,6 @@ class PostgresSource:
             raise UsageError(
                 f"No table of {self._dsn} can be followed{left_out}.",
                 hint="`cdc check` lists the tables and what each of them needs; --tables says which ones are meant.",
-            )
-        selected = {table.schema.identity for table in followed}
-        unselected = [str(entry.schema.table) for oid, entry in known.items() if oid not in selected]
-        if unselected:
-            raise UsageError(
-                f"The pipeline follows {', '.join(unselected)}, which the selection leaves out.",
-                hint="Taking a table out of a running pipeline is not supported: select it again, or start a new one.",
             )
         return followed
 
@@ -216,88 +240,60 @@ class PostgresSource:
             while link.durable is None:
                 if link.stopping:
                     return
-                time.sleep(0.001)
+                link.alive()
+                self._waiting.sleep(0.001)
             yield from self._first_copy(link)
-        elif self._selected and self._uncopied():
-            self._publish_more()
         while (tables := self._uncopied()) and not link.stopping:
             # The exported snapshot of the first try is gone, so these get one of their own, at a later LSN.
             with mapped_errors(self._dsn), connect_replication(self._dsn, self._application) as replication:
                 slot = f"{self._settings.slot[:40]}_copy_{secrets.token_hex(4)}"
-                snapshot, point = create_slot(replication, slot, temporary=True)
-                yield from self._copy_tables({table.schema.identity for table in tables}, snapshot, point, link)
+                made = create_slot(replication, slot, self._connection, link, temporary=True)
+                if made is not None:
+                    yield from self._copy_tables({table.schema.identity for table in tables}, *made, link)
 
     def _uncopied(self) -> list[Table]:
         states = self._state.tables
-        return [t for t in self._selected if (s := states.get(t.schema.identity)) is None or not s.copied]
+        return [t for t in self._selected if (s := states.get(t.schema.identity)) is not None and not s.copied]
 
     def _first_copy(self, link: Link) -> Iterator[Segment]:
         """Make what the pipeline needs on the source, in the order that matters: publication first (A-31)."""
         with mapped_errors(self._dsn), connect_replication(self._dsn, self._application) as replication:
             faults.point("setup.before_publication")
             self._drop_own()
-            self._publish()
+            self._membership.create(self._selected)
             faults.point("setup.before_slot")
-            snapshot, point = create_slot(replication, self._settings.slot, temporary=False)
+            made = create_slot(replication, self._settings.slot, self._connection, link, temporary=False)
+            if made is None:
+                return
+            snapshot, point = made
             faults.point("setup.after_slot")
             self._position = point
             log.info("created slot %s at %s", self._settings.slot, point)
             yield from self._copy_tables({t.schema.identity for t in self._selected}, snapshot, point, link)
 
+    def _new_tables(self) -> list[Table]:
+        """Those that came into the selection since the last checkpoint."""
+        return [table for table in self._selected if table.schema.identity not in self._state.tables]
+
+    def _own_publications(self, *names: str) -> list[str]:
+        """Those of the publications that this very pipeline made."""
+        return [
+            str(name)
+            for (name,) in self._connection.execute(
+                "SELECT pubname FROM pg_publication WHERE pubname = ANY(%s) "
+                "AND obj_description(oid, 'pg_publication') = %s",
+                (list(names), self._state.pipeline),
+            ).fetchall()
+        ]
+
     def _drop_own(self) -> None:
         """Remove what an earlier try of this very pipeline left when it was killed: nothing was copied from it."""
-        names = [self._settings.publication, self._settings.inserts_publication]
-        for (name,) in self._connection.execute(
-            "SELECT pubname FROM pg_publication WHERE pubname = ANY(%s) "
-            "AND obj_description(oid, 'pg_publication') = %s",
-            (names, self._state.pipeline),
-        ).fetchall():
+        for name in self._own_publications(self._settings.publication, self._settings.inserts_publication):
             if name == self._settings.publication and read_slot(self._connection, self._settings.slot) is not None:
                 self._connection.execute("SELECT pg_drop_replication_slot(%s)", (self._settings.slot,))
-            self._connection.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(str(name))))
+                faults.point("setup.half_dropped")
+            self._connection.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(name)))
         self._refuse_leftovers()
-
-    def _publish(self) -> None:
-        settings = self._settings
-        groups = {
-            settings.publication: ([t for t in self._selected if t.has_identity], "insert, update, delete, truncate"),
-            settings.inserts_publication: ([t for t in self._selected if not t.has_identity], "insert, truncate"),
-        }
-        for name, (tables, operations) in groups.items():
-            if tables or name == settings.publication:
-                self._create_publication(name, tables, operations)
-        self._state.publications = publication_fingerprint(self._connection, groups)
-
-    def _create_publication(self, name: str, tables: Sequence[Table], operations: str) -> None:
-        listed = sql.SQL(", ").join(_only(table) for table in tables)
-        with self._connection.transaction():
-            self._connection.execute(
-                sql.SQL("CREATE PUBLICATION {} {}WITH (publish = {}, publish_via_partition_root = true)").format(
-                    sql.Identifier(name),
-                    sql.SQL("FOR TABLE {} ").format(listed) if tables else sql.SQL(""),
-                    sql.Literal(operations),
-                )
-            )
-            self._connection.execute(
-                sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(
-                    sql.Identifier(name), sql.Literal(self._state.pipeline)
-                )
-            )
-
-    def _publish_more(self) -> None:
-        """Publish tables that came into the selection, before their snapshot (A-34): the temporary slot that exports
-        it waits for every transaction that began before they were published."""
-        new = [table for table in self._selected if table.schema.identity not in self._state.tables]
-        for table in new:
-            name = self._settings.publication if table.has_identity else self._settings.inserts_publication
-            if name not in self._state.publications:
-                self._create_publication(name, [table], "insert, truncate")
-            else:
-                self._connection.execute(
-                    sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(sql.Identifier(name), _only(table))
-                )
-            names = {*self._state.publications, name}
-            self._state.publications = publication_fingerprint(self._connection, names)
 
     def _copy_tables(self, oids: set[int], snapshot: str, point: Position, link: Link) -> Iterator[Segment]:
         with connect(self._dsn, self._application) as session:
@@ -310,16 +306,24 @@ class PostgresSource:
         for table in tables:
             entry = TableState(table.schema, table.relation, point.order, copied=False)
             self._state.tables[table.schema.identity] = entry
+        faults.point("copy.before_reset")
         yield self._segment([Reset(table.schema) for table in tables])
         faults.point("copy.before_first_row")
         reader = SnapshotReader(self._dsn, self._application, snapshot, self._settings.workers)
         gathered: list[Changes] = []
         size = 0
+        rows, looked = 0, self._waiting.now()
+        forecast = Forecast(sum(table.rows_estimated for table in tables), looked)
         for copied in reader.read(tables, shapes, link):
             oid = copied.table.schema.identity
+            rows += len(copied.batch) if copied.batch is not None else 0
+            if (now := self._waiting.now()) - looked >= _FORECAST_EVERY:
+                looked = now
+                if warning := forecast.look(now, rows, safe_bytes(self._connection, self._settings.slot)):
+                    log.warning("%s", warning)
             if copied.batch is not None:
                 gathered.append(Changes(copied.batch))
-                size += copied.batch.size
+                size += copied.batch.held
                 if size < _COPY_SEGMENTS * self._settings.budget:
                     continue
             elif copied.intact:
@@ -337,7 +341,12 @@ class PostgresSource:
 
     def _checkpoint(self, position: Position) -> Checkpoint:
         """A checkpoint with the state as it is now; its text is made anew only if something changed."""
-        signature = (self._state.timeline, dict(self._state.publications), dict(self._state.tables))
+        signature = (
+            self._state.timeline,
+            dict(self._state.publications),
+            list(self._state.changing),
+            dict(self._state.tables),
+        )
         if self._dumped is None or self._dumped[0] != signature:
             self._dumped = (signature, self._state.dump())
         return Checkpoint(position, self._dumped[1])
@@ -348,27 +357,48 @@ class PostgresSource:
         with connect_replication(self._dsn, self._application) as replication:
             yield from self._follow(replication, link)
 
-    def _follow(self, replication: Connection, link: Link) -> Iterator[Segment]:
-        stream = self._stream = ReplicationStream(replication, self._dsn, Decoder(self), self._settings.budget)
+    def _follow(self, replication: Session, link: Link) -> Iterator[Segment]:
+        self._connection.patience = _PATIENCE
+        reader = replication.info.backend_pid
+        decoder, budget = Decoder(self, notes=self._settings.notes), self._settings.budget
+        stream = self._stream = ReplicationStream(
+            replication, self._dsn, decoder, budget, lambda: self._is_at_work(reader), self._waiting
+        )
         try:
             stream.start(self._settings.slot, list(self._state.publications), self._position)
         except SlotBusy as error:
             with mapped_errors(self._dsn):
+                end_lost_session(self._connection, self._settings.slot, self._readers)
                 who = holder(self._connection, self._settings.slot)
             raise SlotBusy(f"{error.message} Held by {who}.", hint=error.hint) from error
+        self._readers.add(reader)
         try:
-            for segment in stream.segments(link, self._checkpoint, self._position, self._tick):
+            for segment in stream.segments(link, self._checkpoint, self._position, lambda: self._tick(link)):
                 yield segment
                 if segment.transactions:
-                    self._beat = time.monotonic()
+                    self._beat = self._waiting.now()
+                if segment.checkpoint is not None:
+                    yield from self._come_and_go(segment.checkpoint.position)
         finally:
             # What became durable since the last feedback; the session may be gone already.
             with suppress(Exception):
                 stream.feed_back(link.durable)
             stream.close()
 
-    def _tick(self) -> None:
-        now = time.monotonic()
+    def _come_and_go(self, position: Position) -> Iterator[Segment]:
+        """Take in tables that came into the selection, and let go of those that left it, between two transactions."""
+        if not self._membership.is_due:
+            return
+        with mapped_errors(self._dsn):
+            steps = self._membership.step(position.order)
+        yield Segment(list(steps), Transactions.none(), self._checkpoint(position))
+
+    def _is_at_work(self, reader: int) -> bool:
+        with mapped_errors(self._dsn):
+            return is_at_work(self._connection, reader)
+
+    def _tick(self, link: Link) -> bool:
+        now = self._waiting.now()
         with mapped_errors(self._dsn):
             if now - self._looked >= _LOOK_EVERY:
                 self._looked = now
@@ -378,13 +408,16 @@ class PostgresSource:
                 self._beat = now
                 with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
                     self._connection.execute("SELECT pg_logical_emit_message(true, %s, '')", (HEARTBEAT,))
+            return self._membership.look(link)
 
     def start(self, oid: int) -> int:
         """For the decoder: the LSN of a table's snapshot."""
         entry = self._state.tables.get(oid)
-        return entry.start if entry is not None else 0
+        if entry is None:
+            return NEVER if oid in self._state.changing else 0
+        return entry.start
 
-    def resolve(self, relation: Relation) -> Resolved:
+    def resolve(self, relation: Relation) -> Resolved | None:
         """For the decoder: a table as it was when the log's rows were written."""
         with mapped_errors(self._dsn):
             entry = self._state.tables.get(relation.oid)
@@ -393,6 +426,7 @@ class PostgresSource:
                     f"{relation.namespace}.{relation.name} is published to this pipeline, which does not follow it.",
                     hint="Only cdc may change its publications; run `cdc teardown` and start again.",
                 )
+            faults.point("schema.before")
             verify_publications(self._state, self._connection, self._dsn)
             today = tables_by_oid(self._connection, [relation.oid]).get(relation.oid)
             schema = next_schema(entry, relation, today, type_infos(self._connection))
@@ -401,6 +435,7 @@ class PostgresSource:
             fill = fill_values(entry.schema, schema, missing_values(self._connection, relation.oid))
         self._state.tables[relation.oid] = replace(entry, schema=schema, relation=relation)
         log.info("%s changed its shape", schema.table)
+        faults.point("schema.after")
         return Resolved(schema, entry.schema, fill)
 
 
@@ -412,22 +447,3 @@ def _require_matches(selection: Selection, tables: Sequence[TableName]) -> None:
             f"No table matches {pattern!r}.",
             hint=f"Did you mean {close[0]!r}?" if close else "Patterns are schema.table, with * and ?.",
         )
-
-
-def _only(table: Table) -> sql.Composed:
-    name = sql.Identifier(table.schema.table.schema, table.schema.table.name)
-    return sql.SQL("ONLY {}").format(name) if table.kind == "r" else sql.SQL("{}").format(name)
-
-
-def create_slot(replication: Connection, name: str, *, temporary: bool) -> tuple[str, Position]:
-    """Make a slot and keep its snapshot exported for as long as nothing else runs in this session.
-
-    Waits for the transactions that are open on the server.
-    """
-    identifier = sql.Identifier(name).as_string(replication)
-    kind = "TEMPORARY " if temporary else ""
-    answer = run_command(replication, f"CREATE_REPLICATION_SLOT {identifier} {kind}LOGICAL pgoutput EXPORT_SNAPSHOT")[0]
-    snapshot, point = answer["snapshot_name"], answer["consistent_point"]
-    if snapshot is None or point is None:
-        raise InvariantError("The server made a slot without a snapshot.")
-    return snapshot, lsn(parse_lsn(point))

@@ -8,10 +8,12 @@ from typing import Any
 import orjson
 
 from cdc.errors import CheckpointUnreadable
-from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
-from cdc.sources.postgres.pgoutput import Relation, RelationColumn
+from cdc.model.records import read_record
+from cdc.model.schema import TableSchema
+from cdc.sources.postgres.pgoutput import Relation
 
 VERSION = 1
+NEVER = 1 << 62  # start of a table whose changes mean nothing: they are passed over
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +24,15 @@ class TableState:
         schema: its shape.
         relation: the same as the log describes it.
         start: LSN of the snapshot that it was copied from; changes committed before it are in the copy.
-        copied: whether that copy is complete.
+        copied: whether that copy is complete, or goes on part by part while the log is followed.
+        followed: not taken out of the selection. If it was, what the target has of it stays as it is.
     """
 
     schema: TableSchema
     relation: Relation
     start: int
     copied: bool
+    followed: bool = True
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class SourceState:
         slot: name of the replication slot.
         publications: names, each with what it held (see `catalog.publication_fingerprint`).
         tables: by oid.
+        changing: tables, by oid, that are about to be put in or taken out of the publications, or were just.
     """
 
     pipeline: str
@@ -51,6 +56,7 @@ class SourceState:
     slot: str
     publications: dict[str, str] = field(default_factory=dict)
     tables: dict[int, TableState] = field(default_factory=dict)
+    changing: list[int] = field(default_factory=list)
 
     def dump(self) -> str:
         """The state as JSON text."""
@@ -67,37 +73,18 @@ class SourceState:
                     f"The target's checkpoint was written by another version of cdc (format {version!r}).",
                     hint=f"This one reads format {VERSION}; use the version of cdc that wrote it, or a newer one.",
                 )
-            raw["tables"] = {int(oid): _table(table) for oid, table in raw["tables"].items()}
-            return cls(**raw)
-        except CheckpointUnreadable:
-            raise
+            state = read_record(cls, raw)
+            for oid, table in state.tables.items():
+                if oid != table.schema.identity or len(table.schema.columns) != len(table.relation.columns):
+                    raise ValueError(oid)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointUnreadable(
                 "The target's checkpoint cannot be read: it is damaged or not one of cdc.",
                 hint="Restore the target from a backup, or remove it and start again.",
             ) from error
+        return state
 
 
 def _plain(value: Any) -> Any:
     """JSON has text keys only."""
     return {**value, "tables": {str(oid): table for oid, table in value["tables"].items()}}
-
-
-def _table(raw: dict[str, Any]) -> TableState:
-    schema, relation = raw["schema"], raw["relation"]
-    return TableState(
-        schema=TableSchema(
-            table=TableName(**schema["table"]),
-            identity=schema["identity"],
-            columns=tuple(Column(**{**column, "type": _type(column["type"])}) for column in schema["columns"]),
-            full_before=schema["full_before"],
-        ),
-        relation=Relation(**{**relation, "columns": tuple(RelationColumn(**column) for column in relation["columns"])}),
-        start=raw["start"],
-        copied=raw["copied"],
-    )
-
-
-def _type(raw: dict[str, Any]) -> LogicalType:
-    element = _type(raw["element"]) if raw["element"] else None
-    return LogicalType(Kind(raw["kind"]), raw["precision"], raw["scale"], element, raw["dimensions"])

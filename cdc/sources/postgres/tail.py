@@ -8,17 +8,19 @@ from contextlib import suppress
 import psycopg
 from psycopg import sql
 
-from cdc.errors import OperatorNeeded, PublicationChanged, SlotUnusable
-from cdc.model.position import Checkpoint
+from cdc.errors import OperatorNeeded, PublicationChanged, SlotUnusable, UsageError
+from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.model.segment import Segment
 from cdc.source import Head, Link
-from cdc.sources.postgres.catalog import Connection, publication_fingerprint, tables_by_oid, type_infos
+from cdc.sources.postgres.catalog import publication_fingerprint, tables_by_oid, type_infos
 from cdc.sources.postgres.connection import Dsn, connect, connect_replication, mapped_errors
 from cdc.sources.postgres.identity import identify, read_slot
 from cdc.sources.postgres.pgoutput import Relation, Resolved
 from cdc.sources.postgres.position import lsn
-from cdc.sources.postgres.source import PostgresSource, Settings, create_slot
+from cdc.sources.postgres.session import Session
+from cdc.sources.postgres.slot import create_slot
+from cdc.sources.postgres.source import PostgresSource, Settings
 from cdc.sources.postgres.state import SourceState
 from cdc.sources.postgres.types import logical_type
 
@@ -29,13 +31,16 @@ class TailSource(PostgresSource):
     Args:
         keep: the slot stays when this is closed, and the next one goes on from there. Otherwise slot and publication
             are temporary; a lost connection then is a gap, and ends the stream.
+        begin: where to begin, of what the slot still has; an LSN.
     """
 
-    def __init__(self, dsn: Dsn, settings: Settings, *, keep: bool) -> None:
+    def __init__(self, dsn: Dsn, settings: Settings, *, keep: bool, begin: Position | None = None) -> None:
         super().__init__(dsn, settings)
         self._keep = keep
-        self._replication: Connection
+        self._begin = begin
+        self._replication: Session
         self._published = False
+        self._needs_slot = False
 
     @property
     def is_complete(self) -> bool:
@@ -53,13 +58,19 @@ class TailSource(PostgresSource):
             server = identify(self._replication, self._connection)
             self._opened_at = Head(server.flushed, server.clock)
             self._state = SourceState("tail", server.system, server.database, server.timeline, slot=self._settings.slot)
-            self._selected = self._select({})
+            self._selected = self._select()
+            self._membership = self._make_membership(is_fixed=True)
             slot = read_slot(self._connection, self._settings.slot)
             if slot is None:
+                if self._begin is not None:
+                    raise UsageError(
+                        f"{self._dsn} has no slot {self._settings.slot!r}, and without one no log to begin in.",
+                        hint="--slot keeps one from its first use on; --from then goes back as far as it was read.",
+                    )
                 self._refuse_leftovers()
-                self._publish()
+                self._membership.create(self._selected)
                 self._published = True
-                _, self._position = create_slot(self._replication, self._settings.slot, temporary=not self._keep)
+                self._needs_slot = True
                 return
             if slot.wal_status == "lost" or slot.invalidation is not None or slot.confirmed is None:
                 raise SlotUnusable(
@@ -67,7 +78,7 @@ class TailSource(PostgresSource):
                     "are gone.",
                     hint="Drop it with pg_drop_replication_slot() and start a new one.",
                 )
-            self._position = lsn(slot.confirmed)
+            self._position = self._where(lsn(slot.confirmed), resume)
             names = [self._settings.publication, self._settings.inserts_publication]
             self._state.publications = publication_fingerprint(self._connection, names)
             if self._settings.publication not in self._state.publications:
@@ -76,15 +87,40 @@ class TailSource(PostgresSource):
                     hint="Drop the slot with pg_drop_replication_slot() and start a new one.",
                 )
 
+    def _where(self, confirmed: Position, resume: Checkpoint | None) -> Position:
+        """Where to go on: the slot may not know yet how far we were when the connection was lost."""
+        if resume is not None:
+            return max(confirmed, resume.position)
+        if self._begin is None:
+            return confirmed
+        if self._begin < confirmed:
+            raise UsageError(
+                f"Replication slot {self._settings.slot!r} on {self._dsn} was read up to {confirmed}; what lies "
+                f"between {self._begin} and there is gone.",
+                hint="Give a later place with --from, or none.",
+            )
+        return self._begin
+
     def copy(self, link: Link) -> Iterator[Segment]:
-        """Nothing: only what happens is told."""
-        yield from ()
+        """Nothing: only what happens is told, from the moment on that there is a slot."""
+        if self._needs_slot:
+            name = self._settings.slot
+            with mapped_errors(self._dsn):
+                made = create_slot(self._replication, name, self._connection, link, temporary=not self._keep)
+            if made is not None:
+                self._needs_slot = False
+                _, self._position = made
+        if not self._needs_slot:
+            yield self._segment([])  # on a server where nothing happens, a run that is to end would wait for something
 
     def stream(self, link: Link) -> Iterator[Segment]:
         yield from self._follow(self._replication, link)
 
-    def resolve(self, relation: Relation) -> Resolved:
-        """A table as the log describes it; nothing here depends on what it was before."""
+    def resolve(self, relation: Relation) -> Resolved | None:
+        """A table as the log describes it; nothing here depends on what it was before. A slot that is kept may have
+        been made for more tables than are meant now."""
+        if not self._settings.selection.matches(TableName(relation.namespace, relation.name)):
+            return None
         with mapped_errors(self._dsn):
             today = tables_by_oid(self._connection, [relation.oid]).get(relation.oid)
             types = type_infos(self._connection)

@@ -5,34 +5,57 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
+from cdc.target import Mode, TargetSettings
 from cdc.targets.duckdb.connection import mapped_errors, open_file
 from cdc.targets.duckdb.digest import digest
-from cdc.targets.duckdb.state import SCHEMA, drop, read_file
+from cdc.targets.duckdb.reading import open_histories
+from cdc.targets.duckdb.state import SCHEMA, StateTables, drop, read_file, read_mode
 from cdc.targets.duckdb.table import actual_columns
-from cdc.targets.duckdb.target import DuckDbTarget
+from cdc.targets.duckdb.target import DuckDbTarget, layout_for
+
+MODES = frozenset(Mode)
+
+__all__ = ["MODES", "open_histories"]
 
 
-def digest_tables(path: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, tuple[int, int] | None]:
-    """Row count and digest of each table that the file holds; None for a table that it does not."""
+def digest_tables(path: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
+    """The digest of each table that the file holds; None for a table that it does not."""
     connection = open_file(Path(path), 256 << 20, read_only=True)
     try:
         with mapped_errors(Path(path)):
+            mode = read_mode(connection)
+            # By name, since the caller may not know the tables' identities: a history has a view that is a mirror.
+            layout = layout_for(Mode.MIRROR if mode is Mode.HISTORY else mode, connection, Path(path))
             return {
-                schema: digest(connection, schema) if actual_columns(connection, schema.table) else None
+                schema: digest(connection, layout.find(schema)) if actual_columns(connection, schema.table) else None
                 for schema in schemas
             }
     finally:
         connection.close()
 
 
-def read_checkpoint(path: str) -> Checkpoint | None:
+def read_checkpoint(path: str, _pipeline: str) -> Checkpoint | None:
     """The checkpoint of a file that no pipeline has open; raises TargetBusy if one does."""
     return read_file(Path(path))
 
 
-def teardown_target(path: str) -> list[str]:
+def copy_parts(path: str, _pipeline: str, schemas: Iterable[TableSchema]) -> None:
+    """Have tables of a file that no pipeline has open copied anew, part by part, when one does again."""
+    connection = open_file(Path(path), 64 << 20)
+    try:
+        with mapped_errors(Path(path)):
+            state = StateTables(connection)
+            state.open()
+            for schema in schemas:
+                state.copy_parts(schema.identity)
+    finally:
+        connection.close()
+
+
+def teardown_target(path: str, _pipeline: str) -> list[str]:
     """Remove the state of a pipeline from a file; its tables stay. Says what was removed."""
     file = Path(path)
     if not file.exists():
@@ -45,6 +68,6 @@ def teardown_target(path: str) -> list[str]:
         connection.close()
 
 
-def target_factory(path: str, *, memory: int) -> Callable[[], DuckDbTarget]:
+def target_factory(path: str, settings: TargetSettings) -> Callable[[], DuckDbTarget]:
     """What opens the target."""
-    return lambda: DuckDbTarget(Path(path), memory)
+    return lambda: DuckDbTarget(Path(path), settings.memory, settings.mode)

@@ -113,7 +113,7 @@ def _float(sql_type: str, positional_below: int) -> Codec:
         f"ELSE concat(CASE WHEN signbit({_VALUE}) THEN '-' ELSE '' END, CASE WHEN {_VALUE} = 0 THEN '0' "
         f"WHEN {exponent} < -4 OR {exponent} >= {positional_below} THEN {scientific} ELSE {positional} END) END"
     )
-    return Codec(sql_type, f"CAST({_VALUE} AS {sql_type})", render)
+    return Codec(sql_type, f"CAST({_VALUE} AS {sql_type})", render, f"TRY_CAST({_VALUE} AS {sql_type})")
 
 
 _BOOL = Codec(
@@ -123,7 +123,12 @@ _BOOL = Codec(
     f"TRY_CAST({_VALUE} AS BOOLEAN)",
 )
 
-_BYTES = Codec("BLOB", f"unhex(substr({_VALUE}, 3))", f"concat_ws('', '\\x', lower(hex({_VALUE})))")
+_BYTES = Codec(
+    "BLOB",
+    f"unhex(substr({_VALUE}, 3))",
+    f"CASE WHEN {_VALUE} IS NULL THEN NULL ELSE concat('\\x', lower(hex({_VALUE}))) END",
+    f"CASE WHEN regexp_full_match({_VALUE}, '\\\\x([0-9a-f]{{2}})*') THEN unhex(substr({_VALUE}, 3)) END",
+)
 
 
 def _off_calendar(sql_type: str) -> str:
@@ -236,6 +241,11 @@ _LIST_CAST = {
 }
 
 
+# DuckDB makes NULL of an element that it cannot read.
+_FLOAT_TEXT = r"(?:NULL|NaN|-?Infinity|-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)"
+_FLOATS = rf"\{{(?:{_FLOAT_TEXT}(?:,{_FLOAT_TEXT})*)?\}}"
+
+
 @cache
 def codec_for(logical: LogicalType) -> Codec:
     """The codec that a column of this type begins with."""
@@ -289,7 +299,7 @@ def _list(element: LogicalType, dimensions: int) -> Codec:
         return TEXT_CODEC
     fits = None
     if element.kind in (Kind.FLOAT32, Kind.FLOAT64) and dimensions == 1:
-        fits = f"{_VALUE} IS NULL OR regexp_full_match({_VALUE}, '\\{{[^{{}}]*\\}}')"  # see `_float` on its text
+        fits = f"{_VALUE} IS NULL OR regexp_full_match({_VALUE}, '{_FLOATS}')"  # see `_float` on its text
     return Codec(sql_type, read, _render_list(inner, dimensions), read, "TRUE", fits)
 
 

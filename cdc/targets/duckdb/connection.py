@@ -10,13 +10,14 @@ from pathlib import Path
 
 import duckdb
 
-from cdc.errors import CdcError, InvariantError, TargetBusy, TargetDrift, TargetFull, Unavailable, UsageError
+from cdc.errors import CdcError, InvariantError, TargetBusy, TargetDrift, TargetFull, UsageError
+from cdc.targets.duckdb.sql import CATALOG
 
 _LOCKED = re.compile(r"could not set lock|conflicting lock|already open", re.IGNORECASE)
 _FULL = re.compile(r"no space left|disk full|file too large|disk quota|max_temp_directory_size", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"permission denied|read-only file system|cannot open file", re.IGNORECASE)
 _FOREIGN = re.compile(r"not a valid duckdb database|newer version|older version|storage version", re.IGNORECASE)
-_CATALOG = "_cdc_target"
+_STARVED = re.compile(r"could not allocate block|failed to (allocate|pin|offload)", re.IGNORECASE)  # in a commit
 _HOLDER = re.compile(r"PID (\d+)")
 
 
@@ -44,16 +45,21 @@ def open_file(path: Path, memory: int, *, read_only: bool = False) -> duckdb.Duc
         connection = duckdb.connect(":memory:", config=settings)
         file = str(path).replace("'", "''")
         try:
-            connection.execute(f"ATTACH '{file}' AS {_CATALOG}{' (READ_ONLY)' if read_only else ''}")
+            connection.execute(f"ATTACH '{file}' AS {CATALOG}{' (READ_ONLY)' if read_only else ''}")
         except duckdb.Error:
             connection.close()
             raise
-        connection.execute(f"USE {_CATALOG}")
+        connection.execute(f"USE {CATALOG}")
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET preserve_insertion_order = false")
         if not read_only:
             connection.execute("SET checkpoint_threshold = '64MB'")  # of DuckDB's own WAL (D-11)
     return connection
+
+
+def limit_memory(connection: duckdb.DuckDBPyConnection, memory: int) -> None:
+    """Change how many bytes of buffers there may be."""
+    connection.execute(f"SET memory_limit = '{memory >> 20}MB'")
 
 
 @contextmanager
@@ -63,6 +69,11 @@ def mapped_errors(path: Path) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise classify(error, path) from error
+    except UnicodeDecodeError as error:  # DuckDB quotes the value that it refuses, whatever bytes it has
+        raise InvariantError(
+            f"DuckDB refused a value for {path} that is not valid UTF-8.",
+            hint="Nothing was applied. The source, or something between, sent damaged text.",
+        ) from error
 
 
 def classify(error: duckdb.Error, path: Path) -> CdcError:
@@ -86,8 +97,11 @@ def classify(error: duckdb.Error, path: Path) -> CdcError:
         return UsageError(
             f"{path} cannot be opened for writing.", hint="Check the file's and the folder's permissions."
         )
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return Unavailable(f"{path}: DuckDB ran out of memory.", hint="Give it more with --memory.")
+    if isinstance(error, duckdb.OutOfMemoryException) or _STARVED.search(text):
+        # Not tried again: the same rows would need as much again.
+        return TargetFull(
+            f"{path}: DuckDB ran out of memory; the segment was rolled back.", hint="Give it more with --memory."
+        )
     if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
         return TargetDrift(
             f"{path} does not hold the tables as this pipeline left them ({type(error).__name__}).",

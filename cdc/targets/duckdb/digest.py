@@ -1,43 +1,137 @@
-"""The digest of a table's rows that a source computes, computed by DuckDB from what the target holds."""
+"""Digests of rows, computed by DuckDB, to be compared with those that a source computes of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import duckdb
-from sqlglot import exp
+from sqlglot import exp, parse_one
+from sqlglot.errors import SqlglotError
 
-from cdc.model.schema import Kind, TableSchema
+from cdc.errors import UsageError
+from cdc.model.parts import BUCKETS, WHOLE, Digest, HashedRow, Key, Part
+from cdc.model.schema import Column, Kind
 from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.codecs import TEXT_CODEC
-from cdc.targets.duckdb.table import inspect
+from cdc.targets.duckdb.codecs import TEXT_CODEC, Codec
+from cdc.targets.duckdb.table import TargetTable
+
+_HASH, _BUCKET, _KEY = "hash_", "bucket_", "key_"
 
 
-def digest(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> tuple[int, int]:
-    """Number of rows, and the sum of a 60-bit hash of each row's text in the source's own spelling.
+def digest(connection: duckdb.DuckDBPyConnection, table: TargetTable, part: Part = WHOLE) -> Digest:
+    """What the rows of a part are: each row's text is that of the source, in the source's own spelling."""
+    hashed = exp.select(exp.alias_(_hash(row_text(table, table.schema.columns), 16, "UBIGINT"), _HASH)).from_(
+        _rows(table, part)
+    )
+    total = sql.cast(exp.Sum(this=sql.cast(sql.column(_HASH), "HUGEINT")), "VARCHAR")
+    query = (
+        exp.select(exp.alias_(_bucket(), _BUCKET), exp.Count(this=exp.Star()), total)
+        .from_(hashed.subquery("hashed"))
+        .group_by(sql.column(_BUCKET))
+    )
+    found = connection.execute(sql.render(query)).fetchall()
+    return Digest.of((int(bucket), int(count), int(sum_)) for bucket, count, sum_ in found)
 
-    Raises:
-        TargetDrift: the table is not as the pipeline made it.
-    """
-    table = inspect(connection, schema)
+
+def hashed_rows(
+    connection: duckdb.DuckDBPyConnection, table: TargetTable, part: Part, buckets: Sequence[int]
+) -> list[HashedRow]:
+    """Those rows of a part that lie in some buckets."""
+    hashed = exp.select(
+        exp.alias_(_hash(row_text(table, table.schema.columns), 16, "UBIGINT"), _HASH), exp.alias_(_keys(table), _KEY)
+    ).from_(_rows(table, part))
+    query = (
+        exp.select(sql.column(_KEY), sql.column(_HASH))
+        .from_(hashed.subquery("hashed"))
+        .where(exp.In(this=_bucket(), expressions=[exp.convert(bucket) for bucket in buckets]))
+    )
+    return [HashedRow(tuple(key), int(value)) for key, value in connection.execute(sql.render(query)).fetchall()]
+
+
+def values(
+    connection: duckdb.DuckDBPyConnection, table: TargetTable, keys: Sequence[Key]
+) -> dict[Key, dict[str, str | None]]:
+    """Rows by their keys, every value as the source's text."""
+    texts = [codec.render(sql.column(c.name)) for c, codec in zip(table.schema.columns, table.codecs, strict=True)]
+    query = exp.select(_keys(table), *texts).from_(_rows(table, Part(keys=tuple(keys))))
+    names = [column.name for column in table.schema.columns]
+    found = connection.execute(sql.render(query)).fetchall()
+    return {tuple(key): dict(zip(names, row, strict=True)) for key, *row in found}
+
+
+def _rows(table: TargetTable, part: Part) -> exp.Expression:
+    return exp.select("*").from_(sql.table(table.name)).where(part_condition(table, part)).subquery("part")
+
+
+def part_condition(table: TargetTable, part: Part) -> exp.Condition:
+    """What the rows of a part fulfil."""
+    conditions: list[exp.Expression] = [] if table.live is None else [table.live.copy()]
+    for comparison, key in ((exp.GT, part.after), (exp.LTE, part.upto)):
+        if key is not None:
+            pairs = [(sql.column(column.name), codec) for column, codec in _key_columns(table)][: len(key)]
+            border = [codec.parse(sql.literal(text)) for (_, codec), text in zip(pairs, key, strict=True)]
+            conditions.append(comparison(this=_tuple([column for column, _ in pairs]), expression=_tuple(border)))
+    if part.shares > 1:
+        of = [column for column, _ in _key_columns(table)] or table.schema.columns
+        share = exp.Mod(this=_hash(row_text(table, of), 8, "UBIGINT"), expression=exp.convert(part.shares))
+        conditions.append(exp.EQ(this=share, expression=exp.convert(part.share)))
+    if part.keys is not None:
+        listed = [_tuple([sql.literal(text) for text in key]) for key in part.keys]
+        conditions.append(exp.In(this=_tuple(_key_texts(table)), expressions=listed) if listed else exp.false())
+    if part.condition is not None:
+        try:
+            conditions.append(exp.paren(parse_one(part.condition.sql, dialect=part.condition.dialect)))
+        except SqlglotError as error:
+            raise UsageError("The condition cannot be read.", hint="Write it as it stands after WHERE.") from error
+    return exp.and_(*conditions) if conditions else exp.true()
+
+
+def _tuple(values: Sequence[exp.Expression]) -> exp.Expression:
+    return values[0] if len(values) == 1 else exp.Tuple(expressions=list(values))
+
+
+def _key_columns(table: TargetTable) -> list[tuple[Column, Codec]]:
+    return [(table.schema.columns[index], table.codecs[index]) for index in table.schema.key]
+
+
+def _key_texts(table: TargetTable) -> list[exp.Expression]:
+    return [codec.render(sql.column(column.name)) for column, codec in _key_columns(table)]
+
+
+def _keys(table: TargetTable) -> exp.Expression:
+    return sql.cast(exp.Array(expressions=_key_texts(table)), "VARCHAR[]")
+
+
+def _bucket() -> exp.Expression:
+    return exp.BitwiseAnd(this=sql.column(_HASH), expression=sql.cast(exp.Literal.number(BUCKETS - 1), "UBIGINT"))
+
+
+def row_text(table: TargetTable, columns: Sequence[Column]) -> exp.Expression:
+    """The text of a row: for each column `n`, or the length in bytes and the value."""
+    codecs = dict(zip((column.identity for column in table.schema.columns), table.codecs, strict=True))
     pieces: list[exp.Expression] = []
-    for column, codec in zip(schema.columns, table.codecs, strict=True):
+    for column in columns:
         value = sql.column(column.name)
-        text = codec.render(value)
-        if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
-            # Bits of the double, since the two servers do not always write the same text for one float.
-            bits = sql.cast(sql.cast(sql.cast(value, "DOUBLE"), "BIT"), "VARCHAR")
-            text = exp.Case().when(exp.func("isnan", value), sql.literal("NaN")).else_(bits)
-        elif column.type.kind is Kind.VECTOR and codec is not TEXT_CODEC:
-            text = sql.little_endian_hex(value)
+        text = _text(column, codecs[column.identity])
         length = sql.cast(exp.Anonymous(this="strlen", expressions=[text]), "VARCHAR")
         present = exp.Anonymous(this="concat", expressions=[length, sql.literal(":"), text])
         pieces.append(exp.Case().when(exp.Is(this=value, expression=exp.Null()), sql.literal("n")).else_(present))
-    row = exp.Anonymous(this="concat", expressions=[sql.literal(""), *pieces])
-    digits = exp.Anonymous(this="left", expressions=[exp.Anonymous(this="sha256", expressions=[row]), exp.convert(15)])
-    number = sql.cast(exp.Anonymous(this="concat", expressions=[sql.literal("0x"), digits]), "BIGINT")
-    query = exp.select(
-        exp.Count(this=exp.Star()),
-        sql.cast(exp.Coalesce(this=exp.Sum(this=sql.cast(number, "HUGEINT")), expressions=[exp.convert(0)]), "VARCHAR"),
-    ).from_(sql.table(schema.table))
-    found = connection.execute(sql.render(query)).fetchone()
-    assert found is not None
-    return int(found[0]), int(found[1])
+    return exp.Anonymous(this="concat", expressions=[sql.literal(""), *pieces])
+
+
+def _text(column: Column, codec: Codec) -> exp.Expression:
+    """The source's text, or its bits as a double for a float: two servers do not always write the same text for one."""
+    value = sql.column(column.name)
+    if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
+        bits = sql.cast(sql.cast(sql.cast(value, "DOUBLE"), "BIT"), "VARCHAR")
+        return exp.Case().when(exp.func("isnan", value), sql.literal("NaN")).else_(bits)
+    if column.type.kind is Kind.VECTOR and codec is not TEXT_CODEC:
+        return sql.little_endian_hex(value)
+    return codec.render(value)
+
+
+def _hash(row: exp.Expression, digits: int, kind: str) -> exp.Expression:
+    """The first hexadecimal digits of a text's SHA-256 as a number."""
+    digest_text = exp.Anonymous(this="sha256", expressions=[row])
+    first = exp.Anonymous(this="left", expressions=[digest_text, exp.convert(digits)])
+    return sql.cast(exp.Anonymous(this="concat", expressions=[sql.literal("0x"), first]), kind)

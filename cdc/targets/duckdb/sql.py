@@ -9,7 +9,10 @@ from sqlglot import exp, parse_one
 from cdc.model.schema import TableName
 
 DIALECT = "duckdb"
+CATALOG = "_cdc_target"  # under which the file is attached; named everywhere, since a schema may be called like another
 ROWS = "_cdc_rows"  # the name under which Arrow data is visible to a statement
+
+COMPLETED = exp.Table(this=exp.to_identifier("_cdc_completed"))
 
 
 def render(expression: exp.Expression) -> str:
@@ -21,7 +24,12 @@ def name(text: str) -> exp.Identifier:
 
 
 def table(of: TableName, alias: str | None = None) -> exp.Table:
-    return exp.Table(this=name(of.name), db=name(of.schema), alias=exp.TableAlias(this=name(alias)) if alias else None)
+    return exp.Table(
+        this=name(of.name),
+        db=name(of.schema),
+        catalog=name(CATALOG),
+        alias=exp.TableAlias(this=name(alias)) if alias else None,
+    )
 
 
 def column(of: str, table_alias: str | None = None) -> exp.Column:
@@ -37,7 +45,7 @@ def data_type(text: str) -> exp.DataType:
 
 
 def create_schema(schema: str) -> str:
-    return render(exp.Create(kind="SCHEMA", this=exp.Table(db=name(schema)), exists=True))
+    return render(exp.Create(kind="SCHEMA", this=exp.Table(db=name(schema), catalog=name(CATALOG)), exists=True))
 
 
 def create_table(of: TableName, columns: Iterable[tuple[str, str]]) -> str:
@@ -52,6 +60,10 @@ def drop_table(of: TableName) -> str:
 
 def delete_all(of: TableName) -> str:
     return render(exp.Delete(this=table(of)))
+
+
+def delete_where(of: TableName, condition: exp.Condition) -> str:
+    return render(exp.Delete(this=table(of), where=exp.Where(this=condition)))
 
 
 def copy_table(old: TableName, new: TableName) -> str:
@@ -89,19 +101,44 @@ def insert(of: TableName, columns: Sequence[str], values: Sequence[exp.Expressio
     return render(exp.Insert(this=target, expression=exp.select(*values).from_(rows())))
 
 
-def merge(
-    of: TableName,
-    key: Sequence[tuple[str, exp.Expression]],
-    assignments: Sequence[tuple[str, exp.Expression]],
-    is_delete: exp.Expression,
+def delete(of: TableName, key: Sequence[tuple[str, exp.Expression]]) -> str:
+    """Delete the rows of a table whose key is in ROWS."""
+    whens = exp.Whens(expressions=[exp.When(matched=True, then=exp.var("DELETE"))])
+    return render(exp.Merge(this=table(of, "t"), using=rows(), on=_equal(key), whens=whens))
+
+
+def create_completed(
+    of: TableName, key: Sequence[tuple[str, exp.Expression]], values: Sequence[tuple[str, exp.Expression]]
 ) -> str:
-    """Delete and update rows of a table by their key, in one pass."""
-    on = exp.and_(*(exp.EQ(this=column(text, "t"), expression=value) for text, value in key))
-    whens = [exp.When(matched=True, condition=is_delete, then=exp.var("DELETE"))]
-    if assignments:
-        set_values = [exp.EQ(this=exp.Column(this=name(text)), expression=value) for text, value in assignments]
-        whens.append(exp.When(matched=True, then=exp.Update(expressions=set_values)))
-    return render(exp.Merge(this=table(of, "t"), using=rows(), on=on, whens=exp.Whens(expressions=whens)))
+    """Rows of ROWS, joined with the table's of the same key, as a temporary table."""
+    named = [exp.alias_(value, text, quoted=True) for text, value in values]
+    found = exp.select(*named).from_(rows()).join(table(of, "t"), on=_equal(key))
+    return create_temporary(COMPLETED, found)
+
+
+def create_temporary(of: exp.Table, query: exp.Select) -> str:
+    """What a query gives as a temporary table."""
+    temporary = exp.Properties(expressions=[exp.TemporaryProperty()])
+    return render(exp.Create(kind="TABLE", this=of.copy(), properties=temporary, expression=query))
+
+
+def drop_temporary(of: exp.Table) -> str:
+    return render(exp.Drop(kind="TABLE", tables=[of.copy()]))
+
+
+def insert_completed(of: TableName, columns: Sequence[str]) -> str:
+    """These rows into the table."""
+    target = exp.Schema(this=table(of), expressions=[name(text) for text in columns])
+    return render(exp.Insert(this=target, expression=exp.select(*map(column, columns)).from_(COMPLETED)))
+
+
+def insert_by_name(of: TableName, query: exp.Select) -> str:
+    """What a query gives into the columns of the same names."""
+    return render(exp.Insert(this=table(of), expression=query, by_name=True))
+
+
+def _equal(key: Sequence[tuple[str, exp.Expression]]) -> exp.Condition:
+    return exp.and_(*(exp.EQ(this=column(text, "t"), expression=value) for text, value in key))
 
 
 def delete_copies(
@@ -128,6 +165,11 @@ def delete_copies(
     return render(
         exp.Delete(this=table(of), where=exp.Where(this=exp.In(this=exp.column("rowid"), query=chosen.subquery())))
     )
+
+
+def select_rows(values: Sequence[exp.Expression]) -> str:
+    """Values of each of ROWS."""
+    return render(exp.select(*values).from_(rows()))
 
 
 def any_of(conditions: Sequence[exp.Expression]) -> str:
@@ -167,5 +209,4 @@ def little_endian_hex(floats: exp.Expression) -> exp.Expression:
 
 def matching(of: TableName, key: Sequence[tuple[str, exp.Expression]], number: str) -> str:
     """The numbers of those of ROWS whose key is in the table."""
-    on = exp.and_(*(exp.EQ(this=column(text, "t"), expression=value) for text, value in key))
-    return render(exp.select(column(number, "s")).distinct().from_(rows()).join(table(of, "t"), on=on))
+    return render(exp.select(column(number, "s")).distinct().from_(rows()).join(table(of, "t"), on=_equal(key)))

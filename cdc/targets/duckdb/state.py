@@ -7,9 +7,11 @@ from pathlib import Path
 
 import duckdb
 
-from cdc.errors import CheckpointUnreadable, TargetBusy
+from cdc import faults
+from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
+from cdc.target import Mode
 from cdc.targets.duckdb.connection import mapped_errors, open_file
 
 SCHEMA = "_cdc"
@@ -20,6 +22,8 @@ CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 CREATE TABLE IF NOT EXISTS {SCHEMA}.checkpoint (
     format INTEGER, sequence BIGINT, position_order UBIGINT, position VARCHAR, state VARCHAR, applied_at TIMESTAMPTZ);
 CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (identity BIGINT, schema_name VARCHAR, table_name VARCHAR);
+CREATE TABLE IF NOT EXISTS {SCHEMA}.copying (identity BIGINT);
+CREATE TABLE IF NOT EXISTS {SCHEMA}.mode (mode VARCHAR);
 """
 
 
@@ -50,6 +54,7 @@ class StateTables:
         Raises:
             CheckpointUnreadable: it is of another format.
         """
+        faults.point("target.before_state")
         self._connection.execute(_CREATE)
         self._stored = read(self._connection)
         return self._stored.checkpoint
@@ -87,6 +92,24 @@ class StateTables:
             )
         self._stored = Stored(checkpoint, before.sequence + 1)
 
+    def take_mode(self, wanted: Mode | None) -> Mode:
+        """The mode that the tables are kept in; a file without any takes on what is wanted.
+
+        Raises:
+            UsageError: it is another one than is wanted.
+        """
+        found = read_mode(self._connection)
+        if not self.owned():
+            found = wanted or Mode.MIRROR
+            self._connection.execute(f"DELETE FROM {SCHEMA}.mode")
+            self._connection.execute(f"INSERT INTO {SCHEMA}.mode VALUES (?)", [found.value])
+        if wanted is not None and found is not wanted:
+            raise UsageError(
+                f"The target keeps its tables as {found}, and cannot go on as {wanted}.",
+                hint=f"Leave --mode out (or say {found}), or copy into another file.",
+            )
+        return found
+
     def owned(self) -> dict[int, TableName]:
         """The tables that this pipeline made, by their identity in the source."""
         found = self._connection.execute(f"SELECT identity, schema_name, table_name FROM {SCHEMA}.tables").fetchall()
@@ -96,6 +119,19 @@ class StateTables:
         """Remember a table as made by this pipeline, under the name that it has now."""
         self._connection.execute(f"DELETE FROM {SCHEMA}.tables WHERE identity = ?", [identity])
         self._connection.execute(f"INSERT INTO {SCHEMA}.tables VALUES (?, ?, ?)", [identity, table.schema, table.name])
+
+    def copying(self) -> set[int]:
+        """The tables, by identity, that are copied part by part."""
+        return {row[0] for row in self._connection.execute(f"SELECT identity FROM {SCHEMA}.copying").fetchall()}
+
+    def copy_parts(self, identity: int) -> None:
+        """Remember that a table is copied part by part."""
+        self.copied(identity)
+        self._connection.execute(f"INSERT INTO {SCHEMA}.copying VALUES (?)", [identity])
+
+    def copied(self, identity: int) -> None:
+        """Forget it: the copy is complete."""
+        self._connection.execute(f"DELETE FROM {SCHEMA}.copying WHERE identity = ?", [identity])
 
 
 def read(connection: duckdb.DuckDBPyConnection) -> Stored:
@@ -112,6 +148,17 @@ def read(connection: duckdb.DuckDBPyConnection) -> Stored:
             hint="Use the version of cdc that wrote it, or a newer one.",
         )
     return Stored(Checkpoint(Position(order, position), state), sequence)
+
+
+def read_mode(connection: duckdb.DuckDBPyConnection) -> Mode:
+    """How the tables of an open file are kept; before there were modes, all were mirrors."""
+    known = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() "
+        "AND schema_name = ? AND table_name = 'mode'",
+        [SCHEMA],
+    ).fetchone()
+    found = connection.execute(f"SELECT mode FROM {SCHEMA}.mode").fetchone() if known and known[0] else None
+    return Mode(found[0]) if found is not None else Mode.MIRROR
 
 
 def read_file(path: Path) -> Checkpoint | None:

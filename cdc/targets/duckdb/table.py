@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import duckdb
+from sqlglot import exp
 
+from cdc import faults
 from cdc.errors import TargetDrift, UsageError
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.targets.duckdb import sql
 from cdc.targets.duckdb.codecs import TEXT_CODEC, Codec, codec_for
 
 log = logging.getLogger(__name__)
+
+OURS = "_cdc_"  # begins the names of columns that the source does not have
+DROPPED = f"{OURS}dropped_"  # and of those that it has no more
 
 
 @dataclass(slots=True)
@@ -24,61 +31,103 @@ class TargetTable:
         codecs: per column of the schema, how the file holds its values: as the type asks for, or, once a value came
             that this type has no place for, as the source's own text.
         statements: made for this shape already, by what they are for.
+        is_copying: it is copied part by part, so that it does not have all of its rows yet.
+        missed: keys of rows whose changes could not be applied while it is.
+        stored: where its rows are, unless under the source's name for it.
+        past: where its rows are that are there no more, if these are kept apart (`cdc.targets.duckdb.history`).
+        had_rows: it may have had some when its copy began.
+        live: what its rows fulfil, if the table has others as well.
     """
 
     schema: TableSchema
     codecs: list[Codec]
     statements: dict[object, str] = field(default_factory=dict)
+    is_copying: bool = False
+    missed: set[tuple[str, ...]] = field(default_factory=set)
+    stored: TableName | None = None
+    past: TableName | None = None
+    had_rows: bool = False
+    live: exp.Expression | None = None
 
     @property
     def name(self) -> TableName:
-        return self.schema.table
+        return self.stored or self.schema.table
+
+    @property
+    def places(self) -> list[TableName]:
+        """Every table of the file that has its columns."""
+        return [self.name] if self.past is None else [self.name, self.past]
 
     def widen(self, connection: duckdb.DuckDBPyConnection, index: int) -> None:
         """Hold a column as text from now on, what is there already included."""
         column, codec = self.schema.columns[index], self.codecs[index]
         log.warning(
             "%s.%s holds a value that DuckDB's %s cannot; the column is kept as text from now on",
-            self.name,
+            self.schema.table,
             column.name,
             codec.sql_type,
         )
         using = codec.render(sql.column(column.name))
-        connection.execute(sql.retype_column(self.name, column.name, TEXT_CODEC.sql_type, using))
+        for place in self.places:
+            connection.execute(sql.retype_column(place, column.name, TEXT_CODEC.sql_type, using))
+        faults.point("target.widened")
         self.codecs[index] = TEXT_CODEC
         self.statements.clear()
 
 
-def create(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> TargetTable:
-    """Make an empty table."""
+def create(
+    connection: duckdb.DuckDBPyConnection,
+    schema: TableSchema,
+    stored: TableName | None = None,
+    ours: Mapping[str, str] = MappingProxyType({}),
+) -> TargetTable:
+    """Make an empty table.
+
+    Args:
+        stored: its name in the file; the source's if there is none.
+        ours: names and types of further columns.
+    """
     refuse_collisions(schema)
     codecs = [codec_for(column.type) for column in schema.columns]
-    connection.execute(sql.create_schema(schema.table.schema))
+    name = stored or schema.table
+    connection.execute(sql.create_schema(name.schema))
     columns = [(column.name, codec.sql_type) for column, codec in zip(schema.columns, codecs, strict=True)]
-    connection.execute(sql.create_table(schema.table, columns))
-    return TargetTable(schema, codecs)
+    connection.execute(sql.create_table(name, [*columns, *ours.items()]))
+    return TargetTable(schema, codecs, stored=stored)
 
 
-def inspect(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> TargetTable:
+def inspect(
+    connection: duckdb.DuckDBPyConnection,
+    schema: TableSchema,
+    stored: TableName | None = None,
+    ours: Iterable[str] = (),
+) -> TargetTable:
     """Find a table as this pipeline left it.
+
+    Args:
+        stored, ours: as `create` was told.
 
     Raises:
         TargetDrift: it is not there, or its columns are others than the pipeline's (D-08).
     """
-    found = actual_columns(connection, schema.table)
+    found = actual_columns(connection, stored or schema.table)
+    for name in list(found):
+        if name.startswith(DROPPED) and stored is not None:
+            del found[name]
     if not found:
         raise TargetDrift(
             f"The table {schema.table} is gone from the target.",
             hint="Restore it from a backup of the whole file, or remove the target and start again.",
         )
-    expected = {column.name for column in schema.columns}
+    expected = {column.name for column in schema.columns} | set(ours)
     if set(found) != expected:
         other = ", ".join(sorted(set(found) ^ expected))
         raise TargetDrift(
             f"The columns of {schema.table} in the target are not those that the pipeline made: {other}.",
             hint="Undo what was changed by hand (a view can add columns), or remove the target and start again.",
         )
-    return TargetTable(schema, [_held_as(schema, column, found[column.name]) for column in schema.columns])
+    codecs = [_held_as(schema, column, found[column.name]) for column in schema.columns]
+    return TargetTable(schema, codecs, stored=stored)
 
 
 def _held_as(schema: TableSchema, column: Column, actual: str) -> Codec:
@@ -98,7 +147,7 @@ def actual_columns(connection: duckdb.DuckDBPyConnection, table: TableName) -> d
     return dict(
         connection.execute(
             "SELECT column_name, data_type FROM duckdb_columns() "
-            "WHERE database_name = current_database() AND schema_name = ? AND table_name = ?",
+            "WHERE database_name = current_database() AND schema_name = ? AND table_name = ? ORDER BY column_index",
             [table.schema, table.name],
         ).fetchall()
     )
@@ -106,6 +155,11 @@ def actual_columns(connection: duckdb.DuckDBPyConnection, table: TableName) -> d
 
 def refuse_collisions(schema: TableSchema) -> None:
     """DuckDB finds names without regard to case, so that `a` and `A` are one column to it (E-06)."""
+    if not schema.key and any(column.name.lower() == "rowid" for column in schema.columns):
+        raise UsageError(
+            f"{schema.table} has no key and a column rowid, which hides what DuckDB tells equal rows apart by.",
+            hint="Give the table a key, leave it out with --exclude, or rename the column.",
+        )
     seen: dict[str, str] = {}
     for column in schema.columns:
         other = seen.setdefault(column.name.lower(), column.name)
@@ -122,24 +176,61 @@ def evolve(
     """Give a table another shape. Columns are matched by identity, so that a rename moves no value (A-50)."""
     refuse_collisions(new)
     old = table.schema
-    if old.table != new.table:
-        _rename(connection, old.table, new.table)
+    if table.stored is None and old.table != new.table:
+        rename(connection, old.table, new.table)
+    made = replace(table, schema=new, codecs=[], statements={})
     held = {column.identity: codec for column, codec in zip(old.columns, table.codecs, strict=True)}
     stays = {column.identity: column for column in new.columns}
-    for column in old.columns:
-        if column.identity not in stays:
-            connection.execute(sql.drop_column(new.table, column.name))
-    _rename_columns(connection, old, new)
-    codecs = []
+    for place in made.places:
+        for column in old.columns:
+            if column.identity not in stays:
+                remove_column(connection, place, column.name, keep=made.past is not None)
+        _rename_columns(connection, place, old, new)
+    faults.point("target.evolve")
     for column in new.columns:
         if (codec := held.get(column.identity)) is None:
-            codecs.append(_add(connection, new.table, column, fill.get(column.identity)))
+            made.codecs.append(add_column(connection, made, column, fill.get(column.identity)))
         else:
-            codecs.append(_retype(connection, new.table, column, codec))
-    return TargetTable(new, codecs)
+            made.codecs.append(_retype(connection, made, column, codec))
+    return made
 
 
-def _rename(connection: duckdb.DuckDBPyConnection, old: TableName, new: TableName) -> None:
+def reshape(
+    connection: duckdb.DuckDBPyConnection, schema: TableSchema, stored: TableName, past: TableName | None
+) -> TargetTable:
+    """Give a table that was not followed for a while the shape that it has now: columns are matched by their names.
+
+    One whose type is another one now is not the same column.
+    """
+    refuse_collisions(schema)
+    table = TargetTable(schema, [], stored=stored, past=past)
+    found = {name: kind for name, kind in actual_columns(connection, stored).items() if not name.startswith(OURS)}
+    held = {
+        column.name: codec
+        for column in schema.columns
+        for codec in (codec_for(column.type), TEXT_CODEC)
+        if found.get(column.name) == codec.sql_type
+    }
+    for name in found.keys() - held.keys():
+        for place in table.places:
+            remove_column(connection, place, name, keep=past is not None)
+    for column in schema.columns:
+        codec = held[column.name] if column.name in held else add_column(connection, table, column)
+        table.codecs.append(codec)
+    return table
+
+
+def remove_column(connection: duckdb.DuckDBPyConnection, of: TableName, column: str, *, keep: bool) -> None:
+    """Drop a column; or, to keep its values, give it a name that no other column comes to have."""
+    if not keep:
+        connection.execute(sql.drop_column(of, column))
+        return
+    number = 1 + sum(name.startswith(DROPPED) for name in actual_columns(connection, of))
+    connection.execute(sql.rename_column(of, column, f"{DROPPED}{number}_{column}"))
+
+
+def rename(connection: duckdb.DuckDBPyConnection, old: TableName, new: TableName) -> None:
+    """Give a table another name."""
     if old.schema == new.schema:
         connection.execute(sql.rename_table(old, new.name))
         return
@@ -148,23 +239,27 @@ def _rename(connection: duckdb.DuckDBPyConnection, old: TableName, new: TableNam
     connection.execute(sql.drop_table(old))
 
 
-def _rename_columns(connection: duckdb.DuckDBPyConnection, old: TableSchema, new: TableSchema) -> None:
+def _rename_columns(connection: duckdb.DuckDBPyConnection, of: TableName, old: TableSchema, new: TableSchema) -> None:
     """By way of names that nobody has, since columns may have swapped theirs."""
     now = {column.identity: column.name for column in new.columns}
     moves = [(c.name, now[c.identity]) for c in old.columns if c.identity in now and c.name != now[c.identity]]
     for number, (was, _) in enumerate(moves):
-        connection.execute(sql.rename_column(new.table, was, f"_cdc_renamed_{number}"))
+        connection.execute(sql.rename_column(of, was, f"_cdc_renamed_{number}"))
     for number, (_, becomes) in enumerate(moves):
-        connection.execute(sql.rename_column(new.table, f"_cdc_renamed_{number}", becomes))
+        connection.execute(sql.rename_column(of, f"_cdc_renamed_{number}", becomes))
 
 
-def _add(connection: duckdb.DuckDBPyConnection, table: TableName, column: Column, value: str | None) -> Codec:
+def add_column(
+    connection: duckdb.DuckDBPyConnection, table: TargetTable, column: Column, value: str | None = None
+) -> Codec:
+    """Add a column, in which the rows that are there have a value; those that are there no more have none."""
     codec = codec_for(column.type)
     if value is not None and not _can_hold(connection, codec, value):
         codec = TEXT_CODEC
-    connection.execute(sql.add_column(table, column.name, codec.sql_type))
+    for place in table.places:
+        connection.execute(sql.add_column(place, column.name, codec.sql_type))
     if value is not None:
-        connection.execute(sql.fill_column(table, column.name, codec.careful(sql.literal(value))))
+        connection.execute(sql.fill_column(table.name, column.name, codec.careful(sql.literal(value))))
     return codec
 
 
@@ -174,11 +269,12 @@ def _can_hold(connection: duckdb.DuckDBPyConnection, codec: Codec, value: str) -
     return answer is not None and answer[0] == value
 
 
-def _retype(connection: duckdb.DuckDBPyConnection, table: TableName, column: Column, held: Codec) -> Codec:
+def _retype(connection: duckdb.DuckDBPyConnection, table: TargetTable, column: Column, held: Codec) -> Codec:
     codec = codec_for(column.type)
     if codec.sql_type == held.sql_type or held is TEXT_CODEC:
         return codec if codec.sql_type == held.sql_type else TEXT_CODEC
     value = sql.column(column.name)
     using = held.render(value) if codec.sql_type == TEXT_CODEC.sql_type else sql.cast(value, codec.sql_type)
-    connection.execute(sql.retype_column(table, column.name, codec.sql_type, using))
+    for place in table.places:
+        connection.execute(sql.retype_column(place, column.name, codec.sql_type, using))
     return codec

@@ -1,0 +1,124 @@
+"""`cdc journal`: what a journal holds, whether it is whole, and letting go of what is not needed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import orjson
+import typer
+from rich.table import Table
+
+from cdc.cli.app import app, console
+from cdc.cli.quantity import BytesOption, TimeOption, bytes_of, seconds_of
+from cdc.errors import EXIT_RESTARTABLE, UsageError
+from cdc.journal import folder_of
+from cdc.journal.inspect import list_files, verify_files
+from cdc.journal.retention import forget_reader, prune, read_readers
+from cdc.journal.writer import Writer
+from cdc.target import Retention
+
+journal = typer.Typer(help="Look at a journal, check it, let go of what is not needed.", no_args_is_help=True)
+app.add_typer(journal, name="journal")
+
+FolderArgument = Annotated[str, typer.Argument(metavar="DIR", help="The journal's folder, or journal:DIR.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@journal.command("ls")
+def list_(folder: FolderArgument, as_json: JsonOption = False) -> None:
+    """List the files in order: their records, size, times and positions."""
+    reports = list_files(folder_of(folder))
+    if as_json:
+        _print_json([asdict(report) for report in reports])
+        return
+    table = Table("file", "records", "bytes", "from", "to", "position")
+    for report in reports:
+        times = (_moment(report.first_commit), _moment(report.last_commit))
+        table.add_row(report.name, f"{report.records:,}", f"{report.size:,}", *times, report.position or "-")
+    console.print(table)
+
+
+@journal.command()
+def info(folder: FolderArgument, as_json: JsonOption = False) -> None:
+    """Show how much there is, since when, and how far each target is that is fed from it."""
+    at = folder_of(folder)
+    manifest, reports, readers = at.read_manifest(), list_files(at), read_readers(at)
+    end = reports[-1].first + reports[-1].records if reports else 0
+    commits = [moment for report in reports for moment in (report.first_commit, report.last_commit) if moment]
+    facts = {
+        "journal": manifest.journal,
+        "pipeline": manifest.pipeline,
+        "source": manifest.source,
+        "records": [manifest.first, end],
+        "bytes": sum(report.size for report in reports),
+        "files": len(reports),
+        "from": _moment(commits[0]) if commits else None,
+        "to": _moment(commits[-1]) if commits else None,
+        "position": reports[-1].position if reports else None,
+        "has_copy": manifest.first == 0,
+        "targets": [asdict(reader) | {"records_behind": end - reader.next} for reader in readers],
+    }
+    if as_json:
+        _print_json(facts)
+        return
+    for name, value in facts.items():
+        if name != "targets":
+            console.print(f"{name:10} {value}", highlight=False, markup=False)
+    for reader in readers:
+        seen = time.time() - reader.seen_at
+        said = f"at record {reader.next:,}, {end - reader.next:,} to apply, seen {seen:,.0f} s ago"
+        console.print(f"target     {reader.name} ({reader.reader}): {said}", highlight=False, markup=False)
+
+
+@journal.command()
+def verify(folder: FolderArgument) -> None:
+    """Hold every record against its checksum, and read all of it. Ends with 1 if anything is damaged."""
+    broken = 0
+    for name, error in verify_files(folder_of(folder)):
+        broken += error is not None
+        console.print(f"{name}  {error or 'whole'}", highlight=False, markup=False, soft_wrap=True)
+    if broken:
+        raise typer.Exit(EXIT_RESTARTABLE)
+
+
+@journal.command("prune")
+def prune_(folder: FolderArgument, age: TimeOption = None, size: BytesOption = None) -> None:
+    """Remove the oldest files that all targets have applied, while nobody writes the journal."""
+    if age is None and size is None:
+        raise UsageError("Nothing says what may go.", hint="Give --age or --size.")
+    at = folder_of(folder)
+    at.read_manifest()
+    writer = Writer(at).open()
+    try:
+        gone = prune(writer, at, Retention(seconds_of(age), bytes_of(size)))
+    finally:
+        writer.close()
+    for entry in gone:
+        console.print(f"removed {at.file(entry.first).name}", highlight=False, markup=False)
+
+
+@journal.command()
+def forget(
+    folder: FolderArgument, target: Annotated[str, typer.Argument(help="As `cdc journal info` names it.")]
+) -> None:
+    """Wait no longer for a target: what only it has not applied may go."""
+    at = folder_of(folder)
+    chosen = [reader for reader in read_readers(at) if target in (reader.reader, reader.name)]
+    if not chosen:
+        raise UsageError(f"No target {target!r} is fed from {at.path}.", hint="`cdc journal info` lists them.")
+    if len(chosen) > 1:
+        raise UsageError(f"Several targets are called {target}.", hint="Name one by the number in brackets.")
+    forget_reader(at, chosen[0].reader)
+
+
+def _moment(micros: int | None) -> str:
+    return datetime.fromtimestamp(micros / 1e6, UTC).isoformat(timespec="seconds") if micros is not None else "-"
+
+
+def _print_json(what: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps(what, option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.flush()

@@ -1,0 +1,53 @@
+"""`cdc repair`: read rows anew that are not what they are in the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages
+from cdc.config import Options, have_done
+from cdc.errors import UsageError
+
+
+@app.command()
+def repair(
+    source: SourceArgument,
+    target: TargetArgument,
+    from_verify: Annotated[
+        Path | None, typer.Option("--from-verify", metavar="FILE", help="What `cdc verify --json` printed.")
+    ] = None,
+    table: Annotated[str | None, typer.Option("--table", help="The table whose rows are read anew.")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", help="Only rows of --table that fulfil this condition, in the source's SQL."),
+    ] = None,
+    name: NameOption = "cdc",
+) -> None:
+    """Make rows of TARGET what they are in SOURCE, deletions included, while streaming goes on.
+
+    Each is read at a known position and put between the same two transactions of the stream.
+    """
+    if (from_verify is None) == (table is None) or (where is not None and table is None):
+        raise UsageError("Say which rows: --from-verify FILE, or --table T, with --where if not all of it is meant.")
+    arguments = {"table": table, "where": where} if table is not None else {"tables": _tables(from_verify)}
+    with messages.status("repairing"):
+        done = have_done(source, target, Options(name=name), "repair", arguments, lambda _: None)
+    for entry in done["tables"]:
+        console.print(f"{entry['table']}: {entry['rows']:,} rows read anew", highlight=False, markup=False)
+    if not done["tables"]:
+        console.print("There is nothing to repair.", highlight=False)
+
+
+def _tables(file: Path | None) -> list[dict[str, object]]:
+    assert file is not None
+    try:
+        tables: list[dict[str, object]] = orjson.loads(file.read_bytes())["tables"]
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is not what `cdc verify --json` prints.") from error
+    return tables

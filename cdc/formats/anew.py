@@ -1,0 +1,74 @@
+"""Rows that are read anew, as events: what a target of events keeps in mind of tables that are copied part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from cdc.errors import UsageError
+from cdc.model.change import ChangeBatch, keys_after, lacking
+from cdc.model.parts import Key, Part
+from cdc.model.schema import TableSchema
+from cdc.model.segment import Changes, Copied, Replace, Reset, Segment, Step
+
+
+class Anew:
+    """The tables whose rows are told anew.
+
+    Args:
+        copying: those, by identity, that were copied part by part when the target was closed.
+    """
+
+    def __init__(self, copying: Iterable[int]) -> None:
+        self.copying = set(copying)
+        self._missed: dict[int, set[Key]] = {}
+
+    def told(self, segment: Segment) -> Segment:
+        """What is told of a segment, of which note is taken. One from a journal has steps of its own for rows that were
+        read anew."""
+        steps: list[Step] = []
+        for step in segment.steps:
+            if isinstance(step, Replace):
+                steps += self.part(step.schema, step.part, step.batches)
+            elif isinstance(step, Copied):
+                self.copying.discard(step.schema.identity)
+            else:
+                self.mind([step])
+                steps.append(step)
+        return replace(segment, steps=steps)
+
+    def mind(self, steps: Iterable[Step]) -> None:
+        """Take note of steps that are told."""
+        for step in steps:
+            if isinstance(step, Reset):
+                self.copying.discard(step.schema.identity)
+                self.copying |= {step.schema.identity} if step.by_parts else set()
+            elif isinstance(step, Changes) and step.batch.schema.identity in self.copying:
+                self._missed.setdefault(step.batch.schema.identity, set()).update(
+                    keys_after(step.batch, lacking(step.batch))
+                )
+
+    def begin(self, schema: TableSchema) -> list[Step]:
+        """What is told when a table begins to be copied part by part; what was told since it began stays valid."""
+        return [] if schema.identity in self.copying else [Reset(schema, by_parts=True)]
+
+    @staticmethod
+    def part(schema: TableSchema, part: Part, batches: Sequence[ChangeBatch]) -> list[Step]:
+        """What is told of the rows of a part.
+
+        Raises:
+            UsageError: without a key, nothing tells a row that is read from the same one that its change has told.
+        """
+        rows: list[Step] = [Changes(batch) for batch in batches]
+        if schema.key:
+            return rows
+        if part.shares > 1:
+            raise UsageError(
+                f"{schema.table} has no key and too many rows to be copied while its changes are told.",
+                hint="Leave it out (--exclude), or begin with a new pipeline, by which it is copied first.",
+            )
+        return [Reset(schema), *rows]
+
+    def take_missed(self, schema: TableSchema) -> list[Key]:
+        """The keys of rows that were told without some of their values, which may not have been told before."""
+        return sorted(self._missed.pop(schema.identity, set()))

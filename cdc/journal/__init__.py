@@ -1,0 +1,146 @@
+"""Journals: what a source said, kept in files, from which any number of targets can be fed and built anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from cdc.errors import OperatorNeeded, UsageError
+from cdc.findings import Finding
+from cdc.journal.folder import Folder
+from cdc.journal.inspect import bytes_from
+from cdc.journal.moment import Start, find_end, find_start
+from cdc.journal.retention import forget_reader, read_readers
+from cdc.journal.source import JournalSource, JournalState
+from cdc.journal.target import JournalTarget
+from cdc.journal.writer import Writer
+from cdc.model.parts import Digest
+from cdc.model.position import Checkpoint
+from cdc.model.schema import TableSchema
+from cdc.selection import Selection
+from cdc.source import Begin, SourceStatus
+from cdc.target import TargetSettings
+
+SCHEME = "journal:"
+TELLS_NOTES = True  # so that whoever reads it can
+
+
+def folder_of(dsn: str) -> Folder:
+    """The folder of `journal:DIR`."""
+    path = dsn.removeprefix(SCHEME)
+    if not path:
+        raise UsageError("The journal names no folder.", hint="Write it as journal:DIR.")
+    return Folder(Path(path))
+
+
+# --- as a source ----------------------------------------------------------------------------------------------------
+
+
+def source_factory(
+    dsn: str, *, name: str, selection: Selection, include_keyless: bool, workers: int, budget: int, notes: bool = False
+) -> Callable[[], JournalSource]:
+    """What opens the source; raises UsageError. It gives what was recorded, notes included."""
+    folder = folder_of(dsn)
+    return lambda: JournalSource(folder, name, selection, budget)
+
+
+def tail_factory(
+    dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int, begin: Begin | None = None
+) -> Callable[[], JournalSource]:
+    """What opens the source from its end on, or from where somebody wants to begin, whom it does not wait for."""
+    if slot is not None:
+        raise UsageError("A journal has no slots.", hint="Leave --slot out, and say --from.")
+    folder = folder_of(dsn)
+    folder.read_manifest()
+    durable = folder.read_durable()
+    at = Start(durable.next if durable is not None else 0) if begin is None else find_start(folder, begin)
+    return lambda: JournalSource(folder, "tail", selection, budget, at)
+
+
+def rebuild_factory(dsn: str, until: str | None, budget: int) -> Callable[[], JournalSource]:
+    """What opens all of a journal up to a position or a time; nothing is kept for its target's sake."""
+    folder = folder_of(dsn)
+    manifest = folder.read_manifest()
+    if manifest.first > 0:
+        raise OperatorNeeded(f"The journal in {folder.path} no longer has the copy that it began with.")
+    end = find_end(folder, until) if until is not None else None
+    return lambda: JournalSource(folder, "rebuild", Selection(), budget, Start(0), end)
+
+
+def make_observer(dsn: str, *, name: str) -> None:
+    """Nobody: there are no tables to look at."""
+
+
+def source_status(dsn: str, name: str, state: str | None) -> SourceStatus:
+    """How much of the journal the target has still to apply."""
+    folder = folder_of(dsn)
+    manifest, durable = folder.read_manifest(), folder.read_durable()
+    end = durable.next if durable is not None else 0
+    reader = next((reader for reader in read_readers(folder) if reader.name == name), None)
+    begin = JournalState.load(state).next if state is not None else reader.next if reader is not None else None
+    lag = bytes_from(folder, begin) if begin is not None else None
+    behind = end - begin if begin is not None else end
+    return SourceStatus(
+        kind="journal",
+        healthy=begin is None or manifest.first <= begin <= end,
+        lag_bytes=lag,
+        details={"journal": manifest.journal, "first": manifest.first, "next": end, "records_behind": behind},
+        lines={"journal": f"{folder.path}, records {manifest.first:,} to {end:,}, {behind:,} to apply"},
+    )
+
+
+def table_states(state: str) -> dict[str, str]:
+    """A journal does not keep what its records did; the target knows its tables."""
+    return {}
+
+
+def teardown_source(dsn: str, name: str) -> list[str]:
+    """Let the journal wait no longer for a target."""
+    folder = folder_of(dsn)
+    gone = [reader for reader in read_readers(folder) if reader.name == name]
+    for reader in gone:
+        forget_reader(folder, reader.reader)
+    return [f"reader {reader.name} ({reader.reader}) of {folder.path}" for reader in gone]
+
+
+def check_source(dsn: str, selection: Selection) -> list[Finding]:
+    """Nothing can be wrong with a journal that opening it does not tell."""
+    folder_of(dsn).read_manifest()
+    return []
+
+
+def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, Digest]:
+    raise UsageError("A journal has no tables to compare.", hint="Compare with the database that it was made from.")
+
+
+def origin(dsn: str) -> tuple[str, str]:
+    """What a journal was made from: the kind of its source, and the database where the tables do not carry it."""
+    manifest = folder_of(dsn).read_manifest()
+    return manifest.source, manifest.database
+
+
+# --- as a target ----------------------------------------------------------------------------------------------------
+
+
+def target_factory(path: str, settings: TargetSettings) -> Callable[[], JournalTarget]:
+    """What opens the target."""
+    return lambda: JournalTarget(Folder(Path(path)), settings)
+
+
+def read_checkpoint(path: str, pipeline: str) -> Checkpoint | None:
+    """The checkpoint of a journal that nobody writes; raises TargetBusy if somebody does."""
+    folder = Folder(Path(path))
+    if not folder.exists:
+        return None
+    writer = Writer(folder).open()
+    writer.close()
+    return writer.checkpoint
+
+
+def copy_parts(path: str, pipeline: str, schemas: Iterable[TableSchema]) -> None:
+    raise UsageError("A journal's tables cannot be copied anew.", hint="Resync the targets that are fed from it.")
+
+
+def teardown_target(path: str, pipeline: str) -> list[str]:
+    """Nothing is removed: a journal is data."""
+    return []

@@ -1,0 +1,303 @@
+"""The journal as a source: what was recorded, in the same order, to as many targets as there are."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+import orjson
+
+from cdc.errors import CheckpointUnreadable, OperatorNeeded, SchemaChangeUnsupported, SourceChanged, UsageError
+from cdc.journal.folder import Folder, Manifest
+from cdc.journal.moment import End, Start
+from cdc.journal.reader import Reader
+from cdc.journal.record import Header
+from cdc.journal.retention import ReaderEntry, write_reader
+from cdc.model.change import Transactions
+from cdc.model.position import Checkpoint, Position
+from cdc.model.records import read_record
+from cdc.model.schema import TableName
+from cdc.model.segment import Changes, Evolve, Note, Segment, Step, join, split
+from cdc.selection import Selection
+from cdc.source import Head, Link
+
+FORMAT = 1
+_POLL = 0.02  # seconds
+_SAY_EVERY = 1.0  # seconds between notes of how far the target is
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """The state of a checkpoint that was made from a journal.
+
+    Attributes:
+        format: `FORMAT`.
+        journal: the journal's identity.
+        folder: where it was.
+        reader: the target's own identity among those that are fed from it.
+        next: the number of the record to go on with.
+        include, exclude: the tables that the target is given.
+    """
+
+    format: int
+    journal: str
+    folder: str
+    reader: str
+    next: int
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, text: str) -> JournalState:
+        """Raises CheckpointUnreadable if it is of another source."""
+        try:
+            state = read_record(cls, orjson.loads(text))
+        except ValueError:
+            raise CheckpointUnreadable(
+                "The target was not fed from a journal.", hint="Go on with the source that it was made from."
+            ) from None
+        if state.format != FORMAT:
+            raise CheckpointUnreadable(f"The checkpoint has format {state.format}; this version reads {FORMAT}.")
+        return state
+
+    def dump(self) -> str:
+        return orjson.dumps(asdict(self)).decode()
+
+
+class JournalSource:
+    """A journal as a `cdc.source.Source`.
+
+    Args:
+        name: of the target, under which the journal knows how far it is.
+        selection: the tables that are given.
+        budget: bytes of segments that are given as one, at most.
+        end: where to stop giving; None for nowhere.
+        begin: where to begin, if there is no checkpoint. With None it is the first record of all, and it is told which
+            ones the target still needs, so that they are not removed.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        selection: Selection,
+        budget: int,
+        begin: Start | None = None,
+        end: End | None = None,
+    ) -> None:
+        self._folder = folder
+        self._name = name
+        self._selection = selection
+        self._budget = budget
+        self._begin = begin
+        self._end = end
+        self._manifest: Manifest
+        self._state: JournalState
+        self._goal = self._passed = 0  # records: those that there were at the start; those that were given, and taken
+        self._reader: Reader
+        self._given: deque[tuple[int, int]] = deque()  # (order of a checkpoint, record after it), not durable yet
+        self._entry: ReaderEntry | None = None
+        self._said = 0.0
+        self._head = Head(Position(0, "-"), 0)
+
+    @property
+    def head(self) -> Head:
+        return self._head
+
+    @property
+    def estimates(self) -> dict[TableName, int]:
+        return {}
+
+    @property
+    def is_complete(self) -> bool:
+        return self._passed >= self._goal
+
+    def open(self, resume: Checkpoint | None) -> None:
+        self._manifest = self._folder.read_manifest()
+        durable = self._folder.read_durable()
+        self._goal = durable.next if durable is not None else 0
+        if resume is not None:
+            self._state = self._verified(JournalState.load(resume.state))
+        else:
+            begin = self._begin.record if self._begin is not None else self._first_of_all()
+            folder = str(self._folder.path.resolve())
+            chosen = (self._selection.include, self._selection.exclude)
+            self._state = JournalState(FORMAT, self._manifest.journal, folder, uuid.uuid4().hex, begin, *chosen)
+        self._reader = Reader(self._folder, self._state.next)
+        self._passed = self._state.next
+        self._given.clear()
+        if self._begin is None:
+            position = resume.position.text if resume is not None else None
+            self._say(ReaderEntry(self._state.reader, self._name, self._state.next, position, time.time()))
+        self._head = self._last() or self._head
+        if self._end is not None:
+            self._goal = self._end.record
+            self._head = Head(self._end.position, self._head.clock)
+
+    def copy(self, link: Link) -> Iterator[Segment]:
+        """Nothing by itself: the rows of a first copy were recorded like everything else."""
+        yield from ()
+
+    def stream(self, link: Link) -> Iterator[Segment]:
+        gathered: list[tuple[Header, Segment]] = []
+        while not link.stopping:
+            link.alive()
+            self._say_progress(link)
+            size = sum(segment.size for _, segment in gathered)
+            found = self._next() if size < self._budget and not link.paused else None
+            if found is not None:
+                self._see(found[0])
+                if _can_be_joined(found[1]):
+                    gathered.append(found)
+                    continue
+                if gathered:
+                    yield self._joined(gathered)
+                    gathered = []
+                yield self._given_out(*found)
+                self._passed = self._reader.next
+                continue
+            if gathered and (link.idle or size >= self._budget):
+                yield self._joined(gathered)
+                gathered = []
+                self._passed = self._reader.next
+                continue
+            if link.goal is not None and link.durable is None and link.idle and self.is_complete:
+                # Nothing came, so that nothing else would say that this is the end.
+                at = Checkpoint(self._head.position, replace(self._state, next=self._reader.next).dump())
+                yield Segment([], Transactions.none(), at)
+            time.sleep(_POLL)
+
+    def _next(self) -> tuple[Header, Segment] | None:
+        """The next record, if there is one and it is to be given; of the last one, what is."""
+        end = self._end
+        if self._begin is not None and self._begin.skip and self._reader.next == self._begin.record:
+            begun = self._reader.read()
+            return (begun[0], split(begun[1], self._begin.skip)[1]) if begun is not None else None
+        if end is None or self._reader.next < end.record - (end.count is not None):
+            return self._reader.read()
+        if end.count is None or self._reader.next >= end.record or (found := self._reader.read()) is None:
+            return None
+        first, _ = split(found[1], end.count)
+        return found[0], replace(first, checkpoint=Checkpoint(end.position, ""))
+
+    def close(self) -> None:
+        if self._entry is not None:
+            write_reader(self._folder, self._entry)
+            self._entry = None
+
+    # --- where it begins --------------------------------------------------------------------------------------------
+
+    def _first_of_all(self) -> int:
+        if self._manifest.first > 0:
+            raise OperatorNeeded(
+                f"The journal in {self._folder.path} begins with record {self._manifest.first}: the copy that it began "
+                "with was let go.",
+                hint="A new target needs a journal from its beginning.",
+            )
+        return 0
+
+    def _verified(self, state: JournalState) -> JournalState:
+        if state.journal != self._manifest.journal:
+            raise SourceChanged(
+                f"The target was fed from another journal than the one in {self._folder.path}.",
+                hint="Name the right folder, or make a new target.",
+            )
+        if (state.include, state.exclude) != (self._selection.include, self._selection.exclude):
+            raise UsageError(
+                "The target was given other tables of the journal before.",
+                hint="Use the same --tables and --exclude, or make a new target.",
+            )
+        if state.next < self._manifest.first:
+            raise OperatorNeeded(
+                f"The target goes on with record {state.next}, and the journal in {self._folder.path} begins with "
+                f"{self._manifest.first}.",
+                hint="Build the target anew from the source.",
+            )
+        if state.next > self._goal:
+            raise SourceChanged(
+                f"The target goes on with record {state.next}, and the journal in {self._folder.path} ends before "
+                f"{self._goal}: it is an earlier state of it.",
+                hint="Restore the journal's files, or build the target anew.",
+            )
+        return state
+
+    # --- what is given ----------------------------------------------------------------------------------------------
+
+    def _joined(self, gathered: list[tuple[Header, Segment]]) -> Segment:
+        return self._given_out(gathered[-1][0], join([segment for _, segment in gathered]))
+
+    def _given_out(self, header: Header, segment: Segment) -> Segment:
+        """A segment whose checkpoint is the target's, and whose steps are of the chosen tables."""
+        if self._selection.include or self._selection.exclude:
+            segment = replace(segment, steps=[step for step in segment.steps if self._is_chosen(step)])
+        if segment.checkpoint is None:
+            return segment
+        is_cut = self._end is not None and self._end.count is not None and header.number + 1 == self._end.record
+        following = header.number + (not is_cut)  # what is left of a record that was cut comes with all of it
+        state = replace(self._state, next=following)
+        self._given.append((segment.checkpoint.position.order, following))
+        return replace(segment, checkpoint=Checkpoint(segment.checkpoint.position, state.dump()))
+
+    def _is_chosen(self, step: Step) -> bool:
+        if isinstance(step, Evolve):
+            was, will_be = self._selection.matches(step.old.table), self._selection.matches(step.new.table)
+            if was != will_be:
+                raise SchemaChangeUnsupported(
+                    f"{step.old.table} became {step.new.table}, of which only one is chosen.",
+                    hint="Choose both names, and make a new target.",
+                )
+            return was
+        if isinstance(step, Note):
+            return True
+        return self._selection.matches((step.batch.schema if isinstance(step, Changes) else step.schema).table)
+
+    def _see(self, header: Header) -> None:
+        """The head is what was read, unless more is known."""
+        if header.checkpoint is not None and header.checkpoint > self._head.position:
+            clock = header.committed_at[-1] if header.committed_at is not None else self._head.clock
+            self._head = Head(header.checkpoint, clock)
+
+    def _last(self) -> Head | None:
+        """Where the journal ends, found from its last full file on."""
+        durable = self._folder.read_durable()
+        if durable is None or durable.next == 0:
+            return None
+        reader = Reader(self._folder, durable.file if durable.file < durable.next else durable.next - 1)
+        found = None
+        while (header := reader.peek()) is not None:
+            if header.checkpoint is not None:
+                clock = header.committed_at[-1] if header.committed_at is not None else 0
+                found = Head(header.checkpoint, max(clock, found.clock if found is not None else 0))
+            reader.skip()
+        return found
+
+    # --- how far the target is --------------------------------------------------------------------------------------
+
+    def _say_progress(self, link: Link) -> None:
+        durable, now = link.durable, time.monotonic()
+        if self._entry is None or durable is None:
+            return
+        reached = None
+        # Records of a first copy share a position: what of them is durable is only known once it moves on.
+        while len(self._given) > 1 and self._given[0][0] <= durable.order and self._given[1][0] > self._given[0][0]:
+            reached = self._given.popleft()[1]
+        if reached is None and self._given and self._given[0][0] < durable.order:
+            reached = self._given.popleft()[1]
+        if reached is not None:
+            self._entry = replace(self._entry, next=reached, position=durable.text, seen_at=time.time())
+        if now - self._said >= _SAY_EVERY:
+            self._say(self._entry)
+
+    def _say(self, entry: ReaderEntry) -> None:
+        self._said = time.monotonic()
+        self._entry = entry
+        write_reader(self._folder, entry)
+
+
+def _can_be_joined(segment: Segment) -> bool:
+    """Whether it is nothing but whole transactions."""
+    has_copied = any(isinstance(step, Changes) and step.batch.copied for step in segment.steps)
+    return segment.checkpoint is not None and len(segment.transactions) > 0 and not has_copied

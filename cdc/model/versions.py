@@ -1,0 +1,202 @@
+"""From changes to versions: which version of a row each change ends, and which one it begins. Nothing is folded.
+
+A key can be held by two rows for a moment, between the rows of one statement that swaps keys. So whoever comes to a
+key takes a *place* behind those that have it, whoever goes leaves the first place that is not left yet, and a row that
+keeps its key stays where it is. All changes of one place follow each other: each ends what the one before began. A
+table without a key is the same with whole rows as keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from cdc.errors import InvariantError, TargetDrift
+from cdc.model.arrays import take
+from cdc.model.change import ABSENT, Op
+from cdc.model.gathered import Gathered, key_codes
+
+Held = Callable[[np.ndarray, list[pa.Array]], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What changes do to the versions of a table's rows.
+
+    Attributes:
+        keys: key columns (or all columns) of the keys that the changes name, by their numbers.
+        ending: int64[e], changes that end a version from before.
+        ending_key, ending_place: int64[e], which one: its key, and its place among those of that key, oldest first.
+        beginning: int64[v], changes that begin a version, in order.
+        key: int64[v], the key that it has.
+        ended_by: int64[v], the change that ends it, ABSENT if it stays.
+        value: int64[columns, v], rows of `after`; ABSENT where the value is that of the version `origin`.
+        origin: int64[v], index into `ending`, ABSENT if nothing is taken from there.
+        missed: int64[k], numbers of keys of which not enough is known, in a table that does not have all of its rows.
+    """
+
+    keys: list[pa.Array]
+    ending: np.ndarray
+    ending_key: np.ndarray
+    ending_place: np.ndarray
+    beginning: np.ndarray
+    key: np.ndarray
+    ended_by: np.ndarray
+    value: np.ndarray
+    origin: np.ndarray
+    missed: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The changes at each place of each key: one entry per change and place, sorted.
+
+    Attributes:
+        change, key, place: int64[n].
+        is_end: bool[n], the change ends what holds the place.
+        is_begin: bool[n], it begins something there.
+        is_first: bool[n], the entry is the first of its place.
+    """
+
+    change: np.ndarray
+    key: np.ndarray
+    place: np.ndarray
+    is_end: np.ndarray
+    is_begin: np.ndarray
+    is_first: np.ndarray
+
+
+def trace(changes: Gathered, held: Held, *, in_part: bool = False) -> Versions:
+    """Find the versions that changes of one table end and begin.
+
+    Args:
+        held: says of some keys (their numbers, and their columns) how many rows with each the table has before.
+        in_part: the table does not have all of its rows yet. What ends and is not there is passed over, and what
+            begins takes the place of whatever has its key.
+
+    Raises:
+        TargetDrift: a row is changed that is not there (A-42).
+        InvariantError: a new row came without all of its values.
+    """
+    if not in_part and (changes.op == Op.INSERT).all():
+        return _only_inserts(changes)
+    schema, count = changes.schema, len(changes.op)
+    old, new, keys = key_codes(changes, schema.key or range(len(schema.columns)))
+    moves = (changes.op == Op.UPDATE) & (old != new)
+    goes, comes = moves | (changes.op == Op.DELETE), moves | (changes.op == Op.INSERT)
+    asked = np.unique(np.concatenate([old[~(changes.op == Op.INSERT)], new if in_part else new[:0]]))
+    there = np.zeros(len(keys[0]), dtype=np.int64)
+    there[asked] = held(asked, [take(column, asked) for column in keys])
+
+    places = _places(goes, comes, old, new, there, follow=not (in_part and schema.key))
+    begun = np.zeros(len(places.change), dtype=bool)  # whether the entry before has begun what holds the place now
+    begun[1:] = ~places.is_first[1:] & places.is_begin[:-1]
+    before = np.roll(places.change, 1)
+    ended_by, parent = np.full(count, ABSENT), np.full(count, ABSENT)
+    ended_by[before[begun]] = places.change[begun]
+    continued = begun & places.is_end
+    parent[places.change[continued]] = before[continued]
+
+    is_old = places.is_first & (places.place < there[places.key])
+    if not in_part and (places.is_end & ~begun & ~is_old).any():
+        raise TargetDrift(
+            f"A row of {schema.table} was changed in the source that the target does not hold.",
+            hint="Somebody else wrote to the target. Restore it from a backup, or remove it and start again.",
+        )
+    ending = np.flatnonzero(is_old)
+    source = np.full(count, ABSENT)
+    of_own = np.flatnonzero(places.is_end[ending])
+    source[places.change[ending[of_own]]] = of_own
+
+    beginning = np.flatnonzero(changes.after_row != ABSENT)
+    value = _values(changes, beginning, parent)
+    lacks = (value == ABSENT).any(axis=0)
+    origin = np.where(lacks, source[_last(np.where(parent == ABSENT, np.arange(count), parent))[beginning]], ABSENT)
+    lost = lacks & (origin == ABSENT)
+    if lost.any() and not in_part:
+        raise InvariantError(f"A new row of {schema.table} came without all of its values.")
+    missed = np.unique(np.concatenate([old[moves], new[moves], new[beginning[lost]]])) if in_part else asked[:0]
+    kept = np.flatnonzero(~lost)
+    return Versions(
+        keys=keys,
+        ending=places.change[ending],
+        ending_key=places.key[ending],
+        ending_place=places.place[ending],
+        beginning=beginning[kept],
+        key=new[beginning[kept]],
+        ended_by=ended_by[beginning[kept]],
+        value=value[:, kept],
+        origin=origin[kept],
+        missed=missed,
+    )
+
+
+def _only_inserts(changes: Gathered) -> Versions:
+    none = np.empty(0, dtype=np.int64)
+    beginning = np.arange(len(changes.op))
+    value = np.tile(changes.after_row, (len(changes.schema.columns), 1))
+    for index, mask in enumerate(changes.unchanged):
+        if mask is not None and mask[changes.after_row].any():
+            name = changes.schema.columns[index].name
+            raise InvariantError(f"A new row of {changes.schema.table} came without its {name}.")
+    absent = np.full(len(beginning), ABSENT)
+    return Versions([], none, none, none, beginning, none, absent, value, absent, none)
+
+
+def _places(
+    goes: np.ndarray, comes: np.ndarray, old: np.ndarray, new: np.ndarray, there: np.ndarray, *, follow: bool
+) -> _Places:
+    """Give each change its places; without `follow`, each key has a single one."""
+    ends = np.flatnonzero(goes | ~comes)
+    begins = np.flatnonzero(comes)
+    change = np.concatenate([ends, begins])
+    key = np.concatenate([old[ends], new[begins]])
+    place = np.zeros(len(change), dtype=np.int64)
+    if follow:
+        place[: len(ends)] = _counted(old, goes)[ends]
+        place[len(ends) :] = (_counted(new, comes) + there[new])[begins]
+    is_end = np.arange(len(change)) < len(ends)
+    order = np.lexsort((change, place, key))
+    change, key, place, is_end = change[order], key[order], place[order], is_end[order]
+    is_first = np.ones(len(change), dtype=bool)
+    is_first[1:] = (key[1:] != key[:-1]) | (place[1:] != place[:-1])
+    return _Places(change, key, place, is_end, ~is_end | ~goes[change], is_first)
+
+
+def _counted(key: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """int64[n]: how many of the changes before each one, with the same key, are of a kind (bool[n])."""
+    order = np.argsort(key, kind="stable")
+    sorted_key = key[order]
+    before = np.cumsum(which[order]) - which[order]
+    is_first = np.ones(len(key), dtype=bool)
+    is_first[1:] = sorted_key[1:] != sorted_key[:-1]
+    begins = np.flatnonzero(is_first)
+    counted = np.empty(len(key), dtype=np.int64)
+    counted[order] = before - np.repeat(before[begins], np.diff([*begins, len(key)]))
+    return counted
+
+
+def _values(changes: Gathered, beginning: np.ndarray, parent: np.ndarray) -> np.ndarray:
+    """int64[columns, v]: the row of `after` that has each value, in the version itself or in one that it continues."""
+    row = changes.after_row
+    value = np.empty((len(changes.unchanged), len(beginning)), dtype=np.int64)
+    for index, mask in enumerate(changes.unchanged):
+        if mask is None:
+            value[index] = row[beginning]
+            continue
+        left_out = (row != ABSENT) & mask[row]
+        found = _last(np.where(left_out & (parent != ABSENT), parent, np.arange(len(row))))[beginning]
+        value[index] = np.where(left_out[found], ABSENT, row[found])
+    return value
+
+
+def _last(step: np.ndarray) -> np.ndarray:
+    """Where one comes to by following steps (int64[n], each to itself or further back) to the end of each chain."""
+    while True:
+        further = step[step]
+        if np.array_equal(further, step):
+            return step
+        step = further

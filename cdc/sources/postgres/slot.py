@@ -1,0 +1,71 @@
+"""Making a replication slot, which takes as long as the transactions that are open on the server."""
+
+from __future__ import annotations
+
+import logging
+import select
+
+import psycopg
+from psycopg import pq, sql
+
+from cdc.errors import InvariantError
+from cdc.model.position import Position
+from cdc.source import Link
+from cdc.sources.postgres.catalog import Connection
+from cdc.sources.postgres.connection import server_error
+from cdc.sources.postgres.identity import is_at_work
+from cdc.sources.postgres.position import lsn, parse_lsn
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY = 1.0  # seconds
+_PATIENCE = 15.0  # seconds without an answer from a server that is not at work
+
+
+def create_slot(
+    replication: Connection, name: str, other: Connection, link: Link, *, temporary: bool
+) -> tuple[str, Position] | None:
+    """Make a slot and keep its snapshot exported for as long as nothing else runs in this session.
+
+    Waits for the transactions that are open on the server, and is alive for as long as the server says that it is.
+
+    Args:
+        other: a session that can ask how the first one is.
+
+    Returns:
+        The snapshot and its place in the log, or None if an end was asked for.
+    """
+    identifier = sql.Identifier(name).as_string(replication)
+    kind = "TEMPORARY " if temporary else ""
+    pgconn = replication.pgconn
+    pgconn.send_query(f"CREATE_REPLICATION_SLOT {identifier} {kind}LOGICAL pgoutput EXPORT_SNAPSHOT".encode())
+    said, quiet = False, 0.0
+    while pgconn.is_busy():
+        if select.select([pgconn.socket], [], [], _LOOK_EVERY)[0]:
+            pgconn.consume_input()
+            continue
+        if link.stopping:
+            # Without this the server would go on, and leave a slot in the end that nobody knows of.
+            pgconn.get_cancel().cancel()
+            while pgconn.get_result() is not None:
+                pass
+            return None
+        if is_at_work(other, pgconn.backend_pid):
+            link.alive()
+            quiet = 0.0
+            if not said:
+                said = True
+                log.info("the slot %s waits for transactions that are open on the server", name)
+        elif (quiet := quiet + _LOOK_EVERY) > _PATIENCE:
+            raise psycopg.OperationalError("the server has been silent, although it is done with the slot")
+    result = pgconn.get_result()
+    if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+        raise server_error(result) if result is not None else InvariantError("The server said nothing about a slot.")
+    while pgconn.get_result() is not None:
+        pass
+    names = [result.fname(column) for column in range(result.nfields)]
+    answer = {name: result.get_value(0, column) for column, name in enumerate(names)}
+    snapshot, point = answer.get(b"snapshot_name"), answer.get(b"consistent_point")
+    if snapshot is None or point is None:
+        raise InvariantError("The server made a slot without a snapshot.")
+    return snapshot.decode(), lsn(parse_lsn(point.decode()))

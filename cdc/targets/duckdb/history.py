@@ -1,0 +1,325 @@
+"""History: every version of every row. Nothing is folded; what ends is moved, never changed.
+
+The versions that are current and those that are past are two tables, named by the source's number for the table, so
+that ending a version costs what it costs in a mirror however long the past is, and the past is only added to. What a
+user reads are views of them (`cdc.targets.duckdb.published`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from sqlglot import exp
+
+from cdc import faults
+from cdc.errors import TargetDrift
+from cdc.model.arrays import take
+from cdc.model.change import ABSENT, ChangeBatch, Op
+from cdc.model.gathered import Gathered, gather
+from cdc.model.parts import Part
+from cdc.model.schema import TableName, TableSchema
+from cdc.model.segment import Evolve
+from cdc.model.versions import Versions, trace
+from cdc.targets.duckdb import sql
+from cdc.targets.duckdb.digest import part_condition
+from cdc.targets.duckdb.moments import Moments
+from cdc.targets.duckdb.published import BEGIN, END, SCHEMA, Registry, publish, refuse_taken, unpublish
+from cdc.targets.duckdb.rows import MERGE_ROWS, Reading
+from cdc.targets.duckdb.table import TargetTable, create, evolve, inspect, reshape
+from cdc.targets.duckdb.versions import (
+    COPIED,
+    COPY,
+    ROW,
+    Held,
+    VersionStatements,
+    delete_rows,
+    joined_by_row,
+    labels,
+    refuse_reserved,
+)
+
+Make = Callable[[TargetTable, dict[str, Reading]], str]
+
+
+class History(VersionStatements):
+    """Keeps the versions of the tables of one file (see `cdc.targets.duckdb.layout.Layout`)."""
+
+    places = 2
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+        super().__init__(connection)
+        self._path = path
+        self._registry = Registry(connection)
+
+    def record(self, moments: Moments) -> None:
+        with self.visible(dict(zip(("o", "p", "t", "x"), moments.columns, strict=True))):
+            self._registry.commits(self.execute, moments)
+        if moments.transactions is not None:
+            self._registry.copies_end()
+
+    def find(self, schema: TableSchema) -> TargetTable:
+        table = inspect(self._connection, schema, current(schema), BEGIN)
+        table.past = past(schema)
+        table.had_rows = self._registry.copied_since(schema) is not None
+        return table
+
+    def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
+        refuse_reserved(schema)
+        self.record(moments)
+        if known_as != schema.table:
+            refuse_taken(self._connection, self._path, schema.table)
+        if known_as is None:
+            create(self._connection, schema, past(schema), {**BEGIN, **END})
+            table = create(self._connection, schema, current(schema), BEGIN)
+            table.past = past(schema)
+        else:
+            unpublish(self._connection, known_as)
+            table = reshape(self._connection, schema, current(schema), past(schema))
+            if not by_parts:
+                self._end_all(table, _stamp(END, moments, np.zeros(1, dtype=np.int64), labels(np.array([COPY]))))
+                self._registry.copy_begins(schema, int(moments.order[0]))
+                table.had_rows = True
+        faults.point("target.reset")
+        publish(self._connection, table)
+        self._registry.name(schema)
+        return table
+
+    def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
+        refuse_reserved(step.new)
+        unpublish(self._connection, step.old.table)
+        if step.old.table != step.new.table:
+            refuse_taken(self._connection, self._path, step.new.table)
+        made = evolve(self._connection, table, step.new, step.fill)
+        publish(self._connection, made)
+        self._registry.name(step.new)
+        return made
+
+    def truncate(self, table: TargetTable, moments: Moments, transaction: int, ordinal: int) -> None:
+        at, place = np.array([transaction]), pa.array([ordinal])
+        self._end_all(table, _stamp(END, moments, at, labels(np.array([Op.TRUNCATE])), place))
+
+    def write(self, table: TargetTable, batches: Sequence[ChangeBatch], moments: Moments) -> None:
+        codecs = list(table.codecs)
+        if batches[0].copied:
+            self._copy(table, batches, moments)
+        else:
+            self._follow(table, gather(batches), moments)
+        if codecs != table.codecs:
+            publish(self._connection, table)
+
+    def replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> None:
+        codecs = list(table.codecs)
+        self.set_aside(table, batches)
+        _, gone, came = self.compare(table, self.part(table, part_condition(table, part)))
+        at, what = np.zeros(len(gone), dtype=np.int64), labels(np.full(len(gone), COPY))
+        self._end(table, gone, _stamp(END, moments, at, what))
+        self._begin_copied(table, came, moments)
+        self.drop_aside()
+        if codecs != table.codecs:
+            publish(self._connection, table)
+
+    # --- following the log ------------------------------------------------------------------------------------------
+
+    def _follow(self, table: TargetTable, changes: Gathered, moments: Moments) -> None:
+        readings = self.fit(table, changes)
+        held = Held(self, table)
+        versions = trace(changes, held, in_part=table.is_copying)
+        if table.schema.key and len(versions.missed):
+            table.missed |= set(self.key_texts(table, [take(column, versions.missed) for column in versions.keys]))
+        data = {f"c{i}": take(column, versions.value[i]) for i, column in enumerate(changes.after)}
+        stamp = partial(_change_stamp, changes, moments)
+        data |= stamp(BEGIN, versions.beginning) | stamp(END, versions.ended_by)
+        masks = _add_origins(held, versions, data)
+        with self.visible(data):
+            if masks:
+                self.execute(self._statement(table, ("complete", *masks), readings, self._complete(masks)))
+        self._end(table, held.row_ids(versions.ending_key, versions.ending_place), stamp(END, versions.ending))
+        faults.point("target.between_merges")
+        with self.visible(data):
+            for is_past in (True, False) if (versions.ended_by != ABSENT).any() else (False,):
+                self.execute(self._statement(table, ("insert", is_past), readings, self._insert(is_past)))
+        if masks:
+            for is_past in (True, False):
+                self._connection.execute(_insert_completed(table, is_past))
+            self._connection.execute(sql.drop_temporary(sql.COMPLETED))
+
+    def _statement(self, table: TargetTable, what: tuple[object, ...], readings: dict[str, Reading], make: Make) -> str:
+        """A statement over the values of ROWS, made once for each way to read them."""
+        key = (*what, *readings.values())
+        if key not in table.statements:
+            table.statements[key] = make(table, readings)
+        return table.statements[key]
+
+    def _complete(self, masks: Sequence[int]) -> Make:
+        return lambda table, readings: self.completed(table, masks, readings, [*BEGIN, *END])
+
+    def _insert(self, is_past: bool) -> Make:
+        """What inserts those of ROWS that are past, or current, and lack no value."""
+
+        def make(table: TargetTable, readings: dict[str, Reading]) -> str:
+            values = self.values(table, range(len(table.schema.columns)), readings)
+            ours = [sql.column(name, "s") for name in (*BEGIN, *(END if is_past else ()))]
+            whole = exp.EQ(this=sql.column(ROW, "s"), expression=exp.convert(ABSENT))
+            chosen = exp.select(*values, *ours).from_(sql.rows()).where(exp.and_(whole, _is_past(is_past, "s")))
+            return sql.insert_by_name(_into(table, is_past), chosen)
+
+        return make
+
+    def _end(self, table: TargetTable, row_ids: np.ndarray, stamps: dict[str, pa.Array]) -> None:
+        """Move versions from the current ones to the past."""
+        if table.past is None or not len(row_ids):
+            return
+        if "move" not in table.statements:
+            ended = [exp.column(exp.Star(), table="t"), *(sql.column(name, "s") for name in END)]
+            query = joined_by_row(sql.table(table.name), ended)
+            table.statements["move"] = sql.insert_by_name(table.past, query)
+            table.statements["moved"] = delete_rows(sql.table(table.name))
+        for start in range(0, len(row_ids), MERGE_ROWS):
+            data = {name: column.slice(start, MERGE_ROWS) for name, column in stamps.items()}
+            with self.visible(data | {ROW: pa.array(row_ids[start : start + MERGE_ROWS])}):
+                self.execute(table.statements["move"])
+                self._expect(table, table.statements["moved"], min(MERGE_ROWS, len(row_ids) - start))
+
+    def _end_all(self, table: TargetTable, stamp: dict[str, pa.Array]) -> None:
+        """Move all versions, at one moment."""
+        assert table.past is not None
+        ended = [exp.column(exp.Star(), table="t"), *(sql.column(name, "s") for name in END)]
+        with self.visible(stamp):
+            everything = exp.select(*ended).from_(sql.table(table.name, "t")).join(sql.rows(), join_type="cross")
+            self.execute(sql.insert_by_name(table.past, everything))
+        self._connection.execute(sql.delete_all(table.name))
+
+    def _expect(self, table: TargetTable, statement: str, count: int) -> None:
+        """Run a statement that changes exactly so many rows."""
+        if self.changed(statement) != count:
+            raise TargetDrift(
+                f"{table.schema.table} in the target has other rows than a moment ago.",
+                hint="Somebody else wrote to the target. Restore it from a backup, or remove it and start again.",
+            )
+
+    # --- copies -----------------------------------------------------------------------------------------------------
+
+    def _copy(self, table: TargetTable, batches: Sequence[ChangeBatch], moments: Moments) -> None:
+        """Rows of a copy. Where the table had versions that ended with this copy, those that it finds again go on."""
+        if not table.had_rows:
+            self._begin(table, gather(batches), moments)
+            return
+        self.set_aside(table, batches)
+        same, _, came = self.compare(table, self._candidates(table))
+        self._go_on(table, same)
+        self._begin_copied(table, came, moments)
+        self.drop_aside()
+
+    def _begin(self, table: TargetTable, changes: Gathered, moments: Moments) -> None:
+        """Copied rows are new versions, without more ado."""
+        readings, count = self.fit(table, changes), len(changes.after_row)
+        data = {f"c{i}": take(column, changes.after_row) for i, column in enumerate(changes.after)}
+        data |= _stamp(BEGIN, moments, np.zeros(count, dtype=np.int64), labels(np.full(count, COPY)))
+        data |= {"_cdc_valid_to": pa.nulls(count, pa.int64()), ROW: pa.array(np.full(count, ABSENT))}
+        with self.visible(data):
+            faults.point("target.before_insert")
+            self.execute(self._statement(table, ("insert", False), readings, self._insert(False)))
+
+    def _candidates(self, table: TargetTable) -> exp.Select:
+        """The versions that ended when this copy, or one before it that was cut off, began; of each key the last."""
+        assert table.past is not None
+        ended = exp.and_(
+            exp.EQ(this=sql.column("_cdc_ended_by"), expression=sql.literal("copy")),
+            exp.GTE(
+                this=sql.column("_cdc_valid_to"), expression=exp.convert(self._registry.copied_since(table.schema))
+            ),
+        )
+        query = exp.select("*", exp.alias_(exp.column("rowid"), ROW)).from_(sql.table(table.past)).where(ended)
+        if not table.schema.key:
+            return query
+        newest = exp.Window(
+            this=exp.RowNumber(),
+            partition_by=[sql.column(table.schema.columns[index].name) for index in table.schema.key],
+            order=exp.Order(expressions=[exp.Ordered(this=exp.column("rowid"), desc=True)]),
+        )
+        return query.qualify(exp.EQ(this=newest, expression=exp.convert(1)))
+
+    def _go_on(self, table: TargetTable, row_ids: np.ndarray) -> None:
+        """Versions of the past are current again."""
+        if table.past is None or not len(row_ids):
+            return
+        kept = exp.Star(except_=[sql.name(name) for name in END])
+        with self.visible({ROW: pa.array(row_ids)}):
+            rows = joined_by_row(sql.table(table.past), [exp.column(kept, table="t")])
+            self.execute(sql.insert_by_name(table.name, rows))
+            self._expect(table, delete_rows(sql.table(table.past)), len(row_ids))
+
+    def _begin_copied(self, table: TargetTable, row_ids: np.ndarray, moments: Moments) -> None:
+        """Rows that were set aside are new versions."""
+        if not len(row_ids):
+            return
+        at = np.zeros(len(row_ids), dtype=np.int64)
+        stamps = _stamp(BEGIN, moments, at, labels(np.full(len(row_ids), COPY)))
+        with self.visible(stamps | {ROW: pa.array(row_ids)}):
+            columns = [sql.column(column.name, "t") for column in table.schema.columns]
+            ours = [sql.column(name, "s") for name in BEGIN]
+            self.execute(sql.insert_by_name(table.name, joined_by_row(COPIED, [*columns, *ours])))
+
+
+def current(schema: TableSchema) -> TableName:
+    """Where the current versions of a table are."""
+    return TableName(SCHEMA, f"current_{schema.identity}")
+
+
+def past(schema: TableSchema) -> TableName:
+    """Where the past ones are."""
+    return TableName(SCHEMA, f"past_{schema.identity}")
+
+
+def _stamp(
+    names: Sequence[str] | dict[str, str],
+    moments: Moments,
+    at: np.ndarray,
+    what: pa.Array,
+    ordinal: pa.Array | None = None,
+) -> dict[str, pa.Array]:
+    """Columns that say when and by what versions began, or ended."""
+    order, position, time, transaction = moments.at(at)
+    place = ordinal if ordinal is not None else pa.nulls(len(at), pa.int64())
+    return dict(zip(names, (order, position, time, what, transaction, place), strict=True))
+
+
+def _change_stamp(changes: Gathered, moments: Moments, names: dict[str, str], which: np.ndarray) -> dict[str, pa.Array]:
+    """The same for changes (int64[n]); null where negative."""
+    is_there = which != ABSENT
+    at = np.where(is_there, changes.transaction[which], ABSENT).astype(np.int64)
+    what = labels(np.where(is_there, changes.op[which].astype(np.int64), ABSENT))
+    return _stamp(names, moments, at, what, take(pa.array(changes.ordinal), which))
+
+
+def _add_origins(held: Held, versions: Versions, data: dict[str, pa.Array]) -> list[int]:
+    """Add to ROWS which version lends each the values that the log left out; says which columns these are of."""
+    lacking = np.flatnonzero(versions.origin != ABSENT)
+    source, origin = versions.origin[lacking], np.full(len(versions.origin), ABSENT)
+    origin[lacking] = held.row_ids(versions.ending_key[source], versions.ending_place[source])
+    data[ROW] = pa.array(origin)
+    masks = [index for index, value in enumerate(versions.value) if (value == ABSENT).any()]
+    data.update({f"u{index}": pa.array(versions.value[index] == ABSENT) for index in masks})
+    return masks
+
+
+def _insert_completed(table: TargetTable, is_past: bool) -> str:
+    ours = BEGIN | END if is_past else BEGIN
+    names = [*(column.name for column in table.schema.columns), *ours]
+    query = exp.select(*map(sql.column, names)).from_(sql.COMPLETED.copy()).where(_is_past(is_past))
+    return sql.insert_by_name(_into(table, is_past), query)
+
+
+def _into(table: TargetTable, is_past: bool) -> TableName:
+    assert table.past is not None
+    return table.past if is_past else table.name
+
+
+def _is_past(is_past: bool, alias: str | None = None) -> exp.Expression:
+    is_null = exp.Is(this=sql.column("_cdc_valid_to", alias), expression=exp.Null())
+    return exp.Not(this=is_null) if is_past else is_null

@@ -1,0 +1,236 @@
+"""Reading the histories in a file that no pipeline has open: versions of a row, a table as it was, what differs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from sqlglot import exp
+
+from cdc.errors import UsageError
+from cdc.model.schema import TableName
+from cdc.targets.duckdb import sql
+from cdc.targets.duckdb.connection import mapped_errors, open_file
+from cdc.targets.duckdb.published import BEGIN, END, SCHEMA, versions_view
+from cdc.targets.duckdb.table import OURS, actual_columns
+
+Row = dict[str, Any]
+
+_MEMORY = 256 << 20
+_AT_ONCE = 10_000
+_PLAIN = {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+_FLOATS = {"FLOAT", "DOUBLE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A table that has a history: its name, and the names of its key."""
+
+    table: TableName
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a row.
+
+    Attributes:
+        op: insert, update, delete, truncate or copy; `moved` where the row got another key.
+        time, position, transaction: when it was committed, and by which transaction; a copy is of none.
+        row: as it is afterwards; None if it is there no more.
+        changed: names of the columns that have another value than before.
+    """
+
+    op: str
+    time: str | None
+    position: str
+    transaction: int | None
+    row: Row | None
+    changed: tuple[str, ...]
+
+
+class Histories:
+    """The histories of one file."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def table(self, name: str) -> Known:
+        """Find a table by `schema.table`, or by its name alone if there is one of that name.
+
+        Raises:
+            UsageError: there is none, or more than one.
+        """
+        found = [
+            Known(TableName(schema, table), tuple(key))
+            for schema, table, key in self._connection.execute(
+                f"SELECT schema_name, table_name, key FROM {SCHEMA}.tables ORDER BY ALL"
+            ).fetchall()
+        ]
+        matching = [known for known in found if name in (str(known.table), known.table.name)]
+        if len(matching) != 1:
+            names = ", ".join(str(known.table) for known in matching or found)
+            raise UsageError(
+                f"{'More than one table' if matching else 'No table'} in {self._path} is called {name!r}.",
+                hint=f"There are: {names}." if names else None,
+            )
+        return matching[0]
+
+    def place(self, at: str) -> int:
+        """A position or a time as a place in the log; raises UsageError for what is neither."""
+        try:
+            found = self._connection.execute(f"SELECT {SCHEMA}.place(?)", [at]).fetchone()
+        except duckdb.InvalidInputException as error:
+            raise UsageError(
+                f"{at!r} is neither a position that this history knows nor a time.",
+                hint="Write a time as 2026-01-31 12:00:00+00, a position as `cdc history` shows it.",
+            ) from error
+        return int(found[0]) if found is not None else -1
+
+    def versions(self, known: Known, key: Sequence[str]) -> list[Event]:
+        """What happened to the rows that have had a key, one event after the other."""
+        if len(key) != len(known.key):
+            names = ", ".join(known.key) or "no key"
+            raise UsageError(f"The key of {known.table} is ({names}), not {len(key)} values.")
+        view = versions_view(known.table)
+        columns = [name for name in actual_columns(self._connection, view) if not name.startswith(OURS)]
+        same = [
+            exp.EQ(this=sql.cast(sql.column(name), "VARCHAR"), expression=sql.literal(text))
+            for name, text in zip(known.key, key, strict=True)
+        ]
+        ours = [sql.cast(sql.column(name), "VARCHAR") if "time" in name else sql.column(name) for name in BEGIN | END]
+        query = (
+            exp.select(*self._values(view, columns), *ours)
+            .from_(sql.table(view))
+            .where(*same)
+            .order_by("_cdc_valid_from", "_cdc_ordinal NULLS LAST", "_cdc_valid_to NULLS LAST")
+        )
+        found = self._connection.execute(sql.render(query)).fetchall()
+        rows = [_plain(columns, row) for row in found]
+        return list(_events(rows, [dict(zip(BEGIN | END, row[len(columns) :], strict=True)) for row in found]))
+
+    def as_of(self, known: Known, at: str) -> tuple[list[str], Iterator[Row]]:
+        """The names of a table's columns, and its rows as they were."""
+        columns = list(actual_columns(self._connection, known.table))
+        query = exp.select(*self._values(known.table, columns)).from_(_as_of(known, self.place(at)))
+        if known.key:
+            query = query.order_by(*map(sql.column, known.key))
+        return columns, self._rows(columns, query)
+
+    def diff(self, known: Known, before: str, after: str) -> Iterator[tuple[Row | None, Row | None]]:
+        """Rows that differ between two places, as they were at each; None where there was none."""
+        columns = list(actual_columns(self._connection, known.table))
+        then, now = (_as_of(known, self.place(at)) for at in (before, after))
+        if not known.key:
+            for old, new in ((then, now), (now, then)):
+                gone = exp.except_(exp.select("*").from_(old.copy()), exp.select("*").from_(new.copy()), distinct=False)
+                query = exp.select(*self._values(known.table, columns)).from_(gone.subquery("gone"))
+                yield from ((row, None) if old is then else (None, row) for row in self._rows(columns, query))
+            return
+        then.set("alias", exp.TableAlias(this=sql.name("a")))
+        now.set("alias", exp.TableAlias(this=sql.name("b")))
+        same = [exp.EQ(this=sql.column(name, "a"), expression=sql.column(name, "b")) for name in known.key]
+        texts = [[sql.cast(sql.column(name, side), "VARCHAR") for name in columns] for side in ("a", "b")]
+        differs = exp.or_(*(exp.NullSafeNEQ(this=a, expression=b) for a, b in zip(*texts, strict=True)))
+        query = (
+            exp.select(
+                *(exp.Not(this=exp.Is(this=sql.column(known.key[0], s), expression=exp.Null())) for s in ("a", "b")),
+                *self._values(known.table, columns, "a"),
+                *self._values(known.table, columns, "b"),
+            )
+            .from_(then)
+            .join(now, on=exp.and_(*same), join_type="full")
+            .where(differs)
+            .order_by(*(exp.func("coalesce", sql.column(name, "a"), sql.column(name, "b")) for name in known.key))
+        )
+        width = len(columns)
+        for was, is_there, *values in self._fetched(query):
+            yield (
+                _plain(columns, values[:width]) if was else None,
+                _plain(columns, values[width:]) if is_there else None,
+            )
+
+    def _values(self, of: TableName, columns: Sequence[str], alias: str | None = None) -> list[exp.Expression]:
+        """Numbers and booleans as such, everything else as text."""
+        kinds = actual_columns(self._connection, of)
+        return [
+            sql.column(name, alias) if kinds[name] in _PLAIN | _FLOATS else sql.cast(sql.column(name, alias), "VARCHAR")
+            for name in columns
+        ]
+
+    def _rows(self, columns: Sequence[str], query: exp.Select) -> Iterator[Row]:
+        return (_plain(columns, row) for row in self._fetched(query))
+
+    def _fetched(self, query: exp.Select) -> Iterator[tuple[Any, ...]]:
+        with mapped_errors(self._path):
+            cursor = self._connection.execute(sql.render(query))
+            while rows := cursor.fetchmany(_AT_ONCE):
+                yield from rows
+
+
+@contextmanager
+def open_histories(path: str) -> Iterator[Histories]:
+    """The histories of a file.
+
+    Raises:
+        TargetBusy: a pipeline has it open.
+        UsageError: there is no such file, or no history in it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"There is no file {file}.")
+    connection = open_file(file, _MEMORY, read_only=True)
+    try:
+        with mapped_errors(file):
+            known = connection.execute(
+                "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() "
+                "AND schema_name = ? AND table_name = 'tables'",
+                [SCHEMA],
+            ).fetchone()
+            if known is None or not known[0]:
+                raise UsageError(
+                    f"{file} has no history.", hint="`cdc run ... --mode history` keeps one, from then on."
+                )
+            yield Histories(connection, file)
+    finally:
+        connection.close()
+
+
+def _as_of(known: Known, place: int) -> exp.Table:
+    """The macro's rows at a place."""
+    call = exp.Anonymous(this=sql.name(f"{known.table.name}_as_of"), expressions=[exp.convert(place)])
+    return exp.Table(this=call, db=sql.name(known.table.schema))
+
+
+def _plain(columns: Sequence[str], values: Sequence[Any]) -> Row:
+    """A row whose numbers JSON can write: what is none is text."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in zip(columns, values, strict=False)
+    }
+
+
+def _events(rows: Sequence[Row], stamps: Sequence[Row]) -> Iterator[Event]:
+    """Each version's begin and, unless the next one goes on from there, its end."""
+    before: Row | None = None
+    for index, (row, stamp) in enumerate(zip(rows, stamps, strict=True)):
+        changed = tuple(name for name in row if before is None or before[name] != row[name])
+        time, position = stamp["_cdc_valid_from_time"], stamp["_cdc_valid_from_position"]
+        yield Event(stamp["_cdc_op"], time, position, stamp["_cdc_transaction"], row, changed)
+        before = row
+        if stamp["_cdc_valid_to"] is None:
+            continue
+        following = stamps[index + 1] if index + 1 < len(stamps) else {}
+        ends = (stamp["_cdc_valid_to"], stamp["_cdc_ended_ordinal"])
+        if ends == (following.get("_cdc_valid_from"), following.get("_cdc_ordinal")):
+            continue
+        before, ended_by = None, stamp["_cdc_ended_by"]
+        op = "moved" if ended_by == "update" else ended_by
+        time, position = stamp["_cdc_valid_to_time"], stamp["_cdc_valid_to_position"]
+        yield Event(op, time, position, stamp["_cdc_ended_transaction"], None, ())

@@ -1,0 +1,215 @@
+"""Soft delete: a mirror whose rows stay when they are deleted, with the time and the place of that beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from sqlglot import exp
+
+from cdc import faults
+from cdc.errors import UsageError
+from cdc.model.arrays import take
+from cdc.model.change import ABSENT, ChangeBatch
+from cdc.model.gathered import Gathered, gather
+from cdc.model.parts import Part
+from cdc.model.schema import TableName, TableSchema
+from cdc.model.segment import Evolve
+from cdc.model.versions import Versions, trace
+from cdc.targets.duckdb import sql
+from cdc.targets.duckdb.digest import part_condition
+from cdc.targets.duckdb.layout import refuse_foreign
+from cdc.targets.duckdb.moments import Moments
+from cdc.targets.duckdb.rows import Reading
+from cdc.targets.duckdb.table import TargetTable, create, evolve, inspect, rename, reshape
+from cdc.targets.duckdb.versions import COPIED, ROW, Held, VersionStatements, joined_by_row, refuse_reserved
+
+DELETED = {"_cdc_deleted_at": "TIMESTAMP WITH TIME ZONE", "_cdc_deleted_position": "VARCHAR"}
+
+
+class SoftDelete(VersionStatements):
+    """Keeps tables with their deleted rows (see `cdc.targets.duckdb.layout.Layout`).
+
+    Of each key there is one row: the one that has it, or the last one that had.
+    """
+
+    places = 1
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+        super().__init__(connection)
+        self._path = path
+
+    def record(self, moments: Moments) -> None:
+        pass
+
+    def find(self, schema: TableSchema) -> TargetTable:
+        table = _with_live(inspect(self._connection, schema, ours=DELETED))
+        table.had_rows = True
+        return table
+
+    def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
+        _refuse_keyless(schema)
+        refuse_reserved(schema)
+        if known_as != schema.table:
+            refuse_foreign(self._connection, self._path, schema.table)
+        faults.point("target.reset")
+        if known_as is None:
+            return _with_live(create(self._connection, schema, ours=DELETED))
+        if known_as != schema.table:
+            rename(self._connection, known_as, schema.table)
+        table = _with_live(reshape(self._connection, schema, schema.table, None))
+        table.stored, table.had_rows = None, True
+        if not by_parts:
+            self._mark(table, part_condition(table, Part()), moments, 0)
+        return table
+
+    def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
+        _refuse_keyless(step.new)
+        refuse_reserved(step.new)
+        return evolve(self._connection, table, step.new, step.fill)
+
+    def truncate(self, table: TargetTable, moments: Moments, transaction: int, ordinal: int) -> None:
+        self._mark(table, part_condition(table, Part()), moments, transaction)
+
+    def write(self, table: TargetTable, batches: Sequence[ChangeBatch], moments: Moments) -> None:
+        if not batches[0].copied:
+            self._follow(table, gather(batches), moments)
+            return
+        if not table.had_rows:
+            changes = gather(batches)
+            self.insert(table, [take(column, changes.after_row) for column in changes.after])
+            return
+        self.set_aside(table, batches)
+        row_ids = self._connection.execute(sql.render(exp.select("rowid").from_(COPIED.copy()))).fetchnumpy()
+        self._put_copied(table, np.asarray(row_ids["rowid"], dtype=np.int64))
+        self.drop_aside()
+
+    def replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> None:
+        self.set_aside(table, batches)
+        _, gone, came = self.compare(table, self.part(table, part_condition(table, part)))
+        with self.visible({ROW: pa.array(gone)}):
+            chosen = exp.select(sql.column(ROW)).from_(sql.rows())
+            self._mark(table, exp.In(this=exp.column("rowid"), query=chosen.subquery()), moments, 0)
+        self._put_copied(table, came)
+        self.drop_aside()
+
+    def _mark(self, table: TargetTable, which: exp.Condition, moments: Moments, transaction: int) -> None:
+        """Rows go, all at one moment."""
+        _, position, at, _ = (column[0].as_py() for column in moments.at(np.array([transaction])))
+        time = sql.cast(sql.literal(at.isoformat()), DELETED["_cdc_deleted_at"])
+        sets = [
+            exp.EQ(this=sql.column(name), expression=value)
+            for name, value in zip(DELETED, (time, sql.literal(position)), strict=True)
+        ]
+        self.execute(sql.render(exp.Update(this=sql.table(table.name), expressions=sets, where=exp.Where(this=which))))
+
+    def _put_copied(self, table: TargetTable, row_ids: np.ndarray) -> None:
+        """Rows that were set aside take the place of those with their keys."""
+        columns = [column.name for column in table.schema.columns]
+        with self.visible({ROW: pa.array(row_ids)}):
+            self.execute(_delete_same_keys(table))
+            query = joined_by_row(COPIED, [sql.column(name, "t") for name in columns])
+            faults.point("target.before_insert")
+            self.execute(sql.insert_by_name(table.name, query))
+
+    def _follow(self, table: TargetTable, changes: Gathered, moments: Moments) -> None:
+        readings = self.fit(table, changes)
+        held = Held(self, table)
+        versions = trace(changes, held, in_part=table.is_copying)
+        if len(versions.missed):
+            table.missed |= set(self.key_texts(table, [take(column, versions.missed) for column in versions.keys]))
+        last = _last_of_keys(changes, versions)
+        origin = np.full(len(last.deleted_by), ABSENT)
+        lends = last.source != ABSENT
+        source = last.source[lends]
+        origin[lends] = held.row_ids(versions.ending_key[source], versions.ending_place[source])
+        deleted = np.where(last.deleted_by == ABSENT, ABSENT, changes.transaction[last.deleted_by]).astype(np.int64)
+        _, position, time, _ = moments.at(deleted)
+        masks = [index for index, value in enumerate(last.value) if (value == ABSENT).any()]
+        data = {f"c{i}": take(column, last.value[i]) for i, column in enumerate(changes.after)}
+        data |= {f"u{index}": pa.array(last.value[index] == ABSENT) for index in masks}
+        data |= dict(zip(DELETED, (time, position), strict=True)) | {ROW: pa.array(origin)}
+        with self.visible(data):
+            if masks:
+                self.execute(self.completed(table, masks, readings, DELETED))
+        self.delete_keys(table, last.keys)
+        faults.point("target.between_merges")
+        with self.visible(data):
+            self.execute(self._insert(table, readings))
+        if masks:
+            names = [*(column.name for column in table.schema.columns), *DELETED]
+            query = exp.select(*map(sql.column, names)).from_(sql.COMPLETED.copy())
+            self._connection.execute(sql.insert_by_name(table.name, query))
+            self._connection.execute(sql.drop_temporary(sql.COMPLETED))
+
+    def _insert(self, table: TargetTable, readings: dict[str, Reading]) -> str:
+        key = ("put", *readings.values())
+        if key not in table.statements:
+            values = self.values(table, range(len(table.schema.columns)), readings)
+            ours = [sql.column(name, "s") for name in DELETED]
+            whole = exp.EQ(this=sql.column(ROW, "s"), expression=exp.convert(ABSENT))
+            query = exp.select(*values, *ours).from_(sql.rows()).where(whole)
+            table.statements[key] = sql.insert_by_name(table.name, query)
+        return table.statements[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The row that each key has in the end.
+
+    Attributes:
+        keys: key columns.
+        value, source: as `Versions.value` and `Versions.origin`.
+        deleted_by: int64[n], the change that ended it, ABSENT if none did.
+    """
+
+    keys: list[pa.Array]
+    value: np.ndarray
+    source: np.ndarray
+    deleted_by: np.ndarray
+
+
+def _last_of_keys(changes: Gathered, versions: Versions) -> _Last:
+    if not versions.keys:  # inserts alone: each key once
+        keys = [take(changes.after[index], versions.value[index]) for index in changes.schema.key]
+        return _Last(keys, versions.value, versions.origin, versions.ended_by)
+    order = np.lexsort((versions.ended_by, versions.ended_by == ABSENT, versions.key))
+    is_last = np.ones(len(order), dtype=bool)
+    is_last[:-1] = versions.key[order][1:] != versions.key[order][:-1]
+    chosen = order[is_last]
+    gone = np.flatnonzero(~np.isin(versions.ending_key, versions.key[chosen]))
+    untouched = np.full((len(versions.value), len(gone)), ABSENT)
+    return _Last(
+        keys=[
+            take(column, np.concatenate([versions.key[chosen], versions.ending_key[gone]])) for column in versions.keys
+        ],
+        value=np.concatenate([versions.value[:, chosen], untouched], axis=1),
+        source=np.concatenate([versions.origin[chosen], gone]),
+        deleted_by=np.concatenate([versions.ended_by[chosen], versions.ending[gone]]),
+    )
+
+
+def _with_live(table: TargetTable) -> TargetTable:
+    table.live = exp.Is(this=sql.column("_cdc_deleted_at"), expression=exp.Null())
+    return table
+
+
+def _refuse_keyless(schema: TableSchema) -> None:
+    if not schema.key:
+        raise UsageError(
+            f"{schema.table} has no key, by which a row that was deleted would be found again.",
+            hint="Give the table a key, leave it out with --exclude, or use --mode history.",
+        )
+
+
+def _delete_same_keys(table: TargetTable) -> str:
+    """Delete the rows that have the key of one of COPIED that ROWS names."""
+    names = [table.schema.columns[index].name for index in table.schema.key]
+    keys = joined_by_row(COPIED, [sql.column(name, "t") for name in names])
+    key: exp.Expression = exp.Tuple(expressions=[sql.column(name) for name in names])
+    among = exp.In(this=key if len(names) > 1 else sql.column(names[0]), query=keys.subquery())
+    return sql.render(exp.Delete(this=sql.table(table.name), where=exp.Where(this=among)))

@@ -1,0 +1,341 @@
+"""The Kafka target by itself against a real broker: what it does with segments, topics and a broker that refuses."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections import Counter
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+
+from cdc.errors import (
+    CheckpointUnreadable,
+    OperatorNeeded,
+    RowTooLarge,
+    TargetBusy,
+    TargetDrift,
+    Unavailable,
+    UsageError,
+)
+from cdc.formats import FormatSettings, make
+from cdc.model.change import Op, Transactions
+from cdc.model.position import Checkpoint, Position
+from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
+from cdc.model.segment import Reset, Segment
+from cdc.target import Replaceable, TargetSettings
+from cdc.targets.kafka import copy_parts, read_checkpoint, target_factory, teardown_target
+from cdc.targets.kafka.checkpoint import TOPIC
+from cdc.targets.kafka.connection import make_producer
+from cdc.targets.kafka.settings import read_settings
+from cdc.targets.kafka.target import KafkaTarget
+from integration.kafka import PrivateKafka, Record
+from tests.formats.segments import Change, segment, story
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def name() -> str:
+    """A pipeline that there has not been yet."""
+    return f"alone_{next(_numbers)}"
+
+
+def make_target(kafka: PrivateKafka, name: str, options: str = "", format: str = "json") -> KafkaTarget:  # noqa: A002
+    return target_factory(f"//{kafka.brokers}{options}", TargetSettings(name, "postgresql", 0, format=format))()
+
+
+def table(schema: str = "s", name: str = "t", identity: int = 1) -> TableSchema:
+    columns = (
+        Column("id", "int", LogicalType(Kind.INT32), 1, 0),
+        Column("v", "text", LogicalType(Kind.TEXT), 2),
+    )
+    return TableSchema(TableName(schema, name), identity, columns)
+
+
+def rows(schema: TableSchema, order: int, many: int = 1, text: str = "v", is_whole: bool = True) -> Segment:
+    """One transaction with new rows."""
+    changes = [Change(schema, Op.INSERT, order, i, None, [str(order * 1000 + i), text]) for i in range(many)]
+    return segment(changes, is_whole)
+
+
+def values(records: list[Record]) -> list[dict[str, Any]]:
+    return [json.loads(record.value or b"") for record in records]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_segments_that_come_again(kafka: PrivateKafka, name: str, seed: int) -> None:
+    """D-05, D-14, D-23: opened afresh anywhere, told again what it had: every message once, in order."""
+    rng = random.Random(seed)
+    told = story(rng)
+    expected = Counter()
+    form = make("json", FormatSettings(name, "postgresql", old_keys=True))
+    for part in told.segments:
+        expected += Counter((m.table, m.key, without_total(m.value)) for m in form.messages(part))
+    target = make_target(kafka, name, "?partitions=2")
+    target.open()
+    at = durable = 0
+    while at < len(told.segments):
+        target.apply(told.segments[at])
+        at += 1
+        durable = max(durable, at) if told.segments[at - 1].checkpoint is not None else durable
+        if rng.random() < 0.4:
+            if rng.random() < 0.5:
+                target.close()
+            target = make_target(kafka, name, "?partitions=2")
+            checkpoint = target.open()
+            last = told.segments[durable - 1].checkpoint if durable else None
+            assert (checkpoint and checkpoint.position) == (last and last.position)
+            at = rng.randint(0, durable)
+            while at and told.segments[at - 1].checkpoint is None:  # the log is read again from the begin of one
+                at -= 1
+    target.close()
+    found = kafka.read(f"{name}.")
+    keyless = {change.schema.table for change in told.changes if not change.schema.key}
+    partitions: dict[Any, set[int]] = {}
+    seen: Counter[Any] = Counter()
+    for record in found:
+        about = TableName(*record.topic.removeprefix(f"{name}.").split(".", 1))
+        place = (record.key, without_total(record.value))
+        partitions.setdefault((record.topic, place), set()).add(record.partition)
+        spreads = record.key is None and about.name.replace('"', "_") not in {t.name.replace('"', "_") for t in keyless}
+        if not spreads or record.partition == 0:
+            seen[place] += 1
+        if spreads:
+            assert record.partition in (0, 1)
+    assert seen == Counter({(key, value): times for (_, key, value), times in expected.items()})
+
+
+def without_total(value: bytes | None) -> str:
+    """A total is not known where a transaction goes on in the next segment."""
+    return json.dumps(json.loads(value or b"") | {"total": None}, sort_keys=True)
+
+
+def test_a_transaction_in_parts_is_seen_whole_or_not_at_all(kafka: PrivateKafka, name: str) -> None:
+    """D-12: nothing of it may be read before its last segment; nothing at all if that never comes."""
+    target = make_target(kafka, name)
+    target.open()
+    target.apply(rows(table(), 10))
+    target.apply(rows(table(), 20, is_whole=False))
+    assert len(kafka.read(f"{name}.")) == 1
+    target.close()
+    target.open()
+    assert len(kafka.read(f"{name}.")) == 1
+    target.apply(rows(table(), 20, is_whole=False))
+    rest = segment([Change(table(), Op.INSERT, 20, 1, None, ["7", "x"])], True)
+    target.apply(rest)
+    target.close()
+    assert [event["id"] for event in values(kafka.read(f"{name}."))] == ["0/A:0", "0/14:0", "0/14:1"]
+
+
+def test_the_older_of_two_is_shut_out(kafka: PrivateKafka, name: str) -> None:
+    """D-17: what it had in hand is not committed, and it ends for good."""
+    first, second = make_target(kafka, name), make_target(kafka, name)
+    first.open()
+    first.apply(rows(table(), 10))
+    first.apply(rows(table(), 20, is_whole=False))
+    checkpoint = second.open()
+    assert checkpoint is not None
+    assert checkpoint.position.order == 11
+    with pytest.raises(TargetBusy, match="took over"):
+        first.apply(rows(table(), 20))
+    first.close()
+    second.apply(rows(table(), 30))
+    second.close()
+    assert [event["id"] for event in values(kafka.read(f"{name}."))] == ["0/A:0", "0/1E:0"]
+
+
+def test_a_row_that_is_too_large(kafka: PrivateKafka, name: str) -> None:
+    """D-15, E-04: for the brokers or for the client: the table and the setting are named, no value is."""
+    target = make_target(kafka, name, "?config=/dev/null")
+    target.open()
+    for letter, size in (("q", 3 << 20), ("r", 40 << 20)):
+        noise = letter + random.Random(size).randbytes(size // 2).hex()
+        with pytest.raises(RowTooLarge, match=r"s\.t") as caught:
+            target.apply(rows(table(), 10, text=noise))
+        assert "max.message.bytes" in str(caught.value.hint)
+        assert noise[:20] not in str(caught.value)
+        target.close()
+        target.open()
+    target.apply(rows(table(), 10))
+    target.close()
+    assert len(kafka.read(f"{name}.")) == 1
+
+
+def test_a_topic_that_is_gone_or_another_one(kafka: PrivateKafka, name: str) -> None:
+    """D-08: a topic is never made again in silence when something was in it."""
+    target = make_target(kafka, name)
+    target.open()
+    target.apply(rows(table(), 10))
+    target.close()
+    topic, admin = f"{name}.s.t", kafka.admin()
+    admin.delete_topics([topic], operation_timeout=30)[topic].result()
+    with pytest.raises(TargetDrift, match="is gone"):
+        make_target(kafka, name).open()
+    admin.create_topics([NewTopic(topic, 1, 1)], operation_timeout=30)[topic].result()
+    with pytest.raises(TargetDrift, match="was made anew"):
+        make_target(kafka, name).open()
+
+
+def test_topics_that_clash(kafka: PrivateKafka, name: str) -> None:
+    """E-07: two tables never share a topic, also not by what Kafka takes for one name, nor after a restart."""
+    target = make_target(kafka, name)
+    target.open()
+    target.apply(rows(table("s", "a b"), 10))
+    target.close()
+    for other in ("a_b", "a.b", "a/b"):
+        target.open()
+        with pytest.raises(UsageError, match="share the topic"):
+            target.apply(rows(table("s", other, 2), 20))
+        target.close()
+    target.open()
+    target.apply(rows(table("s", "a b"), 20))
+    target.close()
+
+
+def test_topics_are_made_by_hand(kafka: PrivateKafka, name: str) -> None:
+    """`?create=no`: what is missing is named with the command that makes it; what is there is used as it is."""
+    admin = kafka.admin()
+
+    def make_topic(topic: str, partitions: int, **settings: str) -> None:
+        new = NewTopic(topic, partitions, 1, config={key.replace("_", "."): value for key, value in settings.items()})
+        admin.create_topics([new], operation_timeout=30)[topic].result()
+
+    own = f"_cdc.{name}"
+    with pytest.raises(UsageError, match=own) as caught:
+        make_target(kafka, name, "?create=no").open()
+    assert f"kafka-topics.sh --create --topic {own}" in str(caught.value.hint)
+    make_topic(own, 1, cleanup_policy="delete")
+    with pytest.raises(UsageError, match=r"cleanup\.policy=delete"):
+        make_target(kafka, name, "?create=no").open()
+    entry = ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, own, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result()
+    target = make_target(kafka, name, "?create=no")
+    target.open()
+    with pytest.raises(UsageError, match=f"no topic {name}.s.t"):
+        target.apply(rows(table(), 10))
+    target.close()
+    make_topic(f"{name}.s.t", 4)
+    target.open()
+    target.apply(rows(table(), 10, many=100))
+    target.close()
+    assert {record.partition for record in kafka.read(f"{name}.")} == {0, 1, 2, 3}
+
+
+def test_topics_are_made_as_wished(kafka: PrivateKafka, name: str) -> None:
+    """Partitions, and the settings of the pipeline's own topic, without which the checkpoint would be lost one day."""
+    target = make_target(kafka, name, "?partitions=5&replication=1&topic={schema}-{table}-{pipeline}")
+    target.open()
+    target.apply(rows(table(), 10))
+    target.close()
+    own, of_table = f"_cdc.{name}", f"s-t-{name}"
+    admin = kafka.admin()
+    found = admin.describe_topics(TopicCollection([own, of_table]))
+    assert {topic: len(found[topic].result().partitions) for topic in found} == {own: 1, of_table: 5}
+    resource = ConfigResource(ResourceType.TOPIC, own)
+    settings = admin.describe_configs([resource])[resource].result()
+    assert {setting: settings[setting].value for setting in TOPIC} == TOPIC
+    with pytest.raises(UsageError, match="cannot be made"):
+        make_target(kafka, f"{name}_x", "?replication=3").open()
+
+
+def test_a_transaction_that_takes_too_long(kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-12: the brokers end it and shut the writer out; the limit is named, instead of another process."""
+    monkeypatch.setenv("CDC_KAFKA_TRANSACTION_TIMEOUT_MS", "2000")
+    monkeypatch.setenv("CDC_KAFKA_MESSAGE_TIMEOUT_MS", "2000")
+    target = make_target(kafka, name)
+    target.open()
+    target.apply(rows(table(), 10, is_whole=False))
+    threading.Event().wait(5)
+    with pytest.raises(OperatorNeeded, match=r"longer than a Kafka transaction may last \(2 s\)"):
+        target.apply(rows(table(), 10))
+    target.close()
+    monkeypatch.setenv("CDC_KAFKA_TRANSACTION_TIMEOUT_MS", "3600000")
+    with pytest.raises(OperatorNeeded, match=r"transaction\.timeout\.ms"):
+        make_target(kafka, f"{name}_x").open()
+
+
+def test_what_is_copied_is_remembered(kafka: PrivateKafka, name: str) -> None:
+    """C-07: tables that are copied part by part, through restarts, and from another process."""
+    assert isinstance(make_target(kafka, name), Replaceable)
+    address = f"//{kafka.brokers}"
+    with pytest.raises(UsageError, match="No pipeline"):
+        copy_parts(address, name, [table()])
+    target = make_target(kafka, name)
+    target.open()
+    at = Checkpoint(Position(5, "0/5"), "{}")
+    target.apply(Segment([Reset(table(), by_parts=True)], Transactions.none(), at))
+    target.close()
+    target.open()
+    assert target.copying == {1}
+    target.copied(table())
+    target.close()
+    copy_parts(address, name, [table("s", "u", 2)])
+    target.open()
+    assert target.copying == {2}
+    target.close()
+    assert [(event["op"], event["table"]) for event in values(kafka.read(f"{name}."))] == [
+        ("reset", "s.t"),
+        ("reset", "s.u"),
+    ]
+    assert read_checkpoint(address, name) == at
+    assert teardown_target(address, name) == [f"topic _cdc.{name}"]
+    assert read_checkpoint(address, name) is None
+    assert teardown_target(address, name) == []
+
+
+def test_another_format_and_a_newer_checkpoint(kafka: PrivateKafka, name: str) -> None:
+    """A pipeline goes on as it began; what another version wrote is not guessed at."""
+    target = make_target(kafka, name)
+    target.open()
+    target.apply(rows(table(), 10))
+    target.close()
+    with pytest.raises(UsageError, match="writes its events as json"):
+        make_target(kafka, name, format="cloudevents").open()
+    producer = make_producer(read_settings(f"//{kafka.brokers}"), name)
+    for written in (b'{"format":2}', b"{}", b"[", b'{"format":1,"sequence":1}'):
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        producer.produce(f"_cdc.{name}", written, b"checkpoint")
+        producer.commit_transaction(30)
+        with pytest.raises(CheckpointUnreadable, match="format 1"):
+            make_target(kafka, name).open()
+        producer = make_producer(read_settings(f"//{kafka.brokers}"), name)
+
+
+def test_nobody_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline that follows tries again; at a first start it is told at once."""
+    for module in ("connection", "topics", "checkpoint", "admin"):
+        monkeypatch.setattr(f"cdc.targets.kafka.{module}.PATIENCE", 2.0)
+    nowhere = target_factory("//127.0.0.1:9", TargetSettings(name, "postgresql", 0))()
+    with pytest.raises(Unavailable):
+        nowhere.open()
+    nowhere.close()
+
+
+def test_a_slow_broker_holds_the_target_back(kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-13: a queue that is full is waited for, and nothing is left out."""
+    monkeypatch.setenv("CDC_KAFKA_QUEUE_BUFFERING_MAX_MESSAGES", "50")
+    target = make_target(kafka, name)
+    target.open()
+    target.apply(rows(table(), 10, many=900))
+    target.close()
+    assert [event["ordinal"] for event in values(kafka.read(f"{name}."))] == list(range(900))
+
+
+def test_rows_without_a_key_stay_in_order(kafka: PrivateKafka, name: str) -> None:
+    """A-46: they are in one partition, since nothing else would tell which of two changes came first."""
+    schema = replace(table(), columns=tuple(replace(column, key=None) for column in table().columns))
+    target = make_target(kafka, name, "?partitions=3")
+    target.open()
+    target.apply(rows(schema, 10, many=50))
+    target.close()
+    found = kafka.read(f"{name}.")
+    assert {record.partition for record in found} == {0}
+    assert [event["ordinal"] for event in values(found)] == list(range(50))

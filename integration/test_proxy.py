@@ -1,0 +1,333 @@
+"""Bad networks: connections are cut at any byte, hang, are slow or come and go; the copy comes out equal.
+
+`CDC_PROXY_POINTS=1000` (or `all`) sweeps more places, `CDC_PROXY_SECONDS=60` keeps slow and flapping lines up for longer,
+`CDC_PROXY_SEED` repeats a run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from cdc.selection import Selection
+from cdc.sources.postgres import identity
+from cdc.targets.duckdb.target import DuckDbTarget
+from integration.conftest import Database, MySqlDatabase
+from integration.line import SEED, Line, Running, write
+from integration.proxy import FaultProxy, Way
+
+POINTS = os.environ.get("CDC_PROXY_POINTS", "25")
+SECONDS = float(os.environ.get("CDC_PROXY_SECONDS", "3"))
+# What a session says when one of its phases begins.
+PHASES = [
+    b"IDENTIFY_SYSTEM",
+    b"CREATE PUBLICATION",
+    b"CREATE_REPLICATION_SLOT",
+    b"COPY (SELECT",
+    b"START_REPLICATION",
+    b"CONSISTENT SNAPSHOT",
+    b"SELECT `id`",
+    b"_heartbeat_period",
+]
+
+
+def session(line: Line) -> None:
+    """All that a pipeline ever does: copy, end, go on from the checkpoint."""
+    line.come_through()
+    write(line.replica.database)
+    line.come_through()
+
+
+def cut_points(way: Way, count: int, rng: random.Random) -> list[int]:
+    """Places in a way's bytes: where connections and phases begin, and any others."""
+    assert way.recorded is not None
+    if count >= way.passed:
+        return list(range(1, way.passed))
+    begins = [begin + 1 for begin in way.begins]
+    begins += [at + 3 for phase in PHASES if (at := way.recorded.find(phase)) >= 0]
+    chosen = rng.sample(begins, min(count // 2, len(begins)))
+    return sorted({*chosen, *(rng.randrange(1, int(way.passed * 0.95)) for _ in range(count - len(chosen)))})
+
+
+def test_cut_at_every_byte(bad_source: Database | MySqlDatabase, tmp_path: Path) -> None:
+    """E-16, B-07, B-08, A-32: a connection is cut after byte N, with RST or FIN, of a session that copies and follows."""
+    rng = random.Random(SEED)
+    print(f"CDC_PROXY_SEED={SEED}")
+    with FaultProxy(bad_source.server.port, records=True) as whole:
+        line = Line.make(whole, bad_source, tmp_path)
+        session(line)
+        line.end()
+    count = 1 << 40 if POINTS == "all" else int(POINTS)
+    points = [(True, at) for at in cut_points(whole.down, -(-count * 3 // 5), rng)]
+    points += [(False, at) for at in cut_points(whole.up, count * 2 // 5, rng)]
+    cuts = 0
+    for number, (is_down, at) in enumerate(points):
+        with FaultProxy(bad_source.server.port) as proxy:
+            line = Line.make(proxy, bad_source, tmp_path)
+            way = proxy.down if is_down else proxy.up
+            way.cut_after, way.by_reset = at, number % 2 == 0
+            try:
+                session(line)
+                line.end()
+            except BaseException as error:
+                error.add_note(f"cut {'down' if is_down else 'up'} after byte {at}, CDC_PROXY_SEED={SEED}")
+                raise
+            cuts += way.cuts
+    assert cuts > len(points) / 2  # sessions differ in length
+
+
+def test_a_first_start_says_it_at_once(bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path) -> None:
+    """E-11, E-16: one message, exit code 1, and no traceback, whether the line is cut, hangs or is refused."""
+    line = Line.make(proxy, bad_source, tmp_path)
+    dsn = line.dsn + "&connect_timeout=5"
+    for fault in ("cut", "hole", "refuse"):
+        proxy.down.is_hole = False
+        if fault == "cut":
+            proxy.down.cut_after = proxy.down.passed + 300
+        elif fault == "hole":
+            proxy.down.hole_after = proxy.down.passed + 1
+        else:
+            proxy.refuse()
+        command = [sys.executable, "-m", "cdc", "run", dsn, line.replica.target, "--name", line.replica.options.name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 1, (fault, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.stderr.count("Error: ") == done.stderr.count("Hint: ") == 1, (fault, done.stderr)
+    assert (proxy.down.cuts, proxy.down.holes) == (1, 1)
+
+
+@pytest.mark.usefixtures("little_patience")
+@pytest.mark.parametrize("kind", ["hole", "lost", "down", "up"])
+def test_dead_line(bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path, kind: str) -> None:
+    """B-12, E-16: nothing passes, or a router forgets, or one side has said FIN: it is noticed, and opened again.
+
+    The server knows nothing of it: the session that it still has must not keep the new one out (A-10).
+    """
+    line = Line.make(proxy, bad_source, tmp_path)
+    line.dsn += "&connect_timeout=5"
+    line.come_through()
+    running = Running.start(line.pipeline(until_caught_up=False))
+    running.until_streaming()
+    write(bad_source)
+    running.until_applied(5)
+    if kind == "hole":
+        time.sleep(SECONDS)
+        assert not running.troubled, "an idle line was taken for a dead one"
+        with proxy.hole():
+            write(bad_source)
+            running.until(lambda: running.phase == "waiting", "noticed")
+            tried = proxy.connections
+            running.until(lambda: proxy.connections > tried, "tried again while nothing passes")
+    elif kind == "lost":
+        proxy.lose()
+        write(bad_source)
+    else:
+        proxy.close_half(proxy.down if kind == "down" else proxy.up)
+        write(bad_source)
+    running.until_applied(10)
+    running.stop()
+    assert running.failures == []
+    assert proxy.connections > 2
+    line.replica.catch_up()
+    line.end()
+
+
+@pytest.mark.usefixtures("little_patience")
+def test_a_hole_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) -> None:
+    """B-12, E-16: whatever is waited for when the line goes dead, at first start or later, it is not waited for ever."""
+    rng = random.Random(SEED)
+    print(f"CDC_PROXY_SEED={SEED}")
+    with FaultProxy(bad_source.server.port, records=True) as whole:
+        line = Line.make(whole, bad_source, tmp_path)
+        session(line)
+        line.end()
+    points = cut_points(whole.down, 2 if POINTS.isdecimal() and int(POINTS) <= 25 else 100, rng)
+    holes = 0
+    for at in points:
+        with FaultProxy(bad_source.server.port) as proxy:
+            line = Line.make(proxy, bad_source, tmp_path)
+            line.dsn += "&connect_timeout=5"
+            proxy.down.hole_after = at
+            for _ in range(2):  # which copies, and follows; or says at once that it cannot begin
+                running = Running.start(line.pipeline())
+                running.until(lambda r=running: r.troubled or not r.thread.is_alive(), f"noticed since byte {at}")
+                proxy.down.is_hole = False
+                running.thread.join(120)
+                assert not running.thread.is_alive(), f"hangs since byte {at}, CDC_PROXY_SEED={SEED}"
+                write(bad_source)
+            holes += proxy.down.holes
+            proxy.down.hole_after = None
+            line.come_through()
+            line.end()
+    assert holes
+
+
+@pytest.mark.parametrize("bad_source", ["postgres"], indirect=True)
+def test_a_busy_server_is_not_a_dead_one(
+    bad_source: Database, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B-12, A-19: while a large transaction of tables that are not followed is decoded, the server answers nothing."""
+    bad_source.execute("CREATE TABLE unfollowed (n int PRIMARY KEY)")
+    line = Line.make(proxy, bad_source, tmp_path)
+    line.replica.options = replace(line.replica.options, selection=Selection(("public.accounts",)))
+    line.come_through()
+    monkeypatch.setattr("cdc.sources.postgres.stream._QUIET_FOR", 0.02)
+    monkeypatch.setattr("cdc.sources.postgres.stream._WAIT", 0.02)
+    asked = []
+
+    def is_at_work(connection: object, reader: int) -> bool:
+        asked.append(identity.is_at_work(connection, reader))  # type: ignore[arg-type]
+        return asked[-1]
+
+    monkeypatch.setattr("cdc.sources.postgres.source.is_at_work", is_at_work)
+    running = Running.start(line.pipeline(until_caught_up=False))
+    running.until_streaming()
+    for number in range(1, 6):  # until one is large enough for this machine
+        bad_source.execute(f"TRUNCATE unfollowed; INSERT INTO unfollowed SELECT generate_series(1, {200_000 * number})")
+        write(bad_source, 1)
+        running.until_applied(number)
+        if True in asked:
+            break
+    assert True in asked
+    running.stop()
+    line.replica.catch_up()
+    line.end()
+
+
+@pytest.mark.parametrize("bad_source", ["postgres"], indirect=True)
+def test_a_slot_may_take_long(
+    bad_source: Database, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B-12, A-34: a slot waits for transactions that are open, however long; that is no dead line."""
+    monkeypatch.setattr("cdc.sources.postgres.source._PATIENCE", 0.5)
+    line = Line.make(proxy, bad_source, tmp_path)
+    with bad_source.connect() as application:
+        application.execute("BEGIN")
+        application.execute("INSERT INTO entries VALUES (0, 'open')")
+        running = Running.start(line.pipeline())
+        running.until(lambda: running.phase == "copying", "copying")
+        time.sleep(SECONDS)
+        assert not running.troubled
+        assert running.pipeline.view().rows_copied == 0
+        application.execute("COMMIT")
+    running.thread.join(120)
+    assert running.failures == []
+    line.end()
+
+
+def test_slow_line(bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path) -> None:
+    """E-16: half a second there and half a second back, 500 kbit/s: all of it comes, and nothing is taken for dead."""
+    line = Line.make(proxy, bad_source, tmp_path)
+    proxy.up.delay = proxy.down.delay = 0.005
+    line.come_through()
+    running = Running.start(line.pipeline(until_caught_up=False))
+    running.until_streaming()
+    write(bad_source, 1)
+    running.until_applied(1)
+    proxy.up.delay = proxy.down.delay = 0.5
+    proxy.up.rate = proxy.down.rate = 500_000 / 8
+    before = proxy.down.passed
+    end = time.monotonic() + SECONDS
+    rounds = 0
+    while time.monotonic() < end:
+        bad_source.execute(
+            f"INSERT INTO accounts SELECT id + {(rounds + 1) * 100_000}, v, repeat('x', 200) FROM accounts WHERE id < 300"
+        )
+        write(bad_source)
+        rounds += 1
+        running.until_applied(1 + rounds * 6)
+    assert proxy.down.passed - before > 60_000 * rounds
+    assert not running.troubled
+    running.stop()
+    assert running.failures == []
+    line.replica.catch_up()
+    line.end()
+
+
+def test_flapping_line(bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path) -> None:
+    """E-16, E-11, B-07, B-08: up, down with every connection refused, and up again, while the application writes."""
+    line = Line.make(proxy, bad_source, tmp_path)
+    line.come_through()
+    running = Running.start(line.pipeline(until_caught_up=False))
+    running.until_streaming()
+    pause = min(2.0, SECONDS / 4)
+    with proxy.flapping(pause, pause):
+        end = time.monotonic() + 2 * SECONDS
+        while time.monotonic() < end:
+            write(bad_source, 2)
+            time.sleep(0.05)
+        running.until(lambda: running.troubled, "cut")
+    write(bad_source)
+    running.until(lambda: running.phase == "streaming" and not running.troubled, "streaming again")
+    running.stop()
+    assert running.failures == []
+    line.replica.catch_up()
+    line.end()
+
+
+def test_slow_target(
+    bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A-19, D-13: the target takes far longer than the server waits for a word; the connection stays, nothing is lost."""
+    options = ["sslmode=disable", "options=-c%20wal_sender_timeout%3D2000"] if isinstance(bad_source, Database) else []
+    line = Line.make(proxy, bad_source, tmp_path, *options)
+    line.come_through()
+    apply = DuckDbTarget.apply
+
+    def slowly(self: DuckDbTarget, *arguments: object) -> None:
+        time.sleep(SECONDS)
+        apply(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DuckDbTarget, "apply", slowly)
+    running = Running.start(line.pipeline(until_caught_up=False))
+    running.until_streaming()
+    write(bad_source)
+    running.until_applied(1)
+    opened = proxy.connections
+    write(bad_source)
+    running.until_applied(10)
+    assert proxy.connections == opened, "the connection was lost"
+    assert not running.troubled
+    monkeypatch.setattr(DuckDbTarget, "apply", apply)
+    running.stop()
+    assert running.failures == []
+    line.replica.catch_up()
+    line.end()
+
+
+def test_the_server_ends_the_session(bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path) -> None:
+    """A-32, E-11: what the server says in the middle of the stream is told, and it is opened again."""
+    line = Line.make(proxy, bad_source, tmp_path)
+    line.come_through()
+    running = Running.start(line.pipeline(until_caught_up=False))
+    running.until_streaming()
+    write(bad_source, 1)
+    running.until_applied(1)  # from the stream, which has begun therefore
+    said = []
+    if isinstance(bad_source, Database):
+        bad_source.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name LIKE 'cdc %'"
+        )
+        said = ["administrator command"]
+    else:
+        dumps = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
+        for (number,) in bad_source.execute(dumps):
+            with suppress(pymysql.err.OperationalError):  # of an earlier run, just gone by itself
+                bad_source.execute(f"KILL {number}")
+        said = ["connection", "ended the stream", "killed", "shutdown"]
+    running.until(lambda: running.troubled, "told")
+    assert any(word in str(running.pipeline.view().failure) for word in said), running.pipeline.view().failure
+    write(bad_source)
+    running.until_applied(6)
+    running.stop()
+    assert running.failures == []
+    line.end()

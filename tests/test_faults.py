@@ -1,0 +1,81 @@
+"""Fault points: names are right wherever they stand, and each kind does what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cdc import faults
+from cdc.errors import InvariantError, UsageError
+
+SOURCES = Path(faults.__file__).parent
+
+
+def test_every_name_is_passed_somewhere_and_every_passed_name_is_listed() -> None:
+    passed: dict[str, set[str]] = {}
+    for file in SOURCES.rglob("*.py"):
+        text = file.read_text()
+        names = re.findall(r"faults\.point\(\"([a-z_.]+)\"\)", text)
+        assert len(names) == text.count("faults.point("), f"{file.name} passes a point whose name is no literal"
+        assert len(names) == len(set(names)), f"{file.name} passes a point in two places"
+        for name in names:
+            passed.setdefault(name, set()).add(str(file.relative_to(SOURCES)))
+    assert set(passed) == set(faults.POINTS)
+    for name, files in passed.items():
+        # One name in one place, or in the same place of connectors of one kind, or of ways to keep a table.
+        kinds = {Path(file).parts[0] for file in files}
+        assert len(files) == 1 or kinds in ({"sources"}, {"targets"}), name
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["target.before_comit", "target.before_commit=stop", "target.before_commit:0", "x=kill", "target.begun=delay:x"],
+)
+def test_a_typing_error_in_the_environment_is_told(setting: str) -> None:
+    """E-12: a test that arms nothing would prove nothing."""
+    with pytest.raises(UsageError, match=re.escape(setting)):
+        faults.parse(setting)
+
+
+def test_the_command_line_ends_with_2_for_such_an_error() -> None:
+    """E-12."""
+    command = [sys.executable, "-m", "cdc", "status", "postgresql://h/d", "x.duckdb"]
+    done = subprocess.run(command, env={"CDC_FAULT": "nowhere"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "'nowhere'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def arm(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    monkeypatch.setattr(faults, "_armed", faults.parse(setting))
+
+
+def test_a_typing_error_in_a_call_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm(monkeypatch, "target.begun")
+    with pytest.raises(InvariantError, match="nowhere"):
+        faults.point("nowhere")
+
+
+def test_a_fault_happens_once_at_the_passing_that_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm(monkeypatch, "target.begun:3=raise,target.opened=fail")
+    for _ in range(2):
+        faults.point("target.begun")
+    with pytest.raises(faults.FaultPassing) as raised:
+        faults.point("target.begun")
+    assert raised.value.retry
+    faults.point("target.begun")
+    with pytest.raises(faults.FaultLasting) as lasting:
+        faults.point("target.opened")
+    assert not lasting.value.retry
+
+
+def test_a_delay_is_as_long_as_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm(monkeypatch, "target.begun=delay:0.2")
+    began = time.monotonic()
+    faults.point("target.begun")
+    assert time.monotonic() - began >= 0.2
