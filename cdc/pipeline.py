@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -214,7 +215,7 @@ class Pipeline:
             state.attempt_number += self._progress_at
             return delay
 
-        with self._watch:
+        with self._watch, self._excused_when_stopping():
             for attempt in Retrying(
                 retry=retry_if_exception(self._is_worth_retrying),
                 wait=wait,
@@ -227,6 +228,16 @@ class Pipeline:
                     if not self._stop.is_set():
                         self._run_once()
         self._view.phase = "stopped"
+
+    @contextmanager
+    def _excused_when_stopping(self) -> Iterator[None]:
+        """What the next run would try again just as well is no reason to end in an error (D-18)."""
+        try:
+            yield
+        except CdcError as error:
+            if not (error.retry and self._stop.is_set()):
+                raise
+            log.warning("%s It ends here, as asked; the next run goes on from the checkpoint.", error)
 
     def errand(self, work: Callable[[Stage], T], patience: float = 0.0) -> T:
         """Have something done on the applier thread, between two transactions, and wait for it.

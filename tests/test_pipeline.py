@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 
 import pytest
 
@@ -121,6 +122,24 @@ def test_a_busy_slot_is_waited_for_a_bounded_time() -> None:
     with pytest.raises(SlotBusy):
         script.pipeline().run()
     assert script.opened == 6
+
+
+def test_a_lost_connection_is_no_error_of_a_run_that_is_told_to_end() -> None:
+    """D-18, E-11: what would be tried again otherwise; a failure that needs a person is told whenever it happens."""
+    for failure, is_told in ((Unavailable("gone"), False), (InvariantError("no"), True)):
+        script = Script()
+        pipeline = script.pipeline()
+
+        def stream(_: Link, pipeline: Pipeline = pipeline, failure: BaseException = failure) -> Iterator[Segment]:
+            yield segment(1)
+            pipeline.stop()
+            raise failure
+
+        script.stream = stream  # type: ignore[method-assign]
+        with pytest.raises(InvariantError) if is_told else nullcontext():
+            pipeline.run()
+        assert script.opened == script.closed == 1
+        assert pipeline.view().phase == "stopped" or is_told
 
 
 def test_what_needs_a_person_is_not_tried_again() -> None:
