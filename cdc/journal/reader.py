@@ -94,7 +94,10 @@ class DataFile:
         """
         if not self.is_whole(found):
             raise self.damaged("is damaged: a record is not what was written", found.begin)
-        return decode(found.header, self._view[found.begin : found.end], self.context)
+        try:
+            return decode(found.header, self._view[found.begin : found.end], self.context)
+        except JournalDamaged as error:
+            raise self.damaged(f"cannot be read: {error}", found.begin) from None
 
 
 class Reader:

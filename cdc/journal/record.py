@@ -203,11 +203,17 @@ def decode(header: Header, record: memoryview, context: Context) -> Segment:
     """The segment of a record (header included) that is whole; the context has taken its header.
 
     The position of its checkpoint is the source's, the state, too.
+
+    Raises:
+        JournalDamaged: the parts of the record do not fit together, or not what the file said before.
     """
     source = pa.BufferReader(pa.py_buffer(record))
-    batches = list(pa.ipc.open_stream(source))
-    transactions = _read_transactions(batches[0]) if batches else Transactions.none()
-    steps = [_read_step(raw, source, context) for raw in header.steps]
+    try:
+        batches = list(pa.ipc.open_stream(source))
+        transactions = _read_transactions(batches[0]) if batches else Transactions.none()
+        steps = [_read_step(raw, source, context) for raw in header.steps]
+    except (pa.ArrowException, OSError, LookupError, ValueError) as error:
+        raise JournalDamaged(f"A record does not hold what its header says ({error}).") from None
     at = Checkpoint(header.checkpoint, context.state or "") if header.checkpoint is not None else None
     return Segment(steps, transactions, at, header.size)
 
@@ -269,8 +275,8 @@ def _read_step(header: StepHeader, source: pa.NativeFile, context: Context) -> S
     schema = context.schemas[header.schema]
     batches = tuple(_read_batch(batch, source, context) for batch in header.batches)
     match header.kind:
-        case "changes":
-            return Changes(*batches)
+        case "changes" if len(batches) == 1:
+            return Changes(batches[0])
         case "evolve" if header.old is not None:
             return Evolve(context.schemas[header.old], schema, header.transaction, header.fill or {})
         case "reset":
@@ -281,7 +287,7 @@ def _read_step(header: StepHeader, source: pa.NativeFile, context: Context) -> S
             return Replace(schema, header.part, batches)
         case "copied":
             return Copied(schema)
-    raise JournalDamaged(f"A record has a step of a kind that this version of cdc does not know: {header.kind}.")
+    raise JournalDamaged(f"A record has a step that this version of cdc does not know: {header.kind!r}.")
 
 
 def _write_batch(batch: ChangeBatch, sink: pa.NativeFile, context: Context, new: dict[int, TableSchema]) -> BatchHeader:

@@ -18,6 +18,7 @@ TRACED = {
     "jsonb": (f"{_MYSQL}.jsonb", f"{_MYSQL}.documents"),
     "patterns": ("cdc.selection", f"{_POSTGRES}.position"),
     "pgoutput": (f"{_POSTGRES}.pgoutput", "cdc.lockstep"),
+    "records": ("cdc.journal.record", "cdc.model.records"),
     "resultset": (f"{_MYSQL}.resultset", f"{_MYSQL}.temporal", f"{_MYSQL}.values", f"{_MYSQL}.select"),
     "shapes": (f"{_POSTGRES}.evolution", f"{_POSTGRES}.types"),
     "states": ("cdc.model", f"{_MYSQL}.state", f"{_POSTGRES}.state"),

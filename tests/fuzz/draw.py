@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import atheris
 
 Draw = atheris.FuzzedDataProvider
+_VALUES = [None, True, 0, -1, 1 << 70, 1.5, "", "x", [], [1], {}, {"a": 1}, "\u00e9"]
 
 
 def damaged(draw: Draw, pieces: list[bytes]) -> list[bytes]:
@@ -32,6 +34,20 @@ def damaged(draw: Draw, pieces: list[bytes]) -> list[bytes]:
         else:
             pieces.insert(draw.ConsumeIntInRange(0, len(pieces) - 1), pieces.pop(index))
     return pieces
+
+
+def changed(draw: Draw, tree: object) -> None:
+    """Put something else in the place of some value, at any depth."""
+    while isinstance(tree, dict | list) and tree:
+        keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
+        key = keys[draw.ConsumeIntInRange(0, len(keys) - 1)]
+        if not tree[key] or draw.ConsumeIntInRange(0, 2) == 0:
+            if draw.ConsumeIntInRange(0, 3) == 0:
+                del tree[key]
+            else:
+                tree[key] = deepcopy(_VALUES[draw.ConsumeIntInRange(0, len(_VALUES) - 1)])
+            return
+        tree = tree[key]
 
 
 def cut(draw: Draw) -> list[bytes]:

@@ -15,7 +15,7 @@ from cdc.sources.postgres.pgoutput import Relation, RelationColumn
 from cdc.sources.postgres.state import SourceState as PostgresState
 from cdc.sources.postgres.state import TableState as PostgresTable
 from cdc.targets.duckdb.codecs import codec_for
-from tests.fuzz.draw import Draw, damaged
+from tests.fuzz.draw import Draw, changed, damaged
 
 _LIST = LogicalType(Kind.LIST, element=LogicalType(Kind.DECIMAL, 10, 2), dimensions=1)
 _SCHEMA = TableSchema(TableName("d", "t"), 7, (Column("a", "numeric(10,2)[]", _LIST, 1, 0, nullable=False),))
@@ -30,7 +30,6 @@ STATES = [
         8, {"d.u": 3}, {"X'78',X'',1": _PLACE},
     ),
 ]  # fmt: skip
-VALUES = [None, True, 0, -1, 1 << 70, 1.5, "", "x", [], [1], {}, {"a": 1}, "\u00e9"]
 
 
 def one_input(data: bytes) -> None:
@@ -42,7 +41,7 @@ def one_input(data: bytes) -> None:
     else:
         tree = orjson.loads(text)
         for _ in range(draw.ConsumeIntInRange(1, 2)):
-            _change(draw, tree)
+            changed(draw, tree)
         text = json.dumps(tree)  # which writes numbers of any size
     try:
         state = type(STATES[index]).load(text)
@@ -52,20 +51,6 @@ def one_input(data: bytes) -> None:
     assert again == state
     assert repr(again) == repr(state)  # 1 equals True
     _use(state)
-
-
-def _change(draw: Draw, tree: object) -> None:
-    """Put something else in the place of some value, at any depth."""
-    while isinstance(tree, dict | list) and tree:
-        keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
-        key = keys[draw.ConsumeIntInRange(0, len(keys) - 1)]
-        if not tree[key] or draw.ConsumeIntInRange(0, 2) == 0:
-            if draw.ConsumeIntInRange(0, 3) == 0:
-                del tree[key]
-            else:
-                tree[key] = VALUES[draw.ConsumeIntInRange(0, len(VALUES) - 1)]
-            return
-        tree = tree[key]
 
 
 def _use(state: MySqlState | PostgresState) -> None:
