@@ -176,6 +176,13 @@ def make_my(server: PrivateMySql) -> Iterator[MySqlDatabase]:
     made.remove()
 
 
+@pytest.fixture(params=["postgres", "mysql", "mariadb"])
+def anywhere(request: pytest.FixtureRequest) -> Iterator[Database | MySqlDatabase]:
+    """A database on each kind of server."""
+    server = request.getfixturevalue(request.param)
+    yield from make_database(server) if request.param == "postgres" else make_my(server)
+
+
 @pytest.fixture
 def my_replica(my: MySqlDatabase, tmp_path: Path) -> Replica:
     return make_replica(my, tmp_path)

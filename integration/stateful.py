@@ -39,6 +39,7 @@ from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.errors import Unavailable
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
+from integration.recording import Recording
 
 keys = st.integers(1, 6)
 texts = st.one_of(st.none(), st.sampled_from(["", "x", "NULL", 'a,b{}"\\', "é😀", "long " * 1000]))
@@ -110,6 +111,7 @@ class Disturbed(RuleBasedStateMachine):
         for statement in statements:
             self.run(statement)
         self.replica: Replica = make_replica(self.database, Path(self.folder.name))
+        self.recording = Recording(self.database)
         self.start()
 
     def run(self, statement: str, *values: object) -> bool:
@@ -390,11 +392,14 @@ class Disturbed(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "connection"):
             return
+        failure = sys.exception()
         try:
-            if self.in_transaction:
-                self.run_plain("COMMIT")
-            self.settle()
-            self.stop(signal.SIGTERM)
+            with self.recording.closing(failure):
+                if failure is None and self.in_transaction:
+                    self.run_plain("COMMIT")
+                if failure is None:
+                    self.settle()
+                    self.stop(signal.SIGTERM)
         finally:
             if self.process is not None and self.process.poll() is None:
                 self.process.kill()

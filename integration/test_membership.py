@@ -8,22 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from cdc.config import Options, make_observer, open_pipeline, target_module
-from integration.conftest import Database, MySqlDatabase, Replica, make_database, make_my, make_replica
-
-
-@pytest.fixture(params=["postgres", "mysql", "mariadb"])
-def anywhere(request: pytest.FixtureRequest) -> Iterator[Database | MySqlDatabase]:
-    """A database on each kind of server."""
-    server = request.getfixturevalue(request.param)
-    yield from make_database(server) if request.param == "postgres" else make_my(server)
+from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hypothesis.stateful import (
 
 from cdc.demo.server import PrivatePostgres
 from integration.conftest import Database, Replica, make_replica
+from integration.recording import Recording
 
 keys = st.integers(1, 6)
 texts = st.one_of(st.none(), st.sampled_from(["", "x", "NULL", 'a,b{}"\\', "é😀", "long " * 1000]))
@@ -50,6 +52,7 @@ class RandomWork(RuleBasedStateMachine):
         )
         size = {"segment_bytes": 2000} if part else {}  # so that nearly every transaction comes in parts
         self.replica: Replica = make_replica(self.database, Path(self.folder.name), **size)
+        self.recording = Recording(self.database)
         self.replica.catch_up()
         self.connection = psycopg.connect(self.database.dsn, autocommit=True)
 
@@ -136,20 +139,25 @@ class RandomWork(RuleBasedStateMachine):
         self.replica.assert_equal()
         at = self.replica.query("SELECT position_order FROM _cdc.checkpoint")
         slot = self.database.execute(
-            "SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::int8 FROM pg_replication_slots WHERE database = current_database()"
+            "SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::int8 FROM pg_replication_slots "
+            f"WHERE slot_name = 'cdc_{self.replica.options.name}'"
         )
         assert slot[0][0] <= at[0][0]  # type: ignore[operator] # never ahead of the target (A-05)
 
     def teardown(self) -> None:
-        if hasattr(self, "connection"):
-            try:
-                if self.in_transaction:
+        if not hasattr(self, "connection"):
+            return
+        failure = sys.exception()
+        try:
+            with self.recording.closing(failure):
+                if failure is None and self.in_transaction:
                     self.connection.execute("COMMIT")
-                self.compare()
-            finally:
-                self.connection.close()
-                self.database.remove()
-                self.folder.cleanup()
+                if failure is None:
+                    self.compare()
+        finally:
+            self.connection.close()
+            self.database.remove()
+            self.folder.cleanup()
 
 
 def test_random_work(postgres: PrivatePostgres) -> None:

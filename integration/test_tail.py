@@ -184,3 +184,21 @@ def test_notes_of_a_binlog(my: MySqlDatabase) -> None:
     assert len({event["id"] for event in events}) == len(events)
     messages = tail(my, "--tables", "t", "--from", f"{at[0]}:{at[1]}", "--format", "debezium", "--op", "note")
     assert [b64decode(message["message"]["content"]).decode() for message in messages] == [texts[0], texts[2]]
+
+
+def test_a_session_that_logs_less(my: MySqlDatabase) -> None:
+    """B-24: what it leaves out of the old row is not there; it is no reason to stop, nor is it a null."""
+    my.execute("CREATE TABLE t (id int PRIMARY KEY, a int, b int)", "INSERT INTO t VALUES (1, 5, NULL), (2, 6, 7)")
+    at = my.execute("SHOW BINARY LOG STATUS" if my.flavor == "mysql" else "SHOW MASTER STATUS")[0]
+    my.execute(
+        "UPDATE t SET a = 50 WHERE id = 1",
+        "SET SESSION binlog_row_image = 'MINIMAL'",
+        "UPDATE t SET b = 70 WHERE id = 2",
+        "DELETE FROM t WHERE id = 1",
+    )
+    events = tail(my, "--op", "update,delete", "--tables", "t", "--from", f"{at[0]}:{at[1]}")
+    assert [(e["op"], e["before"], e["before_image"], e["after"], e["unchanged"]) for e in events] == [
+        ("update", {"id": 1, "a": 5, "b": None}, "full", {"id": 1, "a": 50, "b": None}, []),
+        ("update", {"id": 2}, "partial", {"id": 2, "b": 70}, ["a"]),
+        ("delete", {"id": 1}, "partial", None, []),
+    ]

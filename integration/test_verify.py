@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from cdc.demo import mysql_shop, shop
-from integration.conftest import Database, MySqlDatabase, Replica, make_database, make_my, make_replica
+from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 
 TABLES = {
     "ints": ("id int PRIMARY KEY, v text", "{i}, 'v{i}'"),
@@ -24,13 +24,6 @@ TABLES = {
     "keyless": ("a int, b varchar(20)", "{i} % 5, 'x'"),
 }
 ROWS = 40
-
-
-@pytest.fixture(params=["postgres", "mysql", "mariadb"])
-def anywhere(request: pytest.FixtureRequest) -> Iterator[Database | MySqlDatabase]:
-    """A database on each kind of server."""
-    server = request.getfixturevalue(request.param)
-    yield from make_database(server) if request.param == "postgres" else make_my(server)
 
 
 def create(database: Database | MySqlDatabase) -> None:

@@ -212,8 +212,9 @@ def events(batch: ChangeBatch, transactions: Transactions) -> Iterator[ChangeEve
     before_names = names if batch.schema.full_before else key_names
     after = list(zip(*(texts(column) for column in batch.after.columns), strict=True)) if batch.after else []
     before = list(zip(*(texts(column) for column in batch.before.columns), strict=True)) if batch.before else []
-    masks = (
-        [(names[i], mask) for i, mask in enumerate(batch.after.unchanged) if mask is not None] if batch.after else []
+    masks, old_masks = (
+        [(names[i], mask) for i, mask in enumerate(rows.unchanged) if mask is not None] if rows else []
+        for rows in (batch.after, batch.before)
     )
 
     for row in range(len(batch)):
@@ -222,12 +223,13 @@ def events(batch: ChangeBatch, transactions: Transactions) -> Iterator[ChangeEve
         unchanged = tuple(name for name, mask in masks if at != ABSENT and mask[at])
         new = dict(zip(names, after[at], strict=True)) if at != ABSENT else None
         old = dict(zip(names, before[was_at], strict=True)) if was_at != ABSENT else None
+        unknown = {name for name, mask in old_masks if was_at != ABSENT and mask[was_at]}
         identified_by = new if new is not None else old
         yield ChangeEvent(
             op=Op(batch.op[row]),
             table=batch.schema.table,
             key={name: identified_by[name] for name in key_names} if key_names and identified_by is not None else None,
-            before={name: old[name] for name in before_names} if old is not None else None,
+            before={name: old[name] for name in before_names if name not in unknown} if old is not None else None,
             after={name: value for name, value in new.items() if name not in unchanged} if new is not None else None,
             unchanged=unchanged,
             position=transaction.position,

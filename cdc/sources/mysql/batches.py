@@ -224,15 +224,17 @@ def _after(
 def _before(
     buffer: Buffer, groups: Sequence[_Group], plan: Plan, converter: Converter
 ) -> tuple[np.ndarray, Rows | None]:
-    """Old rows: whole ones if the table has no key, otherwise the keys of those that went or got another key."""
+    """Old rows: whole ones if there is no key; if all of them are told, as much as the log has; otherwise the keys of
+    those that went or got another one."""
     schema = plan.schema
     wanted = [index for index in range(len(plan.places)) if schema.full_before or index in schema.key]
-    kept, fields = [], []
+    needed = schema.key or wanted
+    kept, fields, absent = [], [], []
     for group in groups:
         if group.op is Op.INSERT:
             kept.append(np.zeros(len(group), dtype=bool))
             continue
-        for index in wanted:
+        for index in needed:
             if plan.places[index] not in group.before:
                 raise DecodeError(
                     f"A change of {schema.table} was logged without the old value of {schema.columns[index].name}.",
@@ -246,18 +248,24 @@ def _before(
                     keeps &= _same(buffer, group.before[place], group.after[place])
             keeps = ~keeps
         kept.append(keeps)
-        fields.append([_chosen(group.before[plan.places[index]], keeps) for index in wanted])
+        found = [group.before.get(plan.places[index]) for index in wanted]
+        fields.append([_chosen(field or _nothing(len(group)), keeps) for field in found])
+        absent.append([np.full(int(keeps.sum()), field is None) for field in found])
     keeps = np.concatenate(kept)
     count = int(keeps.sum())
     row = np.where(keeps, np.cumsum(keeps) - 1, ABSENT)
     if count == 0:
         return row, None
     columns: list[pa.Array] = []
+    masks: list[np.ndarray | None] = []
     for index, (place, source) in enumerate(zip(plan.places, plan.sources, strict=True)):
-        field = _joined([part[wanted.index(index)] for part in fields]) if index in wanted else _nothing(count)
+        at = wanted.index(index) if index in wanted else None
+        field = _joined([part[at] for part in fields]) if at is not None else _nothing(count)
+        mask = np.concatenate([part[at] for part in absent]) if at is not None else np.zeros(count, dtype=bool)
+        masks.append(mask if mask.any() else None)
         with _naming(plan, index):
             columns.append(column_array(buffer, field, plan.wire[place], source, converter))
-    return row, Rows(tuple(columns), (None,) * len(columns))
+    return row, Rows(tuple(columns), tuple(masks))
 
 
 def _numbered(groups: Sequence[_Group], has_row: Sequence[bool]) -> np.ndarray:
