@@ -143,14 +143,6 @@ def test_publication_options_changed(followed: Replica) -> None:
     assert_stops(followed, PublicationChanged, "was changed")
 
 
-def test_table_dropped_and_made_again(followed: Replica) -> None:
-    """A-50: another oid is another table."""
-    followed.database.execute("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, v text)")
-    with pytest.raises(CdcError) as caught:
-        followed.catch_up()
-    assert not caught.value.retry
-
-
 def test_another_database(followed: Replica, postgres: PrivatePostgres) -> None:
     """A-16: the same server, and the checkpoint of another database on it."""
     for other in make_database(postgres):

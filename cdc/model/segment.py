@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cdc.model.change import ChangeBatch, Transactions
+from cdc.model.change import ABSENT, ChangeBatch, Transactions
 from cdc.model.parts import Part
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
@@ -54,7 +54,8 @@ class Evolve:
 
     Attributes:
         old, new: the versions; columns are matched by their identity, never by name.
-        transaction: index into the segment's transactions, of the first transaction that uses the new shape.
+        transaction: index into the segment's transactions, of the first transaction that uses the new shape; ABSENT
+            if it is there between two transactions.
         fill: per identity of an added column, the value (canonical text) that rows written before it have (A-48);
             a column that is not named here is null in them.
     """
@@ -151,7 +152,7 @@ def _moved(step: Step, by: int) -> Step:
     """A step whose transactions come after so many others."""
     if isinstance(step, Changes):
         return Changes(replace(step.batch, transaction=(step.batch.transaction + by).astype(np.int32)))
-    if isinstance(step, Truncate | Evolve | Note):
+    if isinstance(step, Truncate | Evolve | Note) and step.transaction != ABSENT:
         return replace(step, transaction=step.transaction + by)
     return step
 
@@ -178,7 +179,7 @@ def beyond(segment: Segment, order: int | None) -> Segment | None:
         return segment
     before, new = split(segment, known)
     # What belongs to no transaction may stand before the first one that is new.
-    of_none = [step for step in before.steps if not isinstance(step, Changes | Truncate | Evolve | Note)]
+    of_none = [step for step in before.steps if not isinstance(step, Changes) and _is_of_none(step)]
     return replace(new, steps=[*of_none, *new.steps])
 
 
@@ -190,11 +191,16 @@ def _steps(segment: Segment, begin: int, end: int) -> Iterator[Step]:
             if len(rows):
                 batch = step.batch.rows(rows)
                 yield Changes(replace(batch, transaction=(batch.transaction - begin).astype(np.int32)))
-        elif isinstance(step, Truncate | Evolve | Note):
-            if begin <= step.transaction < end:
-                yield replace(step, transaction=step.transaction - begin)
-        elif begin == 0:
-            yield step
+        elif _is_of_none(step):
+            if begin == 0:
+                yield step
+        elif isinstance(step, Truncate | Evolve | Note) and begin <= step.transaction < end:
+            yield replace(step, transaction=step.transaction - begin)
+
+
+def _is_of_none(step: Step) -> bool:
+    """Whether a step belongs to no transaction; asked of those that are no changes."""
+    return not isinstance(step, Truncate | Evolve | Note) or step.transaction == ABSENT
 
 
 _EXPANSION = 4  # how much larger than its log a segment may be in memory

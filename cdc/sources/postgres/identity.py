@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cdc.errors import PublicationChanged, SlotUnusable, SourceChanged
 from cdc.model.position import Position
-from cdc.sources.postgres.catalog import Connection, publication_fingerprint, without_tables
+from cdc.sources.postgres.catalog import Connection, publication_fingerprint, tables_by_oid, without_tables
 from cdc.sources.postgres.connection import Dsn, run_command
 from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
 from cdc.sources.postgres.session import Session
@@ -159,27 +159,26 @@ def read_slot(connection: Connection, name: str) -> Slot | None:
     )
 
 
-def verify_publications(
-    state: SourceState, connection: Connection, dsn: Dsn, new: Collection[int] = frozenset()
-) -> None:
+def verify_publications(state: SourceState, connection: Connection, dsn: Dsn) -> None:
     """Refuse publications that are not row for row what they were (A-30, A-33, A-52).
-
-    Args:
-        new: oids of tables that are about to be published and copied. A run that was killed at that may have published
-            them already, which does no harm: they are copied at a later place of the log.
 
     Raises:
         PublicationChanged: one was dropped, or a table went out of it or came into it behind our back.
     """
     found = publication_fingerprint(connection, state.publications)
+    if found == state.publications:
+        return
+    dropped = state.tables.keys() - tables_by_oid(connection, state.tables).keys()
     for name, fingerprint in state.publications.items():
         if name not in found:
             raise PublicationChanged(
                 f"Publication {name!r} on {dsn} was dropped.",
                 hint="Creating it again does not help: the slot decodes with the catalog of its own past. " + _RESYNC,
             )
-        # Of a table that the pipeline itself puts in or takes out, it may not be known whether that has happened.
-        if without_tables(found[name], state.changing) != without_tables(fingerprint, state.changing):
+        # Of a table that the pipeline itself puts in or takes out, it may not be known whether that has happened. One
+        # that was dropped left with all that the log has of it.
+        open_to = [*state.changing, *dropped]
+        if without_tables(found[name], open_to) != without_tables(fingerprint, open_to):
             raise PublicationChanged(
                 f"Publication {name!r} on {dsn} was changed: a table was taken out or put in, or an option changed, "
                 "so that changes may be missing from the stream.",

@@ -14,9 +14,12 @@ from dataclasses import replace
 from psycopg import sql
 
 from cdc import faults
-from cdc.model.segment import Reset
+from cdc.model.change import ABSENT
+from cdc.model.segment import Evolve, Reset
 from cdc.source import Link
-from cdc.sources.postgres.catalog import Connection, Table, publication_fingerprint, tables_by_oid
+from cdc.sources.postgres.catalog import Connection, Table, publication_fingerprint, tables_by_oid, without_tables
+from cdc.sources.postgres.names import make_room
+from cdc.sources.postgres.pgoutput import Moved
 from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.waiting import Waiting
 
@@ -55,12 +58,14 @@ class Membership:
         self._inserts_publication = inserts_publication
         self._select = select
         self._waiting = waiting
+        self.moved: Callable[[Sequence[Moved]], None] = lambda _: None  # is told of tables that get other names
         self._looked = 0.0
+        self._dropped: dict[int, int] = {}  # tables that are no more, each with a place in the log behind its drop
         self._waits_for: int | None = None  # the transaction that put tables in; all that are older must end first
         self._is_fixed = is_fixed
-        self.is_due = False
+        self.is_due = self._changes = False
         # At a first start all tables are still to come, by the copy.
-        self.is_settled = not state.tables or not (state.changing or self._coming() or self._going())
+        self.is_settled = not state.tables or self._is_settled()
 
     def create(self, tables: Sequence[Table]) -> None:
         """Make the publications (A-31: before the slot)."""
@@ -92,10 +97,11 @@ class Membership:
 
     def look(self, link: Link) -> bool:
         """Whether something is to be done between two transactions: `step` does it."""
-        self.is_due = self._is_due(link)
+        self._changes = self._is_change_due(link)
+        self.is_due = self._changes or bool(self._passed(link.durable.order if link.durable is not None else 0))
         return self.is_due
 
-    def _is_due(self, link: Link) -> bool:
+    def _is_change_due(self, link: Link) -> bool:
         if self._is_fixed:
             return False
         if self._waits_for is not None:
@@ -103,27 +109,37 @@ class Membership:
         if self._state.changing:
             return link.idle or (link.durable is not None and link.durable.order > self._announced_at)
         if self._looked and self._waiting.now() - self._looked < _LOOK_EVERY:
-            return self.is_due
+            return self._changes
         self._looked = self._waiting.now()
-        return bool(self._coming()) or bool(self._going())
+        self._look_for_dropped()
+        return bool(self._coming() or self._going())
 
-    def step(self, order: int) -> list[Reset]:
+    def step(self, order: int) -> list[Reset | Evolve]:
         """Do what is due; the steps are to be given with a checkpoint at `order`, even if there are none."""
-        self.is_due = False
+        self.is_due = self.is_settled = False
+        for oid in self._passed(order):
+            self._let_go(oid)
+        if not self._changes:
+            return []
+        self._changes = False
         if self._waits_for is not None:
             self._waits_for = None
-            self.is_settled = True
             return self._begin(order)
         if self._state.changing:
             self._change()
-            self.is_settled = self._waits_for is None
             faults.point("membership.changed")
         else:
             self._state.changing = sorted({table.schema.identity for table in self._coming()} | self._going())
             self._announced_at = order
-            self.is_settled = False
             faults.point("membership.announced")
         return []
+
+    def given(self) -> None:
+        """The steps have been handed over, so that a run which ends now has them."""
+        self.is_settled = self._is_settled()
+
+    def _is_settled(self) -> bool:
+        return self._waits_for is None and not (self._state.changing or self._coming() or self._going())
 
     def _coming(self) -> list[Table]:
         """Tables that are meant and not followed."""
@@ -173,7 +189,28 @@ class Membership:
         assert self._waits_for is not None
         return int(str(row[0])) > self._waits_for
 
-    def _begin(self, order: int) -> list[Reset]:
+    def _look_for_dropped(self) -> None:
+        """The log may still have changes of a table that is no more; it has none behind what is written now."""
+        followed = {oid for oid, entry in self._state.tables.items() if entry.followed} - self._dropped.keys()
+        gone = followed - tables_by_oid(self._connection, followed).keys() if followed else set()
+        if gone:
+            row = self._connection.execute("SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::int8").fetchone()
+            assert row is not None
+            self._dropped |= dict.fromkeys(gone, int(str(row[0])))
+
+    def _passed(self, order: int) -> list[int]:
+        """Tables that are no more, in the source nor in the log from there on."""
+        return [oid for oid, behind in self._dropped.items() if order >= behind]
+
+    def _let_go(self, oid: int) -> None:
+        del self._dropped[oid]
+        entry = self._state.tables[oid]
+        self._state.tables[oid] = replace(entry, start=NEVER, copied=True, followed=False)
+        for name, fingerprint in self._state.publications.items():
+            self._state.publications[name] = without_tables(fingerprint, [oid])
+        log.warning("%s was dropped in the source; the target keeps its rows", entry.schema.table)
+
+    def _begin(self, order: int) -> list[Reset | Evolve]:
         """From here on the changes of the tables that came mean something."""
         waiting = [oid for oid, entry in self._state.tables.items() if entry.followed and entry.start == NEVER]
         found = tables_by_oid(self._connection, waiting)
@@ -182,7 +219,14 @@ class Membership:
                 del self._state.tables[oid]
             else:
                 self._state.tables[oid] = TableState(table.schema, table.relation, order, copied=True)
-        return [Reset(table.schema, by_parts=True) for table in found.values()]
+        claims = {oid: table.schema.table for oid, table in found.items()}
+        moves = make_room(self._state, claims, tables_by_oid(self._connection, self._state.tables))
+        self.moved([*moves.before, *moves.after])
+        return [
+            *(Evolve(move.old, move.new, ABSENT) for move in moves.before),
+            *(Reset(table.schema, by_parts=True) for table in found.values()),
+            *(Evolve(move.old, move.new, ABSENT) for move in moves.after),
+        ]
 
     def _members(self) -> dict[int, str]:
         """The tables in the publications, each with the name of its publication."""

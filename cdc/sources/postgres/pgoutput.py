@@ -8,8 +8,8 @@ barriers (a truncate, a table that changed its shape) become one batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -64,12 +64,27 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """A table that has another name."""
+
+    old: TableSchema
+    new: TableSchema
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a relation turned out to be; `old` and `fill` if the table had another shape before (see `Evolve`)."""
+    """What a relation turned out to be.
+
+    Attributes:
+        old, fill: if the table had another shape before (see `Evolve`).
+        before, after: other tables, whose names change with it.
+    """
 
     schema: TableSchema
     old: TableSchema | None = None
-    fill: dict[int, str] | None = None
+    fill: dict[int, str] = field(default_factory=dict)
+    before: Sequence[Moved] = ()
+    after: Sequence[Moved] = ()
 
 
 class Catalog(Protocol):
@@ -256,9 +271,8 @@ class Decoder:
                 rows = rows[transactions.order[run.transaction[rows]] >= first]
             if len(rows) == 0:
                 continue
-            schema, evolve = self._resolve(oid, int(run.transaction[rows[0]]))
-            if evolve is not None:
-                yield evolve
+            schema, evolves = self._resolve(oid, int(run.transaction[rows[0]]))
+            yield from evolves
             if schema is not None:
                 yield Changes(_batch(run, rows, schema))
 
@@ -270,29 +284,34 @@ class Decoder:
         for offset, oid in enumerate(oids.tolist()):
             if transactions.order[index] < self._catalog.start(oid):
                 continue
-            schema, evolve = self._resolve(oid, index)
-            if evolve is not None:
-                yield evolve
+            schema, evolves = self._resolve(oid, index)
+            yield from evolves
             if schema is not None:
                 yield Truncate(schema, index, int(run.ordinal[at]) + offset)
 
-    def _resolve(self, oid: int, transaction: int) -> tuple[TableSchema | None, Evolve | None]:
+    def moved(self, moves: Sequence[Moved]) -> None:
+        """Tables have other names from here on, whatever the log says."""
+        for move in moves:
+            if self._resolved.get(move.new.identity) is not None:
+                self._resolved[move.new.identity] = move.new
+
+    def _resolve(self, oid: int, transaction: int) -> tuple[TableSchema | None, list[Evolve]]:
         """The table's schema in force, asked for at its first row only: a shape that no row uses may be long gone."""
         if oid in self._resolved:
-            return self._resolved[oid], None
+            return self._resolved[oid], []
         relation = self._relations.get(oid)
         if relation is None:
             raise DecodeError(f"The server sent a row of relation {oid} before it described that relation.")
         resolved = self._catalog.resolve(relation)
         self._resolved[oid] = resolved.schema if resolved is not None else None
         if resolved is None:
-            return None, None
-        evolve = (
-            Evolve(resolved.old, resolved.schema, transaction, resolved.fill or {})
-            if resolved.old is not None and resolved.old != resolved.schema
-            else None
-        )
-        return resolved.schema, evolve
+            return None, []
+        evolves = [Evolve(move.old, move.new, transaction) for move in resolved.before]
+        if resolved.old is not None and resolved.old != resolved.schema:
+            evolves.append(Evolve(resolved.old, resolved.schema, transaction, resolved.fill))
+        evolves += [Evolve(move.old, move.new, transaction) for move in resolved.after]
+        self.moved([*resolved.before, *resolved.after])
+        return resolved.schema, evolves
 
 
 def _refuse_lengths(buffer: Buffer, start: np.ndarray, body: np.ndarray, kind: np.ndarray) -> None:

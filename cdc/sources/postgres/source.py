@@ -46,6 +46,7 @@ from cdc.sources.postgres.identity import (
     verify_slot,
 )
 from cdc.sources.postgres.membership import Membership
+from cdc.sources.postgres.names import Moves, make_room
 from cdc.sources.postgres.notes import HEARTBEAT
 from cdc.sources.postgres.pgoutput import Decoder, Relation, Resolved
 from cdc.sources.postgres.session import Session
@@ -150,7 +151,7 @@ class PostgresSource:
                     self._state = SourceState.load(resume.state)
                     self._position = resume.position
                     self._verify(resume, server, replication)
-                    self._selected = self._select()
+                    self._selected = self._select_again()
                     self._membership = self._make_membership()
                     return
             self._state = SourceState(
@@ -169,7 +170,7 @@ class PostgresSource:
             self._state,
             settings.publication,
             settings.inserts_publication,
-            self._select,
+            self._select_again,
             self._waiting,
             is_fixed=is_fixed,
         )
@@ -210,20 +211,27 @@ class PostgresSource:
                 hint=f"Choose another --name, or run `cdc teardown --name {name}` if that pipeline is no more.",
             )
 
-    def _select(self) -> list[Table]:
-        """The tables to follow, and a refusal of what a pipeline cannot do with them."""
+    def _select(self, known: Sequence[TableName] = ()) -> list[Table]:
+        """The tables to follow, and a refusal of what a pipeline cannot do with them.
+
+        Args:
+            known: those that were followed: the name of one that was dropped meanwhile is no typing error.
+        """
         selection = self._settings.selection
         everything = user_tables(self._connection)
-        _require_matches(selection, [table.schema.table for table in everything])
+        _require_matches(selection, [*(table.schema.table for table in everything), *known])
         tables = [table for table in everything if selection.matches(table.schema.table)]
         followed = [table for table in tables if self._is_followed(table)]
-        if not followed:
+        if not followed and not known:
             left_out = f" ({len(tables)} have no usable replica identity)" if tables else ""
             raise UsageError(
                 f"No table of {self._dsn} can be followed{left_out}.",
                 hint="`cdc check` lists the tables and what each of them needs; --tables says which ones are meant.",
             )
         return followed
+
+    def _select_again(self) -> list[Table]:
+        return self._select([entry.schema.table for entry in self._state.tables.values()])
 
     def _is_followed(self, table: Table) -> bool:
         return bool(table.schema.columns) and (table.has_identity or self._settings.include_keyless)
@@ -364,6 +372,7 @@ class PostgresSource:
         stream = self._stream = ReplicationStream(
             replication, self._dsn, decoder, budget, lambda: self._is_at_work(reader), self._waiting
         )
+        self._membership.moved = decoder.moved
         try:
             stream.start(self._settings.slot, list(self._state.publications), self._position)
         except SlotBusy as error:
@@ -392,6 +401,8 @@ class PostgresSource:
         with mapped_errors(self._dsn):
             steps = self._membership.step(position.order)
         yield Segment(list(steps), Transactions.none(), self._checkpoint(position))
+        with mapped_errors(self._dsn):
+            self._membership.given()
 
     def _is_at_work(self, reader: int) -> bool:
         with mapped_errors(self._dsn):
@@ -430,13 +441,19 @@ class PostgresSource:
             verify_publications(self._state, self._connection, self._dsn)
             today = tables_by_oid(self._connection, [relation.oid]).get(relation.oid)
             schema = next_schema(entry, relation, today, type_infos(self._connection))
+            if (relation.namespace, relation.name) == (entry.relation.namespace, entry.relation.name):
+                schema = replace(schema, table=entry.schema.table)
             if schema == entry.schema and relation == entry.relation:
                 return Resolved(schema)
             fill = fill_values(entry.schema, schema, missing_values(self._connection, relation.oid))
+            moves = Moves()
+            if schema.table != entry.schema.table:
+                named = tables_by_oid(self._connection, self._state.tables)
+                moves = make_room(self._state, {relation.oid: schema.table}, named)
         self._state.tables[relation.oid] = replace(entry, schema=schema, relation=relation)
         log.info("%s changed its shape", schema.table)
         faults.point("schema.after")
-        return Resolved(schema, entry.schema, fill)
+        return Resolved(schema, entry.schema, fill, moves.before, moves.after)
 
 
 def _require_matches(selection: Selection, tables: Sequence[TableName]) -> None:
