@@ -295,26 +295,28 @@ MY_TYPES = {
 
 
 @pytest.mark.parametrize("mode", [Mode.HISTORY, Mode.SOFT_DELETE])
-def test_a_column_that_grew_keeps_its_past(my: MySqlDatabase, tmp_path: Path, mode: Mode) -> None:
+def test_a_column_that_grew_keeps_its_past(on_mysql: MySqlDatabase, tmp_path: Path, mode: Mode) -> None:
     """B-42: the statement rewrites the table, which is copied anew; rows that are there no more have their values."""
     columns = ", ".join(f"{name} {was}" for name, (was, _) in MY_TYPES.items())
-    my.execute(
+    on_mysql.execute(
         f"CREATE TABLE t (id int PRIMARY KEY, {columns})",
         "INSERT INTO t VALUES (1, 1.5, 1, 1, 1, 0.1, '2026-01-01', 1), (2, 2.5, 2, 2, 2, 2, '2026-01-02', 2)",
     )
-    replica = make_replica(my, tmp_path, mode=mode)
+    replica = make_replica(on_mysql, tmp_path, mode=mode)
     replica.catch_up()
-    my.execute("DELETE FROM t WHERE id = 2", "UPDATE t SET n = 9.75, i = 9, t = 9")
+    on_mysql.execute("DELETE FROM t WHERE id = 2", "UPDATE t SET n = 9.75, i = 9, t = 9")
     replica.catch_up()
-    my.execute("ALTER TABLE t " + ", ".join(f"MODIFY {name} {becomes}" for name, (_, becomes) in MY_TYPES.items()))
-    my.execute("UPDATE t SET n = 1234567890123.4567, i = 5000000000, t = 'nine'")
+    on_mysql.execute(
+        "ALTER TABLE t " + ", ".join(f"MODIFY {name} {becomes}" for name, (_, becomes) in MY_TYPES.items())
+    )
+    on_mysql.execute("UPDATE t SET n = 1234567890123.4567, i = 5000000000, t = 'nine'")
     replica.catch_up()
     replica.assert_equal()
     names = "CAST(n AS DOUBLE), i, u, CAST(d AS DOUBLE), round(f, 5), CAST(a AS VARCHAR), t"
     if mode is Mode.SOFT_DELETE:
         assert replica.query(f"SELECT {names} FROM t WHERE id = 2") == [(2.5, 2, 2, 2, 2, "2026-01-02 00:00:00", "2")]
         return
-    versions = f"SELECT id, {names} FROM {my.name}_history.t ORDER BY id, _cdc_valid_from, _cdc_ordinal"
+    versions = f"SELECT id, {names} FROM {on_mysql.name}_history.t ORDER BY id, _cdc_valid_from, _cdc_ordinal"
     assert replica.query(versions) == [
         (1, 1.5, 1, 1, 1, 0.1, "2026-01-01 00:00:00", "1"),
         (1, 9.75, 9, 1, 1, 0.1, "2026-01-01 00:00:00", "9"),
