@@ -281,3 +281,81 @@ def test_commands(history: Replica) -> None:
     )
     assert wrong.returncode == 2
     assert "neither a position" in wrong.stderr
+
+
+MY_TYPES = {
+    "n": ("decimal(10,2)", "decimal(20,4)"),
+    "i": ("int", "bigint"),
+    "u": ("smallint unsigned", "int unsigned"),
+    "d": ("int", "decimal(30,10)"),
+    "f": ("float", "double"),
+    "a": ("date", "datetime"),
+    "t": ("int", "varchar(20)"),
+}
+
+
+@pytest.mark.parametrize("mode", [Mode.HISTORY, Mode.SOFT_DELETE])
+def test_a_column_that_grew_keeps_its_past(on_mysql: MySqlDatabase, tmp_path: Path, mode: Mode) -> None:
+    """B-42: the statement rewrites the table, which is copied anew; rows that are there no more have their values."""
+    columns = ", ".join(f"{name} {was}" for name, (was, _) in MY_TYPES.items())
+    on_mysql.execute(
+        f"CREATE TABLE t (id int PRIMARY KEY, {columns})",
+        "INSERT INTO t VALUES (1, 1.5, 1, 1, 1, 0.1, '2026-01-01', 1), (2, 2.5, 2, 2, 2, 2, '2026-01-02', 2)",
+    )
+    replica = make_replica(on_mysql, tmp_path, mode=mode)
+    replica.catch_up()
+    on_mysql.execute("DELETE FROM t WHERE id = 2", "UPDATE t SET n = 9.75, i = 9, t = 9")
+    replica.catch_up()
+    on_mysql.execute(
+        "ALTER TABLE t " + ", ".join(f"MODIFY {name} {becomes}" for name, (_, becomes) in MY_TYPES.items())
+    )
+    on_mysql.execute("UPDATE t SET n = 1234567890123.4567, i = 5000000000, t = 'nine'")
+    replica.catch_up()
+    replica.assert_equal()
+    names = "CAST(n AS DOUBLE), i, u, CAST(d AS DOUBLE), round(f, 5), CAST(a AS VARCHAR), t"
+    if mode is Mode.SOFT_DELETE:
+        assert replica.query(f"SELECT {names} FROM t WHERE id = 2") == [(2.5, 2, 2, 2, 2, "2026-01-02 00:00:00", "2")]
+        return
+    versions = f"SELECT id, {names} FROM {on_mysql.name}_history.t ORDER BY id, _cdc_valid_from, _cdc_ordinal"
+    assert replica.query(versions) == [
+        (1, 1.5, 1, 1, 1, 0.1, "2026-01-01 00:00:00", "1"),
+        (1, 9.75, 9, 1, 1, 0.1, "2026-01-01 00:00:00", "9"),
+        (1, 1234567890123.4567, 5000000000, 1, 1, 0.1, "2026-01-01 00:00:00", "nine"),
+        (2, 2.5, 2, 2, 2, 2, "2026-01-02 00:00:00", "2"),
+    ]
+
+
+def test_keys_on_the_command_line(database: Database, tmp_path: Path) -> None:
+    """E-12: negative numbers, UUIDs, texts that look like numbers or options, several columns, hostile names."""
+    uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
+    hostile = """it's "one", a.b"""
+    quoted = hostile.replace('"', '""')
+    database.execute(
+        "CREATE TABLE u (id uuid PRIMARY KEY); CREATE TABLE x (a int, b text, PRIMARY KEY (b, a)); CREATE SCHEMA u;"
+        f'CREATE TABLE "{quoted}" (id int PRIMARY KEY); CREATE TABLE u.x (id int PRIMARY KEY);'
+        'CREATE TABLE "u.x" (id int PRIMARY KEY); INSERT INTO "u.x" VALUES (6); INSERT INTO u.x VALUES (7);'
+        f"INSERT INTO u VALUES ('{uuid}'); INSERT INTO x VALUES (-5, '007'), (1, '--json');"
+        f'INSERT INTO "{quoted}" VALUES (-5)'
+    )
+    replica = make_replica(database, tmp_path, mode=Mode.HISTORY)
+    replica.catch_up()
+    for table, *key in (
+        ("u", uuid),
+        ("u", uuid.upper()),
+        ("public.x", "007", "-5"),
+        ("public.x", "--", "--json", "1"),
+        (hostile, "-5"),
+        (f"public.{hostile}", "-5"),
+        ("u.x", "7"),
+        ("public.u.x", "6"),
+    ):
+        events = lines(told("history", "--json", replica.target, table, *key))
+        assert [event["op"] for event in events] == ["copy"], (table, key)
+    for key, message in (
+        (["7", "-5"], "No row of public.x has ever had that key"),
+        (["-5"], "The key of public.x is (b, a), not 1 values."),
+    ):
+        arguments = [sys.executable, "-m", "cdc", "history", replica.target, "public.x", *key]
+        refused = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        said = " ".join(refused.stderr.split())
+        assert (refused.returncode, message in said, "Hint:" in said) == (2, True, True), refused.stderr

@@ -33,7 +33,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -5 is a key
 def history(
     target: TargetArgument,
     table: TableArgument,
@@ -44,7 +44,10 @@ def history(
     with _histories(target) as histories:
         events = histories.versions(histories.table(table), key)
     if not events:
-        raise UsageError(f"No row of {table} has ever had that key, as far as this history goes back.")
+        raise UsageError(
+            f"No row of {table} has ever had that key, as far as this history goes back.",
+            hint="Write values as `cdc as-of` shows them; what begins with -- stands behind a -- of its own.",
+        )
     if as_json:
         _json(
             {

@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from cdc.model.schema import Kind, LogicalType
 from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.codecs import codec_for
+from cdc.targets.duckdb.codecs import codec_for, codec_of
 
 
 def of(kind: Kind, *numbers: int) -> LogicalType:
@@ -81,3 +81,12 @@ def test_what_does_not_fit_is_found_out(logical: LogicalType, text: str) -> None
     """A-71, A-72, A-74, A-75: suspected, and then known; never parsed as it stands."""
     codec = codec_for(logical)
     assert ask([text], codec.suspect(TEXT), codec.misfit(TEXT)) == [(True, True)]
+
+
+def test_a_codec_is_known_by_its_type() -> None:
+    """B-42: what a column holds is found out from the file when its table is copied anew."""
+    for logical, _ in EXACT:
+        codec = codec_for(logical)
+
+        assert codec_of(codec.sql_type) == codec
+    assert codec_of("HUGEINT") is None

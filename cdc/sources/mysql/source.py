@@ -93,6 +93,7 @@ class MySqlSource:
         self._is_new = False
         self._has_forgotten = False
         self._looked = 0.0
+        self._seen_new: set[TableName] = set()  # that are not followed, and may be tables that are, under new names
         self._tables: FollowedTables
 
     @property
@@ -146,7 +147,8 @@ class MySqlSource:
             self._selected = self._select()
             self._forget_unselected()
         self._tables = FollowedTables(self._state, connection, self._settings.selection)
-        if resume is not None and any(self._state.named(table.name) is None for table in self._selected):
+        is_known = all(self._state.named(table.name) is not None for table in self._selected)
+        if resume is not None and not (is_known and self._tables.are_complete):
             self._tables.look_after = here.order
         self._gtids = self._parsed(self._state.gtids) if has_gtids(connection) else None
         self._opened_at = Head(here.position(), self._clock())
@@ -237,13 +239,30 @@ class MySqlSource:
         Done only once all that the log had at some moment has been followed, since until then a table that is followed
         may have another name there than it has now.
         """
-        if self._tables.look_after is None or self._state.place.order < self._tables.look_after:
+        if not self._tables.can_look:
             return []
         new = [table for table in self._select() if self._state.named(table.name) is None]
-        entries = [self._tables.expect(self._told(table)) for table in new]
+        certain = self._not_renamed(new)
+        entries = [self._tables.expect(self._told(table)) for table in certain]
         faults.point("copy.adopted")
-        self._tables.look_after = None  # last, since nothing is complete before
+        if len(certain) == len(new):
+            self._tables.look_after = None  # last, since nothing is complete before
         return entries
+
+    def _not_renamed(self, new: Sequence[Table]) -> list[Table]:
+        """Those that are no table which is followed, and got its name just before it was seen here.
+
+        All are, if the log says nothing that came before they were seen. Otherwise those that were seen before.
+        """
+        seen, self._seen_new = self._seen_new, set()
+        if not new:
+            return []
+        self._tables.look_soon()
+        if self._tables.can_look:
+            return list(new)
+        certain = [table for table in new if table.name in seen]
+        self._seen_new = {table.name for table in new if table.name not in seen}
+        return certain
 
     def _take_in(self, entries: Sequence[TableState]) -> Iterator[Segment]:
         """From here on the changes of new tables are followed, while their rows are copied part by part."""
@@ -255,7 +274,11 @@ class MySqlSource:
             yield self._segment([Reset(entry.schema, by_parts=True) for entry in entries])
 
     def _copy_missing(self, link: Link) -> Iterator[Segment]:
-        while (missing := [e for e in self._state.tables.values() if not e.copied]) and not link.stopping:
+        while (
+            self._tables.look_after is None
+            and (missing := [entry for entry in self._state.tables.values() if not entry.copied])
+            and not link.stopping
+        ):
             with Snapshot(self._dsn, self._purpose, self._settings.workers) as snapshot:
                 if self._is_new:  # later ones are prepared where the stream sees it
                     refuse_prepared(snapshot.guard, self._dsn)
@@ -266,6 +289,8 @@ class MySqlSource:
                 found = named_tables(snapshot.guard, found)
                 if self._is_new:
                     self._begin_at(at)
+                    # Tables may have come, or have got other names, between the first look and this.
+                    self._tables.look_after = self._state.place.order
                 start = self._place(at, snapshot.guard)
                 tables = [
                     table
@@ -293,8 +318,14 @@ class MySqlSource:
         return place_of(log_files(connection), self._state.place, at.file, at.offset)
 
     def _prepare(self, entry: TableState, table: Table | None, start: int) -> Table | None:
-        """The table as it is about to be copied; it is forgotten if there is none any more."""
+        """The table as it is about to be copied; it is forgotten if there is none any more.
+
+        That can be said only if the log up to the snapshot has been followed: it may have got another name there.
+        """
         identity = entry.schema.identity
+        if table is None and start > self._state.place.order:
+            self._tables.look_after = start
+            return None
         if table is None:
             log.warning("%s is gone from the source; the target keeps what it has of it", entry.schema.table)
             self._state.forget(entry)
@@ -385,10 +416,14 @@ class MySqlSource:
             try:
                 for segment in stream.segments(link, self._checkpoint, self._state.place.position(), self._tick):
                     yield segment
-                    if segment.checkpoint is not None and self._tables.have_to_be_copied:
+                    if segment.checkpoint is not None and self._has_to_look():
                         return
             finally:
                 self._decoder = None
+
+    def _has_to_look(self) -> bool:
+        """Whether the log has been followed far enough for tables to be copied."""
+        return self._tables.can_look
 
     def _tick(self) -> None:
         now = self._waiting.now()

@@ -45,7 +45,9 @@ class FollowedTables:
         self._database = connection.dsn.database.lower() if self._folds_case else connection.dsn.database
         self._converter = ServerConverter(connection)
         self._refreshed: set[tuple[TableName, TableMap]] = set()
-        self.look_after: int | None = None  # once the log has been followed up to here, look for tables that are new
+        # Once the log has been followed up to here, look for tables that are new, and copy those that have to be: until
+        # then the state may know a table by another name than it has now.
+        self.look_after: int | None = None
 
     @property
     def are_complete(self) -> bool:
@@ -53,10 +55,9 @@ class FollowedTables:
         return self.look_after is None and all(entry.copied for entry in list(self._state.tables.values()))
 
     @property
-    def have_to_be_copied(self) -> bool:
-        """Whether one of them has to be, or may have to, now."""
-        can_look = self.look_after is not None and self._state.place.order >= self.look_after
-        return can_look or any(not entry.copied for entry in self._state.tables.values())
+    def can_look(self) -> bool:
+        """Whether there is a reason to look what the source has now, and the log has been followed far enough."""
+        return self.look_after is not None and self._state.place.order >= self.look_after
 
     def expect(self, table: Table) -> TableState:
         """Number a table that is to be copied."""
@@ -69,8 +70,8 @@ class FollowedTables:
         self._state.tables[schema.identity] = entry
         return entry
 
-    def _look_soon(self) -> None:
-        """A table has come, or has another name: look at what there is once the log up to now has been followed."""
+    def look_soon(self) -> None:
+        """Look at what there is once the log up to now has been followed."""
         at = log_now(self._connection)
         self.look_after = place_of(log_files(self._connection), self._state.place, at.file, at.offset).order
 
@@ -100,6 +101,7 @@ class FollowedTables:
 
     def _copy_again(self, entry: TableState) -> None:
         self._state.tables[entry.schema.identity] = replace(entry, copied=False)
+        self.look_soon()
         faults.point("copy.again")
 
     def statement(self, statement: Query, order: int, transaction: int, ordinal: int) -> list[Step]:
@@ -129,7 +131,7 @@ class FollowedTables:
         known = self._state.named(effect.table)
         if isinstance(effect, ddl.Created):
             if known is None and self._is_meant(effect.table):
-                self._look_soon()
+                self.look_soon()
             elif known is not None and effect.replaces and order >= known.start:
                 self._copy_again(known)
             return None
@@ -166,12 +168,12 @@ class FollowedTables:
         if leaving is None or order < leaving.start:
             # One that is not followed, or was copied under the name that it has after this.
             if arriving is None and self._is_meant(effect.new):
-                self._look_soon()
+                self.look_soon()
             return None
         if arriving is not None:
             # Copied already under the name that this one takes: it is this one.
             self._state.forget(leaving)
-            self._look_soon()
+            self.look_soon()
             return None
         if not self._is_meant(effect.new):
             if is_passing(effect.new.name):

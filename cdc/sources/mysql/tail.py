@@ -91,6 +91,10 @@ class TailSource(MySqlSource):
         """Nothing: only what happens is told."""
         yield self._segment([])  # on a server where nothing happens, a run that is to end would wait for something
 
+    def _not_renamed(self, new: Sequence[Table]) -> list[Table]:
+        """All: a table that goes on under another name loses nothing that was copied."""
+        return list(new)
+
     def _take_in(self, entries: Sequence[TableState]) -> Iterator[Segment]:
         """Nothing is copied."""
         yield from ()
@@ -99,6 +103,10 @@ class TailSource(MySqlSource):
         """A table that came, or that was altered beyond what can be followed, is as it is now."""
         self._describe()
         yield from ()
+
+    def _has_to_look(self) -> bool:
+        """At once, since no change may be passed over."""
+        return super()._has_to_look() or any(not entry.copied for entry in self._state.tables.values())
 
     def _describe(self) -> None:
         missing = [entry for entry in self._state.tables.values() if not entry.copied]

@@ -7,6 +7,7 @@ type has no place for the value and the column becomes text. Where `suspect(text
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -222,6 +223,8 @@ _CODECS = {
     Kind.JSON: _JSON,
     Kind.OPAQUE: TEXT_CODEC,
 }
+_KINDS = {codec.sql_type: kind for kind, codec in _CODECS.items()}
+_DECIMAL_TYPE = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 # Elements that DuckDB reads from the text of a whole list. The others come out of an array one by one, as text.
 _LIST_CAST = {
     Kind.BOOL,
@@ -256,6 +259,19 @@ def codec_for(logical: LogicalType) -> Codec:
     if logical.kind is Kind.LIST and logical.element is not None:
         return _list(logical.element, logical.dimensions)
     return _CODECS[logical.kind]
+
+
+def codec_of(sql_type: str) -> Codec | None:
+    """The codec of a column that is there, by DuckDB's name for its type; None if no codec has that type."""
+    inner = sql_type.rstrip("[]")
+    dimensions = (len(sql_type) - len(inner)) // 2
+    if (decimal := _DECIMAL_TYPE.fullmatch(inner)) is not None:
+        logical = LogicalType(Kind.DECIMAL, int(decimal[1]), int(decimal[2]))
+    elif (kind := _KINDS.get(inner)) is not None:
+        logical = LogicalType(kind)
+    else:
+        return None
+    return codec_for(LogicalType(Kind.LIST, element=logical, dimensions=dimensions) if dimensions else logical)
 
 
 def _decimal(logical: LogicalType) -> Codec:

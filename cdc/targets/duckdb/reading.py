@@ -73,7 +73,8 @@ class Histories:
                 f"SELECT schema_name, table_name, key FROM {SCHEMA}.tables ORDER BY ALL"
             ).fetchall()
         ]
-        matching = [known for known in found if name in (str(known.table), known.table.name)]
+        matching = [known for known in found if name == str(known.table)]
+        matching = matching or [known for known in found if name == known.table.name]
         if len(matching) != 1:
             names = ", ".join(str(known.table) for known in matching or found)
             raise UsageError(
@@ -97,13 +98,16 @@ class Histories:
         """What happened to the rows that have had a key, one event after the other."""
         if len(key) != len(known.key):
             names = ", ".join(known.key) or "no key"
-            raise UsageError(f"The key of {known.table} is ({names}), not {len(key)} values.")
+            raise UsageError(
+                f"The key of {known.table} is ({names}), not {len(key)} values.",
+                hint="Give one argument for each of them, in this order."
+                if known.key
+                else "`cdc as-of` shows its rows.",
+            )
         view = versions_view(known.table)
-        columns = [name for name in actual_columns(self._connection, view) if not name.startswith(OURS)]
-        same = [
-            exp.EQ(this=sql.cast(sql.column(name), "VARCHAR"), expression=sql.literal(text))
-            for name, text in zip(known.key, key, strict=True)
-        ]
+        kinds = actual_columns(self._connection, view)
+        columns = [name for name in kinds if not name.startswith(OURS)]
+        same = [_is_written(name, kinds[name], text) for name, text in zip(known.key, key, strict=True)]
         ours = [sql.cast(sql.column(name), "VARCHAR") if "time" in name else sql.column(name) for name in BEGIN | END]
         query = (
             exp.select(*self._values(view, columns), *ours)
@@ -200,6 +204,14 @@ def open_histories(path: str) -> Iterator[Histories]:
             yield Histories(connection, file)
     finally:
         connection.close()
+
+
+def _is_written(name: str, kind: str, text: str) -> exp.Condition:
+    """Whether a column has the value that a text stands for; a UUID may be written in other ways than DuckDB's."""
+    value = exp.EQ(this=sql.cast(sql.column(name), "VARCHAR"), expression=sql.literal(text))
+    if kind != "UUID":
+        return value
+    return exp.EQ(this=sql.column(name), expression=sql.try_cast(sql.literal(text), kind))
 
 
 def _as_of(known: Known, place: int) -> exp.Table:

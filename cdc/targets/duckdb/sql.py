@@ -172,6 +172,11 @@ def select_rows(values: Sequence[exp.Expression]) -> str:
     return render(exp.select(*values).from_(rows()))
 
 
+def select_one(of: TableName, condition: exp.Condition) -> str:
+    """A row of a table that fulfils a condition, if there is one."""
+    return render(exp.select(exp.convert(1)).from_(table(of)).where(condition).limit(1))
+
+
 def any_of(conditions: Sequence[exp.Expression]) -> str:
     """One row that says of each condition whether any row of ROWS fulfils it."""
     return render(exp.select(*(exp.func("bool_or", condition) for condition in conditions)).from_(rows()))
@@ -187,6 +192,10 @@ def literal(text: str) -> exp.Expression:
 
 def cast(value: exp.Expression, kind: str) -> exp.Expression:
     return exp.cast(value, kind, dialect=DIALECT)
+
+
+def try_cast(value: exp.Expression, kind: str) -> exp.Expression:
+    return exp.TryCast(this=value, to=data_type(kind))
 
 
 def scalar(value: exp.Expression) -> str:

@@ -14,12 +14,18 @@ from cdc import faults
 from cdc.errors import TargetDrift, UsageError
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.codecs import TEXT_CODEC, Codec, codec_for
+from cdc.targets.duckdb.codecs import TEXT_CODEC, Codec, codec_for, codec_of
 
 log = logging.getLogger(__name__)
 
 OURS = "_cdc_"  # begins the names of columns that the source does not have
 DROPPED = f"{OURS}dropped_"  # and of those that it has no more
+
+# Types among which a value is the same if it comes back from the other as it was.
+_FAMILIES = (
+    {"SMALLINT", "INTEGER", "BIGINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL"},
+    {"DATE", "TIMESTAMP"},
+)
 
 
 @dataclass(slots=True)
@@ -200,7 +206,8 @@ def reshape(
 ) -> TargetTable:
     """Give a table that was not followed for a while the shape that it has now: columns are matched by their names.
 
-    One whose type is another one now is not the same column.
+    One of another type keeps its values if the type that it has now holds each of them. Otherwise it is not the same
+    column.
     """
     refuse_collisions(schema)
     table = TargetTable(schema, [], stored=stored, past=past)
@@ -208,16 +215,30 @@ def reshape(
     held = {
         column.name: codec
         for column in schema.columns
-        for codec in (codec_for(column.type), TEXT_CODEC)
-        if found.get(column.name) == codec.sql_type
+        if (codec := codec_of(found.get(column.name, ""))) is not None and _holds(connection, table, column, codec)
     }
     for name in found.keys() - held.keys():
         for place in table.places:
             remove_column(connection, place, name, keep=past is not None)
     for column in schema.columns:
-        codec = held[column.name] if column.name in held else add_column(connection, table, column)
-        table.codecs.append(codec)
+        codec = held.get(column.name)
+        made = add_column(connection, table, column) if codec is None else _retype(connection, table, column, codec)
+        table.codecs.append(made)
     return table
+
+
+def _holds(connection: duckdb.DuckDBPyConnection, table: TargetTable, column: Column, held: Codec) -> bool:
+    """Whether a column's type has a place for every value that is there: text always has, as what is text stays it."""
+    codec = codec_for(column.type)
+    if codec.sql_type == held.sql_type or TEXT_CODEC in (codec, held):
+        return True
+    names = {kind.partition("(")[0] for kind in (codec.sql_type, held.sql_type)}
+    if not any(names <= family for family in _FAMILIES):
+        return False
+    value = sql.column(column.name)
+    back = sql.try_cast(sql.try_cast(value, codec.sql_type), held.sql_type)
+    changed = exp.NullSafeNEQ(this=back, expression=value.copy())
+    return not any(connection.execute(sql.select_one(place, changed)).fetchone() for place in table.places)
 
 
 def remove_column(connection: duckdb.DuckDBPyConnection, of: TableName, column: str, *, keep: bool) -> None:
