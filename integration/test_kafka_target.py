@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -34,6 +35,7 @@ from cdc.targets.kafka.checkpoint import TOPIC
 from cdc.targets.kafka.connection import make_producer
 from cdc.targets.kafka.settings import read_settings
 from cdc.targets.kafka.target import KafkaTarget
+from cdc.targets.kafka.topics import topic_name
 from integration.kafka import PrivateKafka, Record
 from tests.formats.segments import Change, segment, story
 
@@ -109,6 +111,52 @@ def test_segments_that_come_again(kafka: PrivateKafka, name: str, seed: int) -> 
         if spreads:
             assert record.partition in (0, 1)
     assert seen == Counter({(key, value): times for (_, key, value), times in expected.items()})
+
+
+@pytest.mark.parametrize("options", ["", "&tombstones=no", "&schemas=yes&transactions=yes"])
+def test_debezium(kafka: PrivateKafka, name: str, options: str) -> None:
+    """D-23: its messages, a delete's tombstone in the partition of its row, what is about no row in every partition."""
+    told = story(random.Random(4))
+    about = FormatSettings(
+        name,
+        "postgresql",
+        schemas="schemas" in options,
+        tombstones="tombstones" not in options,
+        transactions="transactions" in options,
+    )
+    form = make("debezium", about)
+    target = make_target(kafka, name, f"?partitions=3{options}", "debezium")
+    target.open()
+    expected: dict[tuple[str, bytes | None], list[str]] = {}
+    for part in told.segments:
+        target.apply(part)
+        for table_, key, value in form.messages(part):
+            topic = topic_name("{pipeline}.{schema}.{table}", name, table_)
+            expected.setdefault((topic, key), []).append(without_moments(value))
+    target.close()
+    found: dict[tuple[str, bytes | None], list[str]] = {}
+    partitions: dict[tuple[str, bytes | None], set[int]] = {}
+    for record in kafka.read(f"{name}."):
+        place = record.topic, record.key
+        partitions.setdefault(place, set()).add(record.partition)
+        if record.key is not None or record.partition == 0:
+            found.setdefault(place, []).append(without_moments(record.value))
+    assert found == expected
+    assert all(len(where) == 1 for (_, key), where in partitions.items() if key is not None)
+    assert any(None in said for said in found.values()) is about.tombstones
+    assert any(topic == f"{name}.transaction" for topic, _ in found) is about.transactions
+    other = f"?partitions=3&schemas={'no' if about.schemas else 'yes'}"
+    with pytest.raises(UsageError, match="schemas"):
+        make_target(kafka, name, other, "debezium").open()
+
+
+def without_moments(value: bytes | None) -> str | None:
+    """A message without when it was made, which is another moment each time."""
+    return (
+        re.sub(rb'("op":"."|"status":"END").*?(,"(transaction|event_count)")', rb"\1\2", value).decode()
+        if value
+        else None
+    )
 
 
 def without_total(value: bytes | None) -> str:

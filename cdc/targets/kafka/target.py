@@ -87,7 +87,22 @@ class KafkaTarget:
                 f"The pipeline {self._pipeline!r} writes its events as {stored.format}, not as {settings.format}.",
                 hint=f"Go on with --format {stored.format}, or begin a new pipeline with another --name.",
             )
-        about = FormatSettings(settings.pipeline, settings.source, settings.database, old_keys=True)
+        schemas = self._kafka.schemas is True
+        if stored.format is not None and stored.schemas != schemas:
+            raise UsageError(
+                f"The pipeline {self._pipeline!r} writes its keys {'with' if stored.schemas else 'without'} schemas.",
+                hint="Other keys would be in other partitions: go on with ?schemas="
+                f"{'yes' if stored.schemas else 'no'}, or begin a new pipeline with another --name.",
+            )
+        about = FormatSettings(
+            settings.pipeline,
+            settings.source,
+            settings.database,
+            schemas=schemas,
+            tombstones=self._kafka.tombstones is not False,
+            transactions=self._kafka.transactions is True,
+            old_keys=True,
+        )
         self._format = make(settings.format, about)
         self._format.encode(Segment([], Transactions.none(), stored.checkpoint))  # no event, but where it begins
 
@@ -174,7 +189,13 @@ class KafkaTarget:
 
     def _commit(self, checkpoint: Checkpoint | None) -> None:
         """End the Kafka transaction, with the checkpoint in it; None leaves that where it is."""
-        stored = self._stored.followed_by(checkpoint, self._settings.format, self._topics.known, self._anew.copying)
+        stored = self._stored.followed_by(
+            checkpoint,
+            self._settings.format,
+            self._topics.known,
+            self._anew.copying,
+            schemas=self._kafka.schemas is True,
+        )
         faults.point("kafka.before_checkpoint")
         for key, value in stored.records(self._stored):
             self._produce(self._checkpoint_topic, value, key)
