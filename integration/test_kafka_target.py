@@ -8,6 +8,7 @@ import re
 import threading
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -36,7 +37,7 @@ from cdc.targets.kafka.connection import make_producer
 from cdc.targets.kafka.settings import read_settings
 from cdc.targets.kafka.target import KafkaTarget
 from cdc.targets.kafka.topics import topic_name
-from integration.kafka import PrivateKafka, Record
+from integration.kafka import PASSWORD, USER, PrivateKafka, Record
 from tests.formats.segments import Change, segment, story
 
 _numbers = count(1)
@@ -365,6 +366,67 @@ def test_nobody_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unavailable):
         nowhere.open()
     nowhere.close()
+
+
+def let_in(kafka: PrivateKafka, monkeypatch: pytest.MonkeyPatch, **other: str) -> str:
+    """The address at which the broker asks who comes, and what is answered."""
+    properties = {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "sasl_username": USER,
+        "sasl_password": PASSWORD,
+        "ssl_ca_location": str(kafka.authority.file),
+    }
+    for key, value in (properties | other).items():
+        monkeypatch.setenv(f"CDC_KAFKA_{key.upper()}", value)
+    return f"//127.0.0.1:{kafka.secure_port}"
+
+
+def test_encrypted_and_with_a_password(kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLS and SASL are the client's own properties, for all of what the target does."""
+    address = let_in(kafka, monkeypatch)
+    target = target_factory(address, TargetSettings(name, "postgresql", 0))()
+    target.open()
+    target.apply(rows(table(), 10))
+    target.close()
+    assert read_checkpoint(address, name) is not None
+    assert len(kafka.read(f"{name}.")) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"sasl_password": "wrong"}, "refuses the pipeline"),
+        ({"sasl_mechanism": "SCRAM-SHA-256"}, "refuses the pipeline"),
+        ({"ssl_ca_location": "/etc/ssl/certs/ca-certificates.crt"}, "certificate"),
+    ],
+)
+def test_who_is_not_let_in(
+    kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch, other: dict[str, str], said: str
+) -> None:
+    """E-03: it is said at once that somebody has to act; nothing waits for what never comes, nor says the password."""
+    address = let_in(kafka, monkeypatch, **other)
+    target = target_factory(address, TargetSettings(name, "postgresql", 0))()
+    for attempt in (target.open, partial(read_checkpoint, address, name), partial(teardown_target, address, name)):
+        with pytest.raises(OperatorNeeded, match=said) as caught:
+            attempt()
+        assert caught.value.hint
+        assert not {PASSWORD, "wrong"} & set(re.findall(r"\w+", f"{caught.value} {caught.value.hint}"))
+    target.close()
+
+
+def test_a_topic_that_is_compacted(kafka: PrivateKafka, name: str) -> None:
+    """A first copy and rows can go there, as Debezium's do; what has no key is refused by the broker, and stops us."""
+    topic = f"{name}.s.t"
+    admin = kafka.admin()
+    admin.create_topics([NewTopic(topic, 1, 1, config={"cleanup.policy": "compact"})])[topic].result()
+    target = make_target(kafka, name, format="debezium")
+    target.open()
+    target.apply(replace(rows(table(), 10), steps=[Reset(table()), *rows(table(), 10).steps]))
+    assert [event["op"] for event in values(kafka.read(topic))] == ["c"]
+    with pytest.raises(OperatorNeeded, match=f"{topic} does not take a message without a key"):
+        target.apply(replace(rows(table(), 20), steps=[Reset(table())]))
+    target.close()
 
 
 def test_a_slow_broker_holds_the_target_back(kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

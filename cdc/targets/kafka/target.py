@@ -10,9 +10,9 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient
 
 from cdc import faults
 from cdc.errors import CdcError, OperatorNeeded, RowTooLarge, TargetBusy, Unavailable, UsageError
@@ -28,6 +28,7 @@ from cdc.targets.kafka.checkpoint import TOPIC, Stored, read_stored
 from cdc.targets.kafka.connection import (
     PATIENCE,
     TOO_LARGE,
+    Admin,
     classify,
     fence,
     make_admin,
@@ -106,7 +107,7 @@ class KafkaTarget:
         self._format = make(settings.format, about)
         self._format.encode(Segment([], Transactions.none(), stored.checkpoint))  # no event, but where it begins
 
-    def _open_checkpoint_topic(self, admin: AdminClient) -> None:
+    def _open_checkpoint_topic(self, admin: Admin) -> None:
         if not describe(admin, [self._checkpoint_topic], self._pipeline):
             create(admin, self._kafka, self._pipeline, self._checkpoint_topic, 1, TOPIC)
         verify_compacted(admin, self._checkpoint_topic, self._pipeline)
@@ -137,7 +138,7 @@ class KafkaTarget:
             return
         with self._mapped_errors():
             self._begin()
-            self._send(self._anew.told(new))
+            self._send(self._worth_telling(self._anew.told(new)))
             if segment.checkpoint is not None:
                 self._commit(segment.checkpoint)
 
@@ -146,6 +147,13 @@ class KafkaTarget:
             self._client.begin_transaction()
             self._begun_at = time.monotonic()
             faults.point("kafka.begun")
+
+    def _worth_telling(self, segment: Segment) -> Segment:
+        """Without the begin of a table's first copy in Debezium's format, which tells it as a truncate."""
+        if self._settings.format != "debezium":
+            return segment
+        told = [s for s in segment.steps if not isinstance(s, Reset) or self._topics.is_known(s.schema.table)]
+        return replace(segment, steps=told)
 
     def _send(self, segment: Segment) -> None:
         """Queue the messages of a segment."""
@@ -239,6 +247,11 @@ class KafkaTarget:
     def _meaning(self, error: KafkaError, topic: str | None) -> CdcError:
         if error.code() in TOO_LARGE and topic is not None:
             return self._too_large(topic)
+        if error.code() == KafkaError.INVALID_RECORD and topic is not None:
+            return OperatorNeeded(
+                f"The topic {topic} does not take a message without a key, such as tells of all rows of a table.",
+                hint="Where that may come, it must not be compacted: give it cleanup.policy=delete; docs/kafka.md.",
+            )
         meant = classify(error, self._pipeline)
         limit = transaction_seconds(self._kafka)
         if isinstance(meant, TargetBusy) and self._begun_at is not None:
@@ -285,7 +298,7 @@ class KafkaTarget:
         is_inside = self._begun_at is not None
         with self._mapped_errors():
             self._begin()
-            self._send(Segment(steps, Transactions.none(), None))
+            self._send(self._worth_telling(Segment(steps, Transactions.none(), None)))
             if not is_inside:
                 self._commit(None)
 
