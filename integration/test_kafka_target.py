@@ -368,6 +368,18 @@ def test_nobody_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere.close()
 
 
+def test_the_first_messages_of_new_topics(kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-14, D-23: a broker that refuses a topic's first request, since it has just made it, may take the second one."""
+    monkeypatch.setenv("CDC_KAFKA_BATCH_NUM_MESSAGES", "1")
+    target = make_target(kafka, name)
+    target.open()
+    for number in range(1, 31):
+        target.apply(rows(table("s", f"t{number}", number), number * 10, many=4))
+    target.close()
+    found = kafka.read(f"{name}.")
+    assert Counter(record.topic for record in found) == {f"{name}.s.t{number}": 4 for number in range(1, 31)}
+
+
 def let_in(kafka: PrivateKafka, monkeypatch: pytest.MonkeyPatch, **other: str) -> str:
     """The address at which the broker asks who comes, and what is answered."""
     properties = {

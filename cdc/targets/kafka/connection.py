@@ -35,6 +35,9 @@ _DEFAULTS = {
     "queue.buffering.max.kbytes": "65536",
     "queue.buffering.max.messages": "1000000",
     "message.timeout.ms": "120000",
+    # A broker takes any sequence number for a producer's first in a partition. So if it refuses the first request since
+    # the topic has just been made, and takes the second one, the client counts the first as delivered, and it is lost.
+    "max.in.flight.requests.per.connection": "1",
     "partitioner": "murmur2_random",  # that of Kafka's own clients: equal keys of other producers meet here
     "transaction.timeout.ms": _TRANSACTION_TIMEOUT,
 }

@@ -27,6 +27,8 @@ _OURS = {
     "transactional.id",
     "enable.idempotence",
     "enable.gapless.guarantee",
+    "max.in.flight.requests.per.connection",
+    "max.in.flight",
     "acks",
     "request.required.acks",
     "isolation.level",
