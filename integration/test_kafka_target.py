@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -34,7 +36,8 @@ from cdc.targets.kafka.checkpoint import TOPIC
 from cdc.targets.kafka.connection import make_producer
 from cdc.targets.kafka.settings import read_settings
 from cdc.targets.kafka.target import KafkaTarget
-from integration.kafka import PrivateKafka, Record
+from cdc.targets.kafka.topics import topic_name
+from integration.kafka import PASSWORD, USER, PrivateKafka, Record
 from tests.formats.segments import Change, segment, story
 
 _numbers = count(1)
@@ -109,6 +112,52 @@ def test_segments_that_come_again(kafka: PrivateKafka, name: str, seed: int) -> 
         if spreads:
             assert record.partition in (0, 1)
     assert seen == Counter({(key, value): times for (_, key, value), times in expected.items()})
+
+
+@pytest.mark.parametrize("options", ["", "&tombstones=no", "&schemas=yes&transactions=yes"])
+def test_debezium(kafka: PrivateKafka, name: str, options: str) -> None:
+    """D-23: its messages, a delete's tombstone in the partition of its row, what is about no row in every partition."""
+    told = story(random.Random(4))
+    about = FormatSettings(
+        name,
+        "postgresql",
+        schemas="schemas" in options,
+        tombstones="tombstones" not in options,
+        transactions="transactions" in options,
+    )
+    form = make("debezium", about)
+    target = make_target(kafka, name, f"?partitions=3{options}", "debezium")
+    target.open()
+    expected: dict[tuple[str, bytes | None], list[str]] = {}
+    for part in told.segments:
+        target.apply(part)
+        for table_, key, value in form.messages(part):
+            topic = topic_name("{pipeline}.{schema}.{table}", name, table_)
+            expected.setdefault((topic, key), []).append(without_moments(value))
+    target.close()
+    found: dict[tuple[str, bytes | None], list[str]] = {}
+    partitions: dict[tuple[str, bytes | None], set[int]] = {}
+    for record in kafka.read(f"{name}."):
+        place = record.topic, record.key
+        partitions.setdefault(place, set()).add(record.partition)
+        if record.key is not None or record.partition == 0:
+            found.setdefault(place, []).append(without_moments(record.value))
+    assert found == expected
+    assert all(len(where) == 1 for (_, key), where in partitions.items() if key is not None)
+    assert any(None in said for said in found.values()) is about.tombstones
+    assert any(topic == f"{name}.transaction" for topic, _ in found) is about.transactions
+    other = f"?partitions=3&schemas={'no' if about.schemas else 'yes'}"
+    with pytest.raises(UsageError, match="schemas"):
+        make_target(kafka, name, other, "debezium").open()
+
+
+def without_moments(value: bytes | None) -> str | None:
+    """A message without when it was made, which is another moment each time."""
+    return (
+        re.sub(rb'("op":"."|"status":"END").*?(,"(transaction|event_count)")', rb"\1\2", value).decode()
+        if value
+        else None
+    )
 
 
 def without_total(value: bytes | None) -> str:
@@ -317,6 +366,79 @@ def test_nobody_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unavailable):
         nowhere.open()
     nowhere.close()
+
+
+def test_the_first_messages_of_new_topics(kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-14, D-23: a broker that refuses a topic's first request, since it has just made it, may take the second one."""
+    monkeypatch.setenv("CDC_KAFKA_BATCH_NUM_MESSAGES", "1")
+    target = make_target(kafka, name)
+    target.open()
+    for number in range(1, 31):
+        target.apply(rows(table("s", f"t{number}", number), number * 10, many=4))
+    target.close()
+    found = kafka.read(f"{name}.")
+    assert Counter(record.topic for record in found) == {f"{name}.s.t{number}": 4 for number in range(1, 31)}
+
+
+def let_in(kafka: PrivateKafka, monkeypatch: pytest.MonkeyPatch, **other: str) -> str:
+    """The address at which the broker asks who comes, and what is answered."""
+    properties = {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "sasl_username": USER,
+        "sasl_password": PASSWORD,
+        "ssl_ca_location": str(kafka.authority.file),
+    }
+    for key, value in (properties | other).items():
+        monkeypatch.setenv(f"CDC_KAFKA_{key.upper()}", value)
+    return f"//127.0.0.1:{kafka.secure_port}"
+
+
+def test_encrypted_and_with_a_password(kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLS and SASL are the client's own properties, for all of what the target does."""
+    address = let_in(kafka, monkeypatch)
+    target = target_factory(address, TargetSettings(name, "postgresql", 0))()
+    target.open()
+    target.apply(rows(table(), 10))
+    target.close()
+    assert read_checkpoint(address, name) is not None
+    assert len(kafka.read(f"{name}.")) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"sasl_password": "wrong"}, "refuses the pipeline"),
+        ({"sasl_mechanism": "SCRAM-SHA-256"}, "refuses the pipeline"),
+        ({"ssl_ca_location": "/etc/ssl/certs/ca-certificates.crt"}, "certificate"),
+    ],
+)
+def test_who_is_not_let_in(
+    kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch, other: dict[str, str], said: str
+) -> None:
+    """E-03: it is said at once that somebody has to act; nothing waits for what never comes, nor says the password."""
+    address = let_in(kafka, monkeypatch, **other)
+    target = target_factory(address, TargetSettings(name, "postgresql", 0))()
+    for attempt in (target.open, partial(read_checkpoint, address, name), partial(teardown_target, address, name)):
+        with pytest.raises(OperatorNeeded, match=said) as caught:
+            attempt()
+        assert caught.value.hint
+        assert not {PASSWORD, "wrong"} & set(re.findall(r"\w+", f"{caught.value} {caught.value.hint}"))
+    target.close()
+
+
+def test_a_topic_that_is_compacted(kafka: PrivateKafka, name: str) -> None:
+    """A first copy and rows can go there, as Debezium's do; what has no key is refused by the broker, and stops us."""
+    topic = f"{name}.s.t"
+    admin = kafka.admin()
+    admin.create_topics([NewTopic(topic, 1, 1, config={"cleanup.policy": "compact"})])[topic].result()
+    target = make_target(kafka, name, format="debezium")
+    target.open()
+    target.apply(replace(rows(table(), 10), steps=[Reset(table()), *rows(table(), 10).steps]))
+    assert [event["op"] for event in values(kafka.read(topic))] == ["c"]
+    with pytest.raises(OperatorNeeded, match=f"{topic} does not take a message without a key"):
+        target.apply(replace(rows(table(), 20), steps=[Reset(table())]))
+    target.close()
 
 
 def test_a_slow_broker_holds_the_target_back(kafka: PrivateKafka, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import time
-from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.formats.chosen import ALL, Chosen
-from cdc.formats.debezium_values import UNAVAILABLE, row_schema, spelled
+from cdc.formats.debezium_schemas import Schemas, Texts, is_text
+from cdc.formats.debezium_values import UNAVAILABLE, spelled
 from cdc.formats.encoded import LAST, Block, Encoded, Message, in_order
 from cdc.formats.images import Images, or_null
 from cdc.formats.text import LARGE, Piece, constant, joined, literal, numbers, pick
@@ -60,7 +60,7 @@ class DebeziumFormat:
     def __init__(self, settings: FormatSettings) -> None:
         self._settings = settings
         self._connector = "postgresql" if settings.source.startswith("postgres") else settings.source
-        self._schemas: dict[TableSchema, tuple[str, str]] = {}
+        self._schemas = Schemas(settings.pipeline, self._connector)
         self._open: _Open | None = None
         self._at = 0
 
@@ -69,7 +69,7 @@ class DebeziumFormat:
 
     def encode(self, segment: Segment, chosen: Chosen = ALL) -> Encoded:
         transactions = segment.transactions
-        now = int(time.time() * 1000)
+        now = time.time_ns() // 1000
         if segment.checkpoint is not None and not len(transactions):
             self._at = segment.checkpoint.position.order
         known = self._known(transactions)
@@ -108,6 +108,10 @@ class DebeziumFormat:
         moved, table = images.moved, batch.schema
         codes: Piece = "r" if batch.copied else _coded(batch.op)
         stays, moves = np.flatnonzero(~moved), np.flatnonzero(moved)
+        gone = np.flatnonzero((batch.op == Op.DELETE) | moved)
+        texts = self._texts(images, table)
+        old_key = self._keyed(table, images.old_key, texts.old_key)
+        new_key = self._keyed(table, images.new_key, texts.new_key)
 
         def body(
             rows: np.ndarray, rank: int, op: Piece, old: pa.Array | None, new: pa.Array | None, key: pa.Array
@@ -115,17 +119,17 @@ class DebeziumFormat:
             pieces = [pick(array, rows) if array is not None else "null" for array in (old, new)]
             code = op if isinstance(op, str) else pick(op, rows)
             value = joined('"before":', pieces[0], ',"after":', pieces[1], ',"source":{', pick(source, rows))
-            value = joined(value, '},"op":"', code, f'","ts_ms":{now}')
-            return self._body(table, of[rows], ordinal[rows], rank, pick(key, rows), value)
+            value = joined(value, '},"op":"', code, f'",{_moments(now)}')
+            said = [_picked(found, rows, image) for found, image in ((texts.before, old), (texts.after, new))]
+            return self._body(table, of[rows], ordinal[rows], rank, pick(key, rows), value, *said)
 
         if len(stays):
-            yield body(stays, 0, codes, before, after, images.new_key)
+            yield body(stays, 0, codes, before, after, new_key)
         if len(moves):
-            yield body(moves, 0, "d", before, None, images.old_key)
-            yield body(moves, 2, "c", None, after, images.new_key)
-        gone = np.flatnonzero((batch.op == Op.DELETE) | moved)
+            yield body(moves, 0, "d", before, None, old_key)
+            yield body(moves, 2, "c", None, after, new_key)
         if self._settings.tombstones and len(gone) and table.key:
-            key = self._keyed(table, pick(images.old_key, gone))
+            key = pick(old_key, gone)
             yield _Body(table.table, of[gone], ordinal[gone], 1, key, pa.nulls(len(gone), LARGE), "")
 
     def _emptied(self, schema: TableSchema, known: _Known, now: int, transaction: int, place: int) -> _Body:
@@ -133,31 +137,61 @@ class DebeziumFormat:
         is_copy = transaction == ABSENT
         source = self._copied(1) if is_copy else pick(known.source, np.array([transaction]))
         source = joined(self._of_table(schema.table), source)
-        value = joined('"before":null,"after":null,"source":{', source, f'}},"op":"t","ts_ms":{now}')
+        value = joined('"before":null,"after":null,"source":{', source, f'}},"op":"t",{_moments(now)}')
         at, ordinal = (place, _COPIED - 1) if is_copy else (transaction, place)
-        return self._body(schema, np.array([at]), np.array([ordinal]), 0, pa.nulls(1, LARGE), value)
+        return self._body(schema, np.array([at]), np.array([ordinal]), 0, pa.nulls(1, LARGE), value, {}, {})
 
     def _note(self, step: Note, known: _Known, now: int) -> _Body:
         """A logical decoding message, which has neither a table nor a number in its transaction."""
         place = self._of_table(TableName("", "")) + known.source[step.transaction].as_py()
-        content = literal({"prefix": step.prefix, "content": b64encode(step.content.encode()).decode()})
-        value = f'{{"op":"m","ts_ms":{now},"source":{{{place}}},"message":{content}'
-        at, ordinal = np.array([step.transaction]), np.array([step.ordinal])
-        key = pa.array([literal({"prefix": step.prefix})], LARGE)
-        return _Body(None, at, ordinal, step.number - _NOTES, key, pa.array([value], LARGE), "")
-
-    def _body(
-        self, schema: TableSchema, of: np.ndarray, ordinal: np.ndarray, rank: int, key: pa.Array, value: pa.Array
-    ) -> _Body:
+        content = literal({"prefix": step.prefix, "content": step.content.encode().hex()})
+        key, value = (
+            literal({"prefix": step.prefix}),
+            f'"op":"m",{_moments(now)},"source":{{{place}}},"message":{content}',
+        )
         head, tail = "{", ""
         if self._settings.schemas:
-            head, tail = f'{{"schema":{self._described(schema)[1]},"payload":{{', "}"
-        return _Body(schema.table, of, ordinal, rank, self._keyed(schema, key), joined(head, value), tail)
+            of_key, of_value = self._schemas.note
+            key, head, tail = _beside(of_key, key), f'{{"schema":{of_value},"payload":{{', "}"
+        at, ordinal = np.array([step.transaction]), np.array([step.ordinal])
+        values = pa.array([head + value], LARGE)
+        return _Body(None, at, ordinal, step.number - _NOTES, pa.array([key], LARGE), values, tail)
 
-    def _keyed(self, schema: TableSchema, key: pa.Array) -> pa.Array:
+    def _body(
+        self,
+        schema: TableSchema,
+        of: np.ndarray,
+        ordinal: np.ndarray,
+        rank: int,
+        key: pa.Array,
+        value: pa.Array,
+        before: Texts,
+        after: Texts,
+    ) -> _Body:
+        head: list[Piece] = ["{"]
+        tail = ""
+        if self._settings.schemas:
+            head, tail = ['{"schema":', *self._schemas.value(schema, before, after), ',"payload":{'], "}"
+        return _Body(schema.table, of, ordinal, rank, key, joined(*head, value), tail)
+
+    def _keyed(self, schema: TableSchema, key: pa.Array, texts: Texts) -> pa.Array:
         if not self._settings.schemas or not schema.key:
             return key
-        return joined(f'{{"schema":{self._described(schema)[0]},"payload":', key, "}")
+        return joined('{"schema":', *self._schemas.key(schema, texts), ',"payload":', key, "}")
+
+    def _texts(self, images: Images, schema: TableSchema) -> _Texts:
+        """Where texts stand for numbers, which is nobody's concern but a schema's."""
+        if not self._settings.schemas:
+            return _Texts({}, {}, {}, {})
+        numeric = [index for index, column in enumerate(schema.columns) if not is_text(column.type.kind)]
+        before, after = images.texts_before(numeric), images.texts_after(numeric)
+        old_key = {index: before[index] for index in schema.key if index in before}
+        new_key = {
+            index: np.where(images.key_is_of_after, after.get(index, False), before.get(index, False))
+            for index in schema.key
+            if index in before or index in after
+        }
+        return _Texts(before, after, old_key, new_key)
 
     # --- where they are from ----------------------------------------------------------------------------------------
 
@@ -177,7 +211,7 @@ class DebeziumFormat:
 
     def _copied(self, count: int) -> pa.Array:
         place = self._place("", 0, self._at)
-        return constant(f'"ts_ms":{int(time.time() * 1000)},"snapshot":"true",{literal(place)[1:-1]}', count)
+        return constant(f'{_moments(time.time_ns() // 1000)},"snapshot":"true",{literal(place)[1:-1]}', count)
 
     def _known(self, transactions: Transactions) -> _Known:
         sources, identities = [], []
@@ -187,7 +221,7 @@ class DebeziumFormat:
         for order, identity, committed_at in rows:
             text = transactions.write(order)
             place = literal(self._place(text, identity, order))[1:-1]
-            sources.append(f'"ts_ms":{committed_at // 1000},"snapshot":"false",{place}')
+            sources.append(f'{_moments(committed_at)},"snapshot":"false",{place}')
             identities.append(f"{identity}:{order}" if self._connector == "postgresql" else text)
         return _Known(pa.array(sources, LARGE), identities)
 
@@ -256,43 +290,36 @@ class DebeziumFormat:
         """BEGIN and END of transactions that have events."""
         goes_on = self._open is not None and bool(opened) and opened[0].order == self._open.order
         if self._open is not None and not goes_on and (opened or segment.checkpoint is not None):
-            yield _about(_ended(self._open, now), ABSENT, _BEGIN - 1)
+            yield self._about(_ended(self._open, now), ABSENT, _BEGIN - 1)
         for index, transaction in enumerate(opened):
             if transaction.events and not (index == 0 and goes_on and self._open is not None and self._open.events):
                 begun = {"status": "BEGIN", "id": transaction.identity, "ts_ms": transaction.committed_at // 1000}
-                yield _about(begun | {"event_count": None, "data_collections": None}, index, _BEGIN)
+                yield self._about(begun | {"event_count": None, "data_collections": None}, index, _BEGIN)
             is_last = index == len(opened) - 1
             if transaction.events and not (is_last and segment.checkpoint is None):
-                yield _about(_ended(transaction, now), index, _END)
+                yield self._about(_ended(transaction, now), index, _END)
         if opened or segment.checkpoint is not None:
             last = opened[-1] if opened and segment.checkpoint is None else None
             self._open = last if last is not None and last.events else None
 
-    # --- schemas ----------------------------------------------------------------------------------------------------
+    def _about(self, content: dict[str, object], transaction: int, ordinal: int) -> Block:
+        """A message about a transaction."""
+        key, value = literal({"id": content["id"]}), literal(content)
+        if self._settings.schemas:
+            of_key, of_value = self._schemas.transaction
+            key, value = _beside(of_key, key), _beside(of_value, value)
+        at = np.array([transaction]), np.array([ordinal]), np.zeros(1, dtype=np.int64)
+        return Block(None, *at, pa.array([key], LARGE), pa.array([value], LARGE))
 
-    def _described(self, schema: TableSchema) -> tuple[str, str]:
-        """The schemas of a table's keys and values."""
-        if schema not in self._schemas:
-            name = f"{self._settings.pipeline}.{schema.table}"
-            columns = range(len(schema.columns))
-            rows = [row_schema(schema, image, f"{name}.Value", columns) for image in ("before", "after")]
-            parts = [*rows, self._source_schema(), *_OTHERS]
-            value = {"type": "struct", "fields": parts, "optional": False, "name": f"{name}.Envelope", "version": 2}
-            key = row_schema(schema, None, f"{name}.Key", schema.key)
-            self._schemas[schema] = literal(key), literal(value)
-        return self._schemas[schema]
 
-    def _source_schema(self) -> dict[str, object]:
-        texts = ["version", "connector", "name", "snapshot", "db", "table", "sequence"]
-        longs = ["ts_ms"]
-        if self._connector == "postgresql":
-            texts, longs = [*texts, "schema"], [*longs, "txId", "lsn", "xmin"]
-        else:
-            texts, longs = [*texts, "gtid", "file", "query"], [*longs, "server_id", "pos", "row", "thread"]
-        fields = [{"type": "string", "optional": True, "field": name} for name in texts]
-        fields += [{"type": "int64", "optional": True, "field": name} for name in longs]
-        name = f"io.debezium.connector.{self._connector}.Source"
-        return {"type": "struct", "fields": fields, "optional": False, "name": name, "field": "source"}
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Where texts stand for numbers: in the rows before and after each change, and in the keys before and after it."""
+
+    before: Texts
+    after: Texts
+    old_key: Texts
+    new_key: Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,22 +353,20 @@ class _Body:
 
 
 _ORDER = ("rank", "ordinal", "of")
-_OTHERS: list[dict[str, object]] = [
-    {"type": "string", "optional": False, "field": "op"},
-    {"type": "int64", "optional": True, "field": "ts_ms"},
-    {
-        "type": "struct",
-        "fields": [
-            {"type": "string", "optional": False, "field": "id"},
-            {"type": "int64", "optional": False, "field": "total_order"},
-            {"type": "int64", "optional": False, "field": "data_collection_order"},
-        ],
-        "optional": True,
-        "name": "event.block",
-        "version": 1,
-        "field": "transaction",
-    },
-]
+
+
+def _moments(microseconds: int) -> str:
+    """A moment in each of the units in which messages have it."""
+    return f'"ts_ms":{microseconds // 1000},"ts_us":{microseconds},"ts_ns":{microseconds}000'
+
+
+def _beside(schema: str, payload: str) -> str:
+    return f'{{"schema":{schema},"payload":{payload}}}'
+
+
+def _picked(texts: Texts, rows: np.ndarray, image: pa.Array | None) -> Texts:
+    """Of some changes, of which an image may not be told."""
+    return {index: found[rows] for index, found in texts.items()} if image is not None else {}
 
 
 def _coded(ops: np.ndarray) -> Piece:
@@ -363,12 +388,5 @@ def _running(groups: np.ndarray) -> np.ndarray:
 
 def _ended(transaction: _Open, now: int) -> dict[str, object]:
     tables = [{"data_collection": name, "event_count": count} for name, count in sorted(transaction.tables.items())]
-    ended = {"status": "END", "id": transaction.identity, "ts_ms": now, "event_count": transaction.events}
+    ended = {"status": "END", "id": transaction.identity, "ts_ms": now // 1000, "event_count": transaction.events}
     return ended | {"data_collections": tables}
-
-
-def _about(content: dict[str, object], transaction: int, ordinal: int) -> Block:
-    """A message about a transaction."""
-    key = pa.array([literal({"id": content["id"]})], LARGE)
-    at = np.array([transaction]), np.array([ordinal]), np.zeros(1, dtype=np.int64)
-    return Block(None, *at, key, pa.array([literal(content)], LARGE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -66,6 +66,27 @@ class Images:
     @staticmethod
     def _first(wanted: pa.Array, otherwise: pa.Array) -> pa.Array:
         return pc.coalesce(wanted, otherwise) if wanted.null_count else wanted
+
+    def texts_after(self, which: Iterable[int]) -> dict[int, np.ndarray]:
+        """bool[n] by column, of those columns that have any: which changes have a JSON string there in the new row."""
+        return self._texts(self._after, self._batch.after_row, which)
+
+    def texts_before(self, which: Iterable[int]) -> dict[int, np.ndarray]:
+        """The same of the old row, as far as it is known."""
+        return self._texts(self._before, self._batch.before_row, set(which) & set(self._known_before))
+
+    @property
+    def key_is_of_after(self) -> np.ndarray:
+        """bool[n]: whether `new_key` is of the new row."""
+        found: np.ndarray = self._key(self._after, self._batch.after_row).is_valid().to_numpy(zero_copy_only=False)
+        return found
+
+    @staticmethod
+    def _texts(rows: _Rows | None, places: np.ndarray, which: Iterable[int]) -> dict[int, np.ndarray]:
+        if rows is None:
+            return {}
+        found = {index: texts for index in which if (texts := rows.texts(index)).any()}
+        return {index: texts[places] & (places != ABSENT) for index, texts in found.items()}
 
     @property
     def moved(self) -> np.ndarray:
@@ -146,6 +167,11 @@ class _Rows:
         objects = self.objects(key)
         masks = [mask for index in key if (mask := self._rows.unchanged[index]) is not None]
         return pc.if_else(np.logical_or.reduce(masks), pa.scalar(None, LARGE), objects) if masks else objects
+
+    def texts(self, index: int) -> np.ndarray:
+        """bool[m]: which values of a column are JSON strings."""
+        found: np.ndarray = pc.starts_with(self._value(index).whole, '"').to_numpy(zero_copy_only=False)
+        return found
 
     def left_out(self) -> pa.Array:
         """The names of the columns that each row lacks, with commas between them."""

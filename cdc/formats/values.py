@@ -20,6 +20,7 @@ FLOATS = frozenset({Kind.FLOAT32, Kind.FLOAT64})
 # Their texts have digits, signs and letters only.
 _PLAIN = frozenset({Kind.DECIMAL, Kind.DATE, Kind.TIME, Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.UUID})
 _TRUE, _FALSE = pa.scalar("true", LARGE), pa.scalar("false", LARGE)
+_MINUS_ZERO = pa.scalar("-0.0", LARGE)
 _NUMBER = r"^-?[0-9]"
 _HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), dtype=np.uint16)
 
@@ -45,6 +46,7 @@ def json_value(array: pa.Array, kind: LogicalType) -> Value:
     if kind.kind is Kind.BOOL:
         return _native(text if pa.types.is_boolean(array.type) else pc.if_else(pc.equal(text, "t"), _TRUE, _FALSE))
     if kind.kind in FLOATS:
+        text = pc.if_else(pc.equal(text, "-0"), _MINUS_ZERO, text)  # which a reader would take for an integer's zero
         is_number = pc.match_substring_regex(text, _NUMBER)
         if pc.all(is_number).as_py() is not False:
             return _native(text)

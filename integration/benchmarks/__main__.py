@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 
 from rich.console import Console
 
@@ -45,9 +46,11 @@ def main() -> None:
     console = Console(width=140)
     console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", highlight=False)
     for source in arguments.source or SOURCES:
+        if not _of(BENCHMARKS if source == "postgresql" else BINLOG, arguments.names):
+            continue
         if source == "postgresql":
             with PrivatePostgres(18, settings={"shared_buffers": "512MB", "max_wal_size": "16GB"}) as server:
-                for name in arguments.names or BENCHMARKS:
+                for name in _of(BENCHMARKS, arguments.names):
                     BENCHMARKS[name](server, console, arguments.pairs, arguments.scale)
             continue
         settings = {
@@ -55,8 +58,13 @@ def main() -> None:
             "innodb-log-file-size" if source == "mariadb" else "innodb-redo-log-capacity": "1G",
         }
         with PrivateMySql(source, settings) as other:
-            for name in arguments.names or BINLOG:
+            for name in _of(BINLOG, arguments.names):
                 BINLOG[name](other, console, arguments.pairs, arguments.scale)
+
+
+def _of(benchmarks: Iterable[str], names: list[str]) -> list[str]:
+    """Those that are wanted of a source's, each of which has its own."""
+    return [name for name in benchmarks if name in names or not names]
 
 
 main()

@@ -26,7 +26,7 @@ class Took:
 
     def beyond(self, idle: Took) -> Took:
         """What a run took beyond one with nothing to do."""
-        return Took(max(0.01, self.seconds - idle.seconds), max(0.0, self.cpu - idle.cpu), self.peak_mb)
+        return Took(max(0.01, self.seconds - idle.seconds), max(0.01, self.cpu - idle.cpu), self.peak_mb)
 
 
 def run(command: Sequence[str], environment: dict[str, str] | None = None) -> Took:

@@ -20,6 +20,7 @@ _SAMPLES: dict[Kind, list[str]] = {
     Kind.BOOL: ["t", "f"],
     Kind.INT32: ["0", "-7", "2147483647"],
     Kind.INT64: ["9223372036854775807", "-1"],
+    Kind.UINT64: ["0", "9223372036854775807", "9223372036854775808", "18446744073709551615"],
     Kind.FLOAT64: ["0.1", "1e+20", "-0", "NaN", "Infinity", "-Infinity", "1"],
     Kind.DECIMAL: ["1.50", "NaN", "-0.000001"],
     Kind.TEXT: TEXTS,

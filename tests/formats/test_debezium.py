@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from cdc.formats import FormatSettings, Message, make
+from cdc.formats import FORMATS, FormatSettings, Message, make
 from cdc.model.change import Op
-from cdc.model.schema import Column, Kind
+from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
+from cdc.model.segment import Note, Reset
 from tests.formats import test_plain
 from tests.formats.segments import FIRST, UNCHANGED, Change, Story, segment, story
 
@@ -27,6 +28,8 @@ def value(text: object, column: Column) -> object:
     if text is UNCHANGED:
         return UNAVAILABLE
     if not isinstance(text, str) or "BC" in text or "infinity" in text or text == "24:00:00":
+        return text
+    if kind is Kind.UINT64 and int(text) >= 1 << 63:
         return text
     if kind is Kind.DATE:
         return (date.fromisoformat(text) - date(1970, 1, 1)).days
@@ -95,7 +98,9 @@ def test_as_a_plain_loop_says(seed: int) -> None:
             source = json.loads(message.value)["source"]
             assert (source["db"], source["schema"], source["table"]) == ("db", "s", change.schema.table.name)
             assert (source["txId"], source["lsn"]) == (change.order * 7, change.order)
-            assert source["ts_ms"] == (FIRST + change.order) // 1000
+            committed_at = FIRST + change.order
+            moments = (committed_at // 1000, committed_at, committed_at * 1000)
+            assert (source["ts_ms"], source["ts_us"], source["ts_ns"]) == moments
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -127,21 +132,124 @@ def test_transactions(seed: int) -> None:
     assert at is None
 
 
-@pytest.mark.parametrize("seed", range(20))
+def without_moments(payload: dict[str, Any]) -> dict[str, Any]:
+    return {name: content for name, content in payload.items() if name not in ("ts_ms", "ts_us", "ts_ns")}
+
+
+_BITS = {"int16": 16, "int32": 32, "int64": 64}
+
+
+def assert_described(schema: dict[str, Any], content: object) -> None:
+    """A value is exactly what its schema says: JsonConverter reads whatever is not for 0, or null, in silence."""
+    kind = schema["type"]
+    if content is None:
+        assert schema["optional"], schema
+    elif kind == "struct":
+        assert isinstance(content, dict)
+        fields = {field["field"]: field for field in schema["fields"]}
+        assert set(content) <= set(fields)
+        for name, field in fields.items():
+            assert_described(field, content.get(name))
+    elif kind == "array":
+        assert isinstance(content, list)
+        for element in content:
+            assert_described(schema["items"], element)
+    elif kind in _BITS:
+        assert type(content) is int
+        assert abs(content) < 1 << _BITS[kind] - 1
+    elif kind == "double":
+        assert type(content) in (int, float)
+    else:
+        assert type(content) is {"string": str, "boolean": bool}[kind], (schema, content)
+
+
+@pytest.mark.parametrize("seed", range(40))
 def test_schemas(seed: int) -> None:
-    """With schemas, the payload is what the message is without them, and each of its fields is described."""
+    """A-71, A-72: with schemas, the payload is what the message is without them, and its fields are what they say."""
     said = story(random.Random(seed))
-    plain = messages(said)
-    for with_schema, message in zip(messages(said, replace(SETTINGS, schemas=True)), plain, strict=True):
+    settings = replace(SETTINGS, transactions=seed % 2 == 0)
+    plain = messages(said, settings)
+    for with_schema, message in zip(messages(said, replace(settings, schemas=True)), plain, strict=True):
+        assert with_schema.table == message.table
         for described, bare in ((with_schema.key, message.key), (with_schema.value, message.value)):
             if bare is None:
                 assert described is None
                 continue
             assert described is not None
             content, payload = json.loads(described), json.loads(bare)
-            payload.pop("ts_ms", None), content["payload"].pop("ts_ms", None)
-            assert content["payload"] == payload
-            assert {field["field"] for field in content["schema"]["fields"]} - {"ts_ms"} == set(payload)
+            assert without_moments(content["payload"]) == without_moments(payload)
+            assert_described(content["schema"], content["payload"])
+
+
+def types_of(schema: dict[str, Any], *path: str) -> dict[str, tuple[str, str | None]]:
+    """The types of a struct's fields, and what they mean."""
+    for name in path:
+        (schema,) = (field for field in schema["fields"] if field["field"] == name)
+    return {field["field"]: (field["type"], field.get("name")) for field in schema["fields"]}
+
+
+def test_what_a_type_has_no_place_for() -> None:
+    """A-71: such a value is a text, in its own message alone; a key's, too, and under the old key the old one's."""
+    columns = (
+        Column("id", "date", LogicalType(Kind.DATE), 1, 0),
+        Column("f", "float8", LogicalType(Kind.FLOAT64), 2),
+        Column("u", "xid8", LogicalType(Kind.UINT64), 3),
+    )
+    schema = TableSchema(TableName("s", "t"), 1, columns)
+    changes = [
+        Change(schema, Op.INSERT, 10, 0, None, ["2024-01-01", "1.5", "1"]),
+        Change(schema, Op.INSERT, 10, 1, None, ["2024-01-02", "NaN", "18446744073709551615"]),
+        Change(schema, Op.UPDATE, 10, 2, ["infinity", None, None], ["2024-01-03", UNCHANGED, "2"]),
+    ]
+    form = make("debezium", replace(SETTINGS, schemas=True))
+    found = list(form.messages(segment(changes, True)))
+    date_, text = ("int32", "io.debezium.time.Date"), ("string", None)
+    number, whole = ("double", None), ("int64", None)
+    keys = [types_of(json.loads(message.key or b"")["schema"]) for message in found]
+    assert keys == [{"id": kind} for kind in (date_, date_, text, text, date_)]
+    values = [json.loads(message.value) for message in found if message.value is not None]
+    after = [types_of(value["schema"], "after") for value in values]
+    usual = {"id": date_, "f": number, "u": whole}
+    assert after == [usual, {"id": date_, "f": text, "u": text}, usual, {"id": date_, "f": text, "u": whole}]
+    before = [types_of(value["schema"], "before") for value in values]
+    assert before == [usual, usual, {"id": text, "f": number, "u": whole}, usual]
+    assert values[3]["payload"]["after"] == {"id": 19725, "f": UNAVAILABLE, "u": 2}
+
+
+def test_a_day_that_is_none() -> None:
+    """A-71: a 30th of February, which MySQL may be told to allow, changes nothing for the rows beside it."""
+    columns = (Column("id", "int", LogicalType(Kind.INT32), 1, 0), Column("d", "date", LogicalType(Kind.DATE), 2))
+    schema = TableSchema(TableName("s", "t"), 1, columns)
+    days = ["2024-01-01", "2024-02-30", "2024-02-29"]
+    changes = [Change(schema, Op.INSERT, 10, i, None, [str(i), day]) for i, day in enumerate(days)]
+    found = [
+        json.loads(m.value or b"")["after"]["d"] for m in make("debezium", SETTINGS).messages(segment(changes, True))
+    ]
+    assert found == [19723, "2024-02-30", 19782]
+
+
+def test_an_annotation() -> None:
+    """As binary.handling.mode=hex has it, and described as all else."""
+    said = story(random.Random(1)).segments[0]
+    noted = replace(said, steps=[Note(0, 0, 0, "who", "é"), *said.steps])
+    message = next(iter(make("debezium", replace(SETTINGS, schemas=True)).messages(noted)))
+    key, value = json.loads(message.key or b""), json.loads(message.value or b"")
+    assert_described(key["schema"], key["payload"])
+    assert_described(value["schema"], value["payload"])
+    assert (key["payload"], value["payload"]["op"]) == ({"prefix": "who"}, "m")
+    assert value["payload"]["message"] == {"prefix": "who", "content": "é".encode().hex()}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("schemas", [False, True])
+def test_what_is_about_all_rows_has_no_key(name: str, schemas: bool) -> None:
+    """A key that is no row's would be taken for a row, and for a place among the others."""
+    columns = (Column("id", "int", LogicalType(Kind.INT32), 1, 0),)
+    schema = TableSchema(TableName("s", "t"), 1, columns)
+    settings = replace(SETTINGS, schemas=schemas, old_keys=True)
+    part = segment([Change(schema, Op.INSERT, 10, 0, None, ["1"]), Change(schema, Op.TRUNCATE, 10, 1)], True)
+    found = list(make(name, settings).messages(replace(part, steps=[*part.steps, Reset(schema)])))
+    assert [message.key is None for message in found] == [False, True, True]
 
 
 def test_of_a_binlog() -> None:

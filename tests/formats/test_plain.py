@@ -10,11 +10,11 @@ import pytest
 
 from cdc.formats import Chosen, FormatSettings, make
 from cdc.model.change import Op
-from cdc.model.schema import Column, Kind
+from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from tests.formats.segments import FIRST, UNCHANGED, Change, Story, segment, story, write
 
 SETTINGS = FormatSettings("audit", "postgresql")
-_INTEGERS = {Kind.INT16, Kind.INT32, Kind.INT64}
+_INTEGERS = {Kind.INT16, Kind.INT32, Kind.INT64, Kind.UINT64}
 
 
 def value(text: object, column: Column) -> object:
@@ -91,6 +91,16 @@ def test_as_a_plain_loop_says(seed: int) -> None:
         assert total in (None, totals[change.order])
         assert event == expected(change)
     assert len({event["id"] for event in found}) == len(found)
+
+
+def test_minus_zero() -> None:
+    """A reader of JSON takes -0 for an integer, which has no sign."""
+    columns = (Column("id", "int", LogicalType(Kind.INT32), 1, 0), Column("v", "float8", LogicalType(Kind.FLOAT64), 2))
+    schema = TableSchema(TableName("s", "t"), 1, columns)
+    part = segment([Change(schema, Op.INSERT, 10, 0, None, ["1", "-0"])], True)
+    for name in ("json", "debezium"):
+        (message,) = make(name, SETTINGS).messages(part)
+        assert repr(json.loads(message.value or b"")["after"]["v"]) == "-0.0"
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -17,6 +17,8 @@ from cdc.config import control_socket, status_file, target_module
 from cdc.errors import UsageError
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
+from cdc.target import TargetSettings
+from cdc.targets.kafka import target_factory
 from cdc.targets.kafka.checkpoint import Stored
 from cdc.targets.kafka.connection import make_producer
 from cdc.targets.kafka.settings import read_settings
@@ -53,6 +55,7 @@ def test_options() -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
+        ("//h?tombstones=never", "tombstones"),
         ("host:9092", "names no brokers"),
         ("//", "names no brokers"),
         ("//a b", "names no brokers"),
@@ -108,6 +111,14 @@ def test_properties_that_the_client_does_not_take(name: str, value: str) -> None
     with pytest.raises(UsageError) as caught:
         make_producer(settings, "x")
     assert "s3cret" not in f"{caught.value} {caught.value.hint} {caught.value.__cause__}"
+
+
+@pytest.mark.parametrize("option", ["tombstones=yes", "schemas=no", "transactions=yes"])
+def test_options_of_another_format(option: str) -> None:
+    """They are refused where nothing would come of them."""
+    with pytest.raises(UsageError, match="Debezium's format"):
+        target_factory(f"//h?{option}", TargetSettings("x", "postgresql", 0, format="json"))
+    target_factory(f"//h?{option}", TargetSettings("x", "postgresql", 0, format="debezium"))
 
 
 @given(st.text())

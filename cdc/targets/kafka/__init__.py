@@ -50,6 +50,10 @@ def digest_tables(address: str, schemas: Iterable[TableSchema]) -> dict[TableSch
 
 
 def target_factory(address: str, settings: TargetSettings) -> Callable[[], KafkaTarget]:
-    """What opens the target."""
+    """What opens the target; raises UsageError for options of a format that is not the one."""
     kafka = read_settings(address)
+    of_debezium = {"tombstones": kafka.tombstones, "schemas": kafka.schemas, "transactions": kafka.transactions}
+    given = [name for name, choice in of_debezium.items() if choice is not None]
+    if given and settings.format != "debezium":
+        raise UsageError(f"?{given[0]}= belongs to Debezium's format.", hint="--format debezium, or leave it out.")
     return lambda: KafkaTarget(kafka, settings)

@@ -45,6 +45,7 @@ class _State:
     messages: str
     topics: dict[str, Known]
     copying: list[int]
+    schemas: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Stored:
         format: of the messages.
         topics: those that were written to, by name.
         copying: the tables, by identity, that are copied part by part.
+        schemas: whether keys and values describe themselves.
     """
 
     checkpoint: Checkpoint | None = None
@@ -64,12 +66,20 @@ class Stored:
     format: str | None = None
     topics: dict[str, Known] = field(default_factory=dict)
     copying: frozenset[int] = frozenset()
+    schemas: bool = False
 
     def followed_by(
-        self, checkpoint: Checkpoint | None, messages: str, topics: Mapping[str, Known], copying: Iterable[int]
+        self,
+        checkpoint: Checkpoint | None,
+        messages: str,
+        topics: Mapping[str, Known],
+        copying: Iterable[int],
+        *,
+        schemas: bool = False,
     ) -> Stored:
         """What comes after this one; without a checkpoint it stays where it is."""
-        return Stored(checkpoint or self.checkpoint, self.sequence + 1, messages, dict(topics), frozenset(copying))
+        at, sequence = checkpoint or self.checkpoint, self.sequence + 1
+        return Stored(at, sequence, messages, dict(topics), frozenset(copying), schemas)
 
     def records(self, before: Stored) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values that turn what was stored before into this; none before the first checkpoint."""
@@ -84,7 +94,7 @@ class Stored:
     def _state(self) -> _State | None:
         if self.checkpoint is None or self.format is None:
             return None
-        return _State(FORMAT, self.checkpoint.state, self.format, self.topics, sorted(self.copying))
+        return _State(FORMAT, self.checkpoint.state, self.format, self.topics, sorted(self.copying), self.schemas)
 
 
 def read_stored(settings: KafkaSettings, pipeline: str) -> Stored:
@@ -110,7 +120,8 @@ def read_stored(settings: KafkaSettings, pipeline: str) -> Stored:
             hint="Use the version of cdc that wrote it, or a newer one.",
         ) from error
     checkpoint = Checkpoint(Position(place.order, place.position), state.state)
-    return Stored(checkpoint, place.sequence, state.messages, state.topics, frozenset(state.copying))
+    copying = frozenset(state.copying)
+    return Stored(checkpoint, place.sequence, state.messages, state.topics, copying, state.schemas)
 
 
 def _loaded(found: dict[bytes, bytes], key: bytes) -> object:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
@@ -18,10 +19,12 @@ from cdc.targets.kafka.settings import KafkaSettings
 log = logging.getLogger(__name__)
 
 Client = TypeVar("Client")
+Answer = TypeVar("Answer")
 
 _PROPERTY = re.compile(r'property:? "?([a-z0-9._]+)')
 
 PATIENCE = 30.0  # seconds for a request that answers at once on a cluster that is well
+_LOOK_EVERY = 0.1  # seconds, whether the cluster refuses
 
 # What a broker lets a transaction last unless it is told otherwise: one of the source may be large.
 _TRANSACTION_TIMEOUT = "900000"
@@ -32,6 +35,9 @@ _DEFAULTS = {
     "queue.buffering.max.kbytes": "65536",
     "queue.buffering.max.messages": "1000000",
     "message.timeout.ms": "120000",
+    # A broker takes any sequence number for a producer's first in a partition. So if it refuses the first request since
+    # the topic has just been made, and takes the second one, the client counts the first as delivered, and it is lost.
+    "max.in.flight.requests.per.connection": "1",
     "partitioner": "murmur2_random",  # that of Kafka's own clients: equal keys of other producers meet here
     "transaction.timeout.ms": _TRANSACTION_TIMEOUT,
 }
@@ -46,6 +52,36 @@ _DENIED = {
     KafkaError._AUTHENTICATION,
 }
 TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
+
+
+class Admin(AdminClient):
+    """Somebody who looks at topics and makes them."""
+
+    def __init__(self, configuration: Mapping[str, str]) -> None:
+        refusals: list[KafkaError] = []
+        self._refusals = refusals
+
+        def note(error: KafkaError) -> None:
+            if error.code() == KafkaError._AUTHENTICATION or _is_distrusted(error):
+                refusals.append(error)
+
+        properties: dict[str, Any] = {**configuration, "error_cb": note}
+        super().__init__(properties, logger=log)
+
+    def wait(self, answer: Future[Answer]) -> Answer:
+        """What the cluster answers; raises KafkaException.
+
+        The client itself tries again for as long as it may where it is not let in.
+        """
+        while not wait([answer], _LOOK_EVERY).done:
+            self.poll(0)
+            if self._refusals:
+                raise KafkaException(self._refusals[0])
+        return answer.result()
+
+
+def _is_distrusted(error: KafkaError) -> bool:
+    return error.code() == KafkaError._SSL and "certificate verify failed" in error.str()
 
 
 def make_producer(
@@ -80,10 +116,9 @@ def make_reader(settings: KafkaSettings, pipeline: str) -> Consumer:
     return _made(lambda: Consumer(configuration, logger=log))
 
 
-def make_admin(settings: KafkaSettings, pipeline: str) -> AdminClient:
+def make_admin(settings: KafkaSettings, pipeline: str) -> Admin:
     """Somebody who looks at topics and makes them."""
-    configuration: dict[str, str | int | float | bool] = {**_without_producers(_client(settings, pipeline))}
-    return _made(lambda: AdminClient(configuration, logger=log))
+    return _made(lambda: Admin(_without_producers(_client(settings, pipeline))))
 
 
 def fence(producer: Producer) -> None:
@@ -131,6 +166,11 @@ def classify(error: KafkaError, pipeline: str) -> CdcError:
         return OperatorNeeded(
             f"The Kafka cluster refuses the pipeline {pipeline!r}: {said}.",
             hint="docs/kafka.md lists the rights that it needs, and where a user and a password belong.",
+        )
+    if _is_distrusted(error):
+        return OperatorNeeded(
+            "The certificate that the Kafka cluster shows is of no authority that is trusted, or of another host.",
+            hint="Name the file with the authority's certificate in the client's property ssl.ca.location.",
         )
     if code == KafkaError.INVALID_TRANSACTION_TIMEOUT:
         return OperatorNeeded(

@@ -27,6 +27,8 @@ _OURS = {
     "transactional.id",
     "enable.idempotence",
     "enable.gapless.guarantee",
+    "max.in.flight.requests.per.connection",
+    "max.in.flight",
     "acks",
     "request.required.acks",
     "isolation.level",
@@ -45,6 +47,8 @@ class KafkaSettings:
         topic: the template of topics' names.
         partitions, replication: of topics that are made; -1 leaves it to the broker.
         create: whether topics that are missing are made.
+        tombstones, schemas, transactions: of Debezium's format (see `cdc.formats.FormatSettings`); None for as it
+            usually is.
         client: librdkafka's properties beside ours.
     """
 
@@ -53,6 +57,9 @@ class KafkaSettings:
     partitions: int = -1
     replication: int = -1
     create: bool = True
+    tombstones: bool | None = None
+    schemas: bool | None = None
+    transactions: bool | None = None
     client: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -89,7 +96,10 @@ def read_settings(address: str, environment: Mapping[str, str] = os.environ) -> 
         topic=_template(options.get("topic", DEFAULT_TOPIC)),
         partitions=_count("partitions", options),
         replication=_count("replication", options),
-        create=_choice("create", options),
+        create=_choice("create", options) is not False,
+        tombstones=_choice("tombstones", options),
+        schemas=_choice("schemas", options),
+        transactions=_choice("transactions", options),
         client=_properties(options.get("config"), environment),
     )
 
@@ -116,12 +126,13 @@ def _count(name: str, options: Mapping[str, str]) -> int:
     return int(options[name])
 
 
-def _choice(name: str, options: Mapping[str, str]) -> bool:
+def _choice(name: str, options: Mapping[str, str]) -> bool | None:
     words = {"yes": True, "true": True, "no": False, "false": False}
-    given = options.get(name, "yes")
-    if given not in words:
-        raise UsageError(f"The Kafka target's {name} is {given!r}.", hint="Write yes or no.")
-    return words[given]
+    if name not in options:
+        return None
+    if options[name] not in words:
+        raise UsageError(f"The Kafka target's {name} is {options[name]!r}.", hint="Write yes or no.")
+    return words[options[name]]
 
 
 def _properties(path: str | None, environment: Mapping[str, str]) -> dict[str, str]:

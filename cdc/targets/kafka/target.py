@@ -10,9 +10,9 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient
 
 from cdc import faults
 from cdc.errors import CdcError, OperatorNeeded, RowTooLarge, TargetBusy, Unavailable, UsageError
@@ -28,6 +28,7 @@ from cdc.targets.kafka.checkpoint import TOPIC, Stored, read_stored
 from cdc.targets.kafka.connection import (
     PATIENCE,
     TOO_LARGE,
+    Admin,
     classify,
     fence,
     make_admin,
@@ -87,11 +88,26 @@ class KafkaTarget:
                 f"The pipeline {self._pipeline!r} writes its events as {stored.format}, not as {settings.format}.",
                 hint=f"Go on with --format {stored.format}, or begin a new pipeline with another --name.",
             )
-        about = FormatSettings(settings.pipeline, settings.source, settings.database, old_keys=True)
+        schemas = self._kafka.schemas is True
+        if stored.format is not None and stored.schemas != schemas:
+            raise UsageError(
+                f"The pipeline {self._pipeline!r} writes its keys {'with' if stored.schemas else 'without'} schemas.",
+                hint="Other keys would be in other partitions: go on with ?schemas="
+                f"{'yes' if stored.schemas else 'no'}, or begin a new pipeline with another --name.",
+            )
+        about = FormatSettings(
+            settings.pipeline,
+            settings.source,
+            settings.database,
+            schemas=schemas,
+            tombstones=self._kafka.tombstones is not False,
+            transactions=self._kafka.transactions is True,
+            old_keys=True,
+        )
         self._format = make(settings.format, about)
         self._format.encode(Segment([], Transactions.none(), stored.checkpoint))  # no event, but where it begins
 
-    def _open_checkpoint_topic(self, admin: AdminClient) -> None:
+    def _open_checkpoint_topic(self, admin: Admin) -> None:
         if not describe(admin, [self._checkpoint_topic], self._pipeline):
             create(admin, self._kafka, self._pipeline, self._checkpoint_topic, 1, TOPIC)
         verify_compacted(admin, self._checkpoint_topic, self._pipeline)
@@ -122,7 +138,7 @@ class KafkaTarget:
             return
         with self._mapped_errors():
             self._begin()
-            self._send(self._anew.told(new))
+            self._send(self._worth_telling(self._anew.told(new)))
             if segment.checkpoint is not None:
                 self._commit(segment.checkpoint)
 
@@ -131,6 +147,13 @@ class KafkaTarget:
             self._client.begin_transaction()
             self._begun_at = time.monotonic()
             faults.point("kafka.begun")
+
+    def _worth_telling(self, segment: Segment) -> Segment:
+        """Without the begin of a table's first copy in Debezium's format, which tells it as a truncate."""
+        if self._settings.format != "debezium":
+            return segment
+        told = [s for s in segment.steps if not isinstance(s, Reset) or self._topics.is_known(s.schema.table)]
+        return replace(segment, steps=told)
 
     def _send(self, segment: Segment) -> None:
         """Queue the messages of a segment."""
@@ -174,7 +197,13 @@ class KafkaTarget:
 
     def _commit(self, checkpoint: Checkpoint | None) -> None:
         """End the Kafka transaction, with the checkpoint in it; None leaves that where it is."""
-        stored = self._stored.followed_by(checkpoint, self._settings.format, self._topics.known, self._anew.copying)
+        stored = self._stored.followed_by(
+            checkpoint,
+            self._settings.format,
+            self._topics.known,
+            self._anew.copying,
+            schemas=self._kafka.schemas is True,
+        )
         faults.point("kafka.before_checkpoint")
         for key, value in stored.records(self._stored):
             self._produce(self._checkpoint_topic, value, key)
@@ -218,6 +247,11 @@ class KafkaTarget:
     def _meaning(self, error: KafkaError, topic: str | None) -> CdcError:
         if error.code() in TOO_LARGE and topic is not None:
             return self._too_large(topic)
+        if error.code() == KafkaError.INVALID_RECORD and topic is not None:
+            return OperatorNeeded(
+                f"The topic {topic} does not take a message without a key, such as tells of all rows of a table.",
+                hint="Where that may come, it must not be compacted: give it cleanup.policy=delete; docs/kafka.md.",
+            )
         meant = classify(error, self._pipeline)
         limit = transaction_seconds(self._kafka)
         if isinstance(meant, TargetBusy) and self._begun_at is not None:
@@ -264,7 +298,7 @@ class KafkaTarget:
         is_inside = self._begun_at is not None
         with self._mapped_errors():
             self._begin()
-            self._send(Segment(steps, Transactions.none(), None))
+            self._send(self._worth_telling(Segment(steps, Transactions.none(), None)))
             if not is_inside:
                 self._commit(None)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
-    AdminClient,
     ConfigEntry,
     ConfigResource,
     NewTopic,
@@ -20,7 +19,7 @@ from confluent_kafka.admin import (
 from cdc import faults
 from cdc.errors import TargetDrift, Unavailable, UsageError
 from cdc.model.schema import TableName
-from cdc.targets.kafka.connection import PATIENCE, mapped_errors
+from cdc.targets.kafka.connection import PATIENCE, Admin, mapped_errors
 from cdc.targets.kafka.settings import KafkaSettings
 
 _LONGEST_NAME = 249
@@ -82,7 +81,7 @@ class Topics:
         known: those that the checkpoint names.
     """
 
-    def __init__(self, admin: AdminClient, settings: KafkaSettings, pipeline: str, known: Mapping[str, Known]) -> None:
+    def __init__(self, admin: Admin, settings: KafkaSettings, pipeline: str, known: Mapping[str, Known]) -> None:
         self._admin = admin
         self._settings = settings
         self._pipeline = pipeline
@@ -104,6 +103,10 @@ class Topics:
     def table_of(self, topic: str) -> TableName | None:
         """Whose topic it is."""
         return self._tables.get(topic)
+
+    def is_known(self, table: TableName) -> bool:
+        """Whether this pipeline has written to a table's topic."""
+        return topic_name(self._settings.topic, self._pipeline, table) in self.known
 
     def of(self, table: TableName | None) -> Topic:
         """The topic of a table, which is made if it is missing.
@@ -149,7 +152,7 @@ def _compared(name: str) -> str:
     return name.replace(".", "_")
 
 
-def describe(admin: AdminClient, names: Iterable[str], pipeline: str) -> dict[str, TopicDescription]:
+def describe(admin: Admin, names: Iterable[str], pipeline: str) -> dict[str, TopicDescription]:
     """Those of some topics that there are."""
     wanted = list(names)
     if not wanted:
@@ -159,7 +162,7 @@ def describe(admin: AdminClient, names: Iterable[str], pipeline: str) -> dict[st
         answers = admin.describe_topics(TopicCollection(wanted), request_timeout=PATIENCE)
         for name, answer in answers.items():
             try:
-                found[name] = answer.result()
+                found[name] = admin.wait(answer)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
@@ -167,7 +170,7 @@ def describe(admin: AdminClient, names: Iterable[str], pipeline: str) -> dict[st
 
 
 def create(
-    admin: AdminClient,
+    admin: Admin,
     settings: KafkaSettings,
     pipeline: str,
     name: str,
@@ -210,7 +213,7 @@ def create(
     raise Unavailable(f"The topic {name} was made, and does not appear.")
 
 
-def verify_compacted(admin: AdminClient, topic: str, pipeline: str) -> None:
+def verify_compacted(admin: Admin, topic: str, pipeline: str) -> None:
     """See that the cluster never throws the checkpoint away because it is old; raises UsageError."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
     with mapped_errors(pipeline):
