@@ -89,7 +89,7 @@ class Disturbed(RuleBasedStateMachine):
 
     @initialize(full=st.booleans())
     def begin(self, full: bool) -> None:
-        name = f"stateful_{next(self.databases)}"
+        name = f"stateful_{os.getpid()}_{next(self.databases)}"  # on this machine: `Watch` looks for targets by name
         self.server.create_database(name)
         self.database: Any = Database(self.server, name) if self.is_postgres else MySqlDatabase(self.server, name)  # type: ignore[arg-type]
         self.connection: Any = self.database.connect()
