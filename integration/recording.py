@@ -7,10 +7,13 @@ Only when the test has failed is the log read into the journal.
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from hypothesis.errors import StopTest, UnsatisfiedAssumption
 
 from cdc.config import Options, open_pipeline
 from cdc.errors import CdcError
@@ -34,7 +37,10 @@ class Recording:
 
     @contextmanager
     def closing(self, failure: BaseException | None = None) -> Iterator[None]:
-        """End with what is done meanwhile: kept if that fails, or something has failed already."""
+        """End with what is done meanwhile: kept if that fails, or something has failed already.
+
+        No transaction may be open any more: a table that comes is copied when those that are older have ended.
+        """
         try:
             yield
         except BaseException as found:
@@ -58,6 +64,12 @@ class Recording:
     def _catch_up(self) -> None:
         options = Options(name=f"recorded_{self._database.name}", until_caught_up=True)
         open_pipeline(self._database.dsn, f"journal:{self.path}", options).run()
+
+
+def failing() -> BaseException | None:
+    """What a test is about to fail with; Hypothesis also ends examples that are too long with an exception."""
+    found = sys.exception()
+    return None if isinstance(found, StopTest | UnsatisfiedAssumption) else found
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.errors import Unavailable
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
-from integration.recording import Recording
+from integration.recording import Recording, failing
 
 keys = st.integers(1, 6)
 texts = st.one_of(st.none(), st.sampled_from(["", "x", "NULL", 'a,b{}"\\', "é😀", "long " * 1000]))
@@ -392,11 +392,11 @@ class Disturbed(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "connection"):
             return
-        failure = sys.exception()
+        failure = failing()
         try:
+            if self.in_transaction:
+                self.run_plain("COMMIT")
             with self.recording.closing(failure):
-                if failure is None and self.in_transaction:
-                    self.run_plain("COMMIT")
                 if failure is None:
                     self.settle()
                     self.stop(signal.SIGTERM)

@@ -98,10 +98,7 @@ def test_a_transaction_that_is_older_than_the_publication(database: Database, tm
         fill(database, "b")
         with database.connect() as connection:
             connection.execute("BEGIN; UPDATE b SET v = -1 WHERE id < 10; INSERT INTO b VALUES (-1, -1)")
-            members = (
-                f"SELECT 1 FROM pg_publication_tables WHERE pubname = 'cdc_{replica.options.name}' AND tablename = 'b'"
-            )
-            wait_until(lambda: bool(database.execute(members)))
+            wait_until(lambda: published(database, replica))
             before = pipeline.view().rows_applied
             database.execute("UPDATE a SET v = 0 WHERE id < 10")
             wait_until(lambda: pipeline.view().rows_applied >= before + 10)
@@ -114,6 +111,41 @@ def test_a_transaction_that_is_older_than_the_publication(database: Database, tm
     pipeline.run_beside(meanwhile)
     replica.catch_up()
     replica.assert_equal()
+
+
+def test_a_run_that_begins_while_a_table_waits(database: Database, tmp_path: Path) -> None:
+    """A-34, C-07: with an old transaction open, the other tables are followed; the new one comes when it has ended."""
+    fill(database, "a")
+    replica = make_replica(database, tmp_path)
+    replica.catch_up()
+    fill(database, "b")
+    entries = "SELECT state FROM _cdc.checkpoint"
+    with database.connect() as connection:
+        connection.execute("BEGIN; UPDATE b SET v = -1 WHERE id < 10")
+        first = open_pipeline(database.dsn, replica.target, without_end(replica))
+        # Published, and in the checkpoint: what remains is to wait for the transaction.
+        first.run_beside(lambda _: wait_until(lambda: published(database, replica) and first.view().lag_bytes == 0))
+        assert '"b"' in str(replica.query(entries))
+        second = open_pipeline(database.dsn, replica.target, without_end(replica))
+
+        def meanwhile(_: threading.Thread) -> None:
+            wait_until(lambda: second.view().phase == "streaming")
+            database.execute("UPDATE a SET v = 0 WHERE id < 10")
+            wait_until(lambda: second.view().rows_applied >= 10)
+            assert not any(
+                table.name == "b" for table in second.view().tables if second.view().tables[table].rows_copied
+            )
+            connection.execute("COMMIT")
+            wait_until(lambda: any(table.name == "b" for table in second.view().tables) and not second.copying)
+
+        second.run_beside(meanwhile)
+    replica.catch_up()
+    replica.assert_equal()
+
+
+def published(database: Database, replica: Replica) -> bool:
+    members = f"SELECT 1 FROM pg_publication_tables WHERE pubname = 'cdc_{replica.options.name}' AND tablename = 'b'"
+    return bool(database.execute(members))
 
 
 def test_killed_while_a_table_comes(database: Database, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from hypothesis.stateful import (
 
 from cdc.demo.server import PrivatePostgres
 from integration.conftest import Database, Replica, make_replica
-from integration.recording import Recording
+from integration.recording import Recording, failing
 
 keys = st.integers(1, 6)
 texts = st.one_of(st.none(), st.sampled_from(["", "x", "NULL", 'a,b{}"\\', "é😀", "long " * 1000]))
@@ -147,11 +146,11 @@ class RandomWork(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "connection"):
             return
-        failure = sys.exception()
+        failure = failing()
         try:
+            if self.in_transaction:
+                self.connection.execute("COMMIT")
             with self.recording.closing(failure):
-                if failure is None and self.in_transaction:
-                    self.connection.execute("COMMIT")
                 if failure is None:
                     self.compare()
         finally:

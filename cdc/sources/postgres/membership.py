@@ -61,7 +61,9 @@ class Membership:
         self.moved: Callable[[Sequence[Moved]], None] = lambda _: None  # is told of tables that get other names
         self._looked = 0.0
         self._dropped: dict[int, int] = {}  # tables that are no more, each with a place in the log behind its drop
-        self._waits_for: int | None = None  # the transaction that put tables in; all that are older must end first
+        # The transaction that put tables in; all that are older must end first. A run that begins again does not know
+        # which it was, and waits for all that there are.
+        self._waits_for = self._last_transaction() if self._waiting_tables() else None
         self._is_fixed = is_fixed
         self.is_due = self._changes = False
         # At a first start all tables are still to come, by the copy.
@@ -183,6 +185,15 @@ class Membership:
         self._state.changing = []
         self._waits_for = int(str(number[0])) if coming else None
 
+    def _waiting_tables(self) -> list[int]:
+        """Those that were put into the publications, and whose changes mean nothing yet."""
+        return [oid for oid, entry in self._state.tables.items() if entry.followed and entry.start == NEVER]
+
+    def _last_transaction(self) -> int:
+        row = self._connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+        assert row is not None
+        return int(str(row[0])) - 1
+
     def _older_have_ended(self) -> bool:
         row = self._connection.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
         assert row is not None
@@ -212,7 +223,7 @@ class Membership:
 
     def _begin(self, order: int) -> list[Reset | Evolve]:
         """From here on the changes of the tables that came mean something."""
-        waiting = [oid for oid, entry in self._state.tables.items() if entry.followed and entry.start == NEVER]
+        waiting = self._waiting_tables()
         found = tables_by_oid(self._connection, waiting)
         for oid in waiting:
             if (table := found.get(oid)) is None:

@@ -260,8 +260,10 @@ class PostgresSource:
                     yield from self._copy_tables({table.schema.identity for table in tables}, *made, link)
 
     def _uncopied(self) -> list[Table]:
+        """Those whose copy was cut off; not those that come while the log is followed, which are copied then."""
         states = self._state.tables
-        return [t for t in self._selected if (s := states.get(t.schema.identity)) is not None and not s.copied]
+        known = [(table, entry) for table in self._selected if (entry := states.get(table.schema.identity)) is not None]
+        return [table for table, entry in known if not entry.copied and entry.start != NEVER]
 
     def _first_copy(self, link: Link) -> Iterator[Segment]:
         """Make what the pipeline needs on the source, in the order that matters: publication first (A-31)."""
