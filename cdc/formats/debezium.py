@@ -145,10 +145,8 @@ class DebeziumFormat:
         """A logical decoding message, which has neither a table nor a number in its transaction."""
         place = self._of_table(TableName("", "")) + known.source[step.transaction].as_py()
         content = literal({"prefix": step.prefix, "content": step.content.encode().hex()})
-        key, value = (
-            literal({"prefix": step.prefix}),
-            f'"op":"m",{_moments(now)},"source":{{{place}}},"message":{content}',
-        )
+        key = literal({"prefix": step.prefix})
+        value = f'"op":"m",{_moments(now)},"source":{{{place}}},"message":{content}'
         head, tail = "{", ""
         if self._settings.schemas:
             of_key, of_value = self._schemas.note
