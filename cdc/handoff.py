@@ -79,6 +79,11 @@ class Handoff:
             self._finished = True
             self._changed.notify_all()
 
+    def drain(self) -> None:
+        """Wait until everything that was put is durable, unless everything stops."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.idle or self._stopping)
+
     def put(self, segment: Segment) -> None:
         """Queue a segment; waits while the queue is full, unless everything stops."""
         with self._changed:

@@ -442,6 +442,7 @@ class Pipeline:
         self._view.phase = "copying"
         for segment in self._watched(source.copy(handoff), "copying"):
             handoff.put(segment)
+        handoff.drain()  # whoever asks a pipeline that follows finds the tables as they were copied
         if handoff.stopping:
             return
         with self._errands:

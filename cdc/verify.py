@@ -132,16 +132,26 @@ class Verifier:
         return [self._table(schema, comparable, wishes) for schema, comparable in self.tables(wishes.tables).items()]
 
     def tables(self, selection: Selection) -> dict[TableSchema, bool]:
-        """The tables that are meant, each with whether it can be compared."""
+        """The tables that are meant, each with whether it can be compared; at least one, since none proves nothing.
+
+        Raises:
+            UsageError: none is meant.
+            Unavailable: none is followed yet.
+        """
         followed = self.errand(self._followed)
         names = [schema.table for schema in followed]
+        if not names:
+            raise Unavailable("The pipeline does not follow any table yet.", hint="Its own messages say why.")
         if unmatched := Selection(selection.include, (), selection.default_schema).unmatched(names):
             raise UsageError(f"No table that is followed matches {unmatched[0]!r}.")
-        return {
+        meant = {
             schema: comparable
             for schema, comparable in sorted(followed.items(), key=lambda item: item[0].table)
             if selection.matches(schema.table)
         }
+        if not meant:
+            raise UsageError("No table is left to compare.", hint="Exclude fewer of them.")
+        return meant
 
     def _followed(self, stage: Stage) -> dict[TableSchema, bool]:
         target = replaceable_target(stage)

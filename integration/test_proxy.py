@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pymysql
@@ -150,9 +151,10 @@ def test_a_hole_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) -
         line = Line.make(whole, bad_source, tmp_path)
         session(line)
         line.end()
-    points = cut_points(whole.down, 2 if POINTS.isdecimal() and int(POINTS) <= 25 else 100, rng)
+    wanted = 2 if POINTS.isdecimal() and int(POINTS) <= 25 else 100
     holes = 0
-    for at in points:
+    # Sessions differ in length, and one may end before its hole: so many are tried, and no more than needed.
+    for at in chain.from_iterable(cut_points(whole.down, wanted, rng) for _ in range(5)):
         with FaultProxy(bad_source.server.port) as proxy:
             line = Line.make(proxy, bad_source, tmp_path)
             line.dsn += "&connect_timeout=5"
@@ -168,7 +170,9 @@ def test_a_hole_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) -
             proxy.down.hole_after = None
             line.come_through()
             line.end()
-    assert holes
+        if holes >= wanted:
+            break
+    assert holes >= wanted
 
 
 @pytest.mark.parametrize("bad_source", ["postgres"], indirect=True)

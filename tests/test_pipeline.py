@@ -150,6 +150,32 @@ def test_what_needs_a_person_is_not_tried_again() -> None:
     assert script.opened == 1
 
 
+def test_it_follows_once_the_copy_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C-04: whoever asks a pipeline that follows finds the tables as they were copied, not a target without any."""
+    script = Script([segment(2)])
+    monkeypatch.setattr(script, "copy", lambda _: iter([segment(1)]))
+    applying, may_go_on = threading.Event(), threading.Event()
+
+    def apply(_: ScriptTarget, applied: Segment) -> None:
+        applying.set()
+        assert may_go_on.wait(10)
+        script.applied.append(applied.checkpoint.position.order)  # type: ignore[union-attr]
+
+    monkeypatch.setattr(ScriptTarget, "apply", apply)
+    pipeline = script.pipeline()
+
+    def ask(thread: threading.Thread) -> None:
+        assert applying.wait(10)
+        with pytest.raises(Unavailable, match="not following"):
+            pipeline.errand(lambda _: None, patience=0.1)
+        assert pipeline.view().phase == "copying"
+        may_go_on.set()
+        thread.join(10)
+
+    pipeline.run_beside(ask)
+    assert script.applied == [1, 2]
+
+
 def test_the_handoff_is_bounded() -> None:
     """D-13: a full queue pauses the source, and what is durable is known only once it is applied."""
     handoff = Handoff(10)

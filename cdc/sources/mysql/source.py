@@ -223,8 +223,6 @@ class MySqlSource:
         elif self._has_forgotten:
             # Whoever asks the target what is followed must hear of it, however long nothing else happens.
             yield self._segment([])
-            while not link.idle and not link.stopping:
-                self._waiting.sleep(0.001)
         yield from self._copy_missing(link)
 
     def _told(self, table: Table) -> Table:
