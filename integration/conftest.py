@@ -109,6 +109,14 @@ class Replica:
             return connection.execute(query).fetchall()
 
 
+@pytest.fixture(autouse=True)
+def shapes_are_known(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A table that is copied again because its rows cannot be read is right in the end, and hides why (B-41)."""
+    yield
+    said = [text for text in (record.getMessage() for record in caplog.get_records("call")) if "another shape" in text]
+    assert not said or request.node.get_closest_marker("loses_shapes"), said
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PrivatePostgres]:
     with PrivatePostgres(18) as server:

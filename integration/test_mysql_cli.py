@@ -47,6 +47,12 @@ def test_commands(my: MySqlDatabase, tmp_path: Path) -> None:
         assert "secret" not in one.stdout + one.stderr
 
 
+def dumps(database: MySqlDatabase) -> set[object]:
+    """Connections to the server that follow its log."""
+    query = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
+    return {number for (number,) in database.execute(query)}
+
+
 def test_tail(my: MySqlDatabase) -> None:
     """B-24, B-48: events with whole rows before and after, in commit order, and where in the log they are."""
     my.execute(
@@ -54,9 +60,12 @@ def test_tail(my: MySqlDatabase) -> None:
         "INSERT INTO t VALUES (1, 'x', 1.5, 0.1, x'00ff')",
     )
     rows = ["--op", "insert,update,delete,truncate"]  # MariaDB has the statements as well
+    before = dumps(my)
     process = subprocess.Popen([sys.executable, "-m", "cdc", "tail", my.dsn, *rows], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    time.sleep(2.5)
+    while not dumps(my) - before:
+        assert process.poll() is None
+        time.sleep(0.05)
     my.execute(
         "UPDATE t SET id = 2, v = 'é' WHERE id = 1",
         "TRUNCATE t",

@@ -35,7 +35,6 @@ class RandomWork(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.columns = itertools.count()
         self.in_transaction = False
-        self.is_wider = False  # than what inserts name
 
     @initialize(part=st.booleans())
     def begin(self, part: bool) -> None:
@@ -95,12 +94,10 @@ class RandomWork(RuleBasedStateMachine):
         self.run("UPDATE c SET b = %s WHERE a = %s LIMIT 1", text, key)
         self.run("DELETE FROM c WHERE a = %s LIMIT 1", key)
 
-    # With MINIMAL, an insert must name all columns: the log does not have what the others get, and the run would stop.
     @rule(image=st.sampled_from(["FULL", "MINIMAL", "NOBLOB"]))
     @precondition(lambda self: not self.in_transaction)
     def choose_image(self, image: str) -> None:
-        if image != "MINIMAL" or not self.is_wider:
-            self.run(f"SET SESSION binlog_row_image = '{image}'")
+        self.run(f"SET SESSION binlog_row_image = '{image}'")
 
     @rule(name=st.sampled_from("ab"))
     @precondition(lambda self: self.in_transaction)
@@ -117,8 +114,6 @@ class RandomWork(RuleBasedStateMachine):
     @precondition(lambda self: not self.in_transaction)
     @rule(kind=added, place=places)
     def add_column(self, kind: str, place: str) -> None:
-        self.is_wider = True
-        self.run("SET SESSION binlog_row_image = 'FULL'")
         self.run(f"ALTER TABLE t ADD COLUMN x{next(self.columns)} {kind}{place}")
 
     @precondition(lambda self: not self.in_transaction)

@@ -16,7 +16,6 @@ from cdc.sources.mysql.charsets import ServerConverter
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.dump import log_events
 from cdc.sources.mysql.position import LogPlace
-from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.tables import plan_rows
 from integration.conftest import MySqlDatabase
 
@@ -52,7 +51,7 @@ def ours(my: MySqlDatabase, file: str) -> list[tuple[Row | None, Row | None]]:
 
                 whole = replace(table.identified(1).schema, full_before=True)
                 return (
-                    plan_rows(TableState(whole, table.charset, 0, True, 9), table_map)
+                    plan_rows(replace(table, schema=whole).followed(0, copied=True), table_map)
                     if table_map.table == "t"
                     else None
                 )
@@ -60,7 +59,8 @@ def ours(my: MySqlDatabase, file: str) -> list[tuple[Row | None, Row | None]]:
             def statement(self, *_: object) -> list[Step]:
                 return []
 
-        decoder = Decoder(Tables(), ServerConverter(connection), LogPlace(file, 0), {}, {}, {})
+        is_mariadb = my.flavor == "mariadb"
+        decoder = Decoder(Tables(), ServerConverter(connection), LogPlace(file, 0), {}, {}, {}, is_mariadb=is_mariadb)
         decoded = decoder.decode(log_events(dsn, 4_000_000_001, file))
     return [
         (event.before and tuple(event.before.values()), event.after and tuple(event.after.values()))

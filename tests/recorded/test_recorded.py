@@ -147,7 +147,8 @@ def binlog_segments(session: Session, rng: random.Random) -> Iterator[Segment]:
     state = MyState.load(session.state)
     database = SimpleNamespace(dsn=SimpleNamespace(database="s"), variable={"lower_case_table_names": "0"}.get)
     catalog = FollowedTables(state, database, Selection(()))  # type: ignore[arg-type]
-    decoder = binlog.Decoder(catalog, None, state.place, {}, {}, {})  # type: ignore[arg-type]
+    is_mariadb = state.flavor == "mariadb"
+    decoder = binlog.Decoder(catalog, None, state.place, {}, {}, {}, is_mariadb=is_mariadb)  # type: ignore[arg-type]
     framer = Framer(has_checksum=True)
     data, at = b"".join(session.pieces), 0
     pending: list[bytes] = []

@@ -86,7 +86,7 @@ class Tables:
         )
         identity = sum(table_map.table.encode())
         schema = TableSchema(TableName(table_map.schema, table_map.table), identity, columns)
-        return Plan(schema, table_map.columns, (0, 1), sources)
+        return Plan(schema, table_map.columns, (0, 1), sources, (None, None))
 
     def statement(self, statement: Query, order: int, transaction: int, ordinal: int) -> list[Step]:
         self.statements.append(statement.text)

@@ -206,7 +206,11 @@ TYPES = [
     *(decimal(*numbers) for numbers in [(10, 2), (65, 30), (9, 9), (1, 0), (18, 0), (20, 11)]),
     *map(bits, [1, 8, 13, 64]),
     ColumnType(
-        "year", Wire.YEAR, b"", lambda random: random.choice([(b"\0", "0"), (b"\1", "1901"), (b"\xff", "2155")])
+        "year",
+        Wire.YEAR,
+        b"",
+        lambda random: random.choice([(b"\0", "0"), (b"\1", "1901"), (b"\xff", "2155")]),
+        is_numeric=True,
     ),
     ColumnType("date", Wire.DATE, b"", day),
     *(moment(base, digits) for base in ("datetime", "timestamp") for digits in (0, 1, 3, 6)),
@@ -260,7 +264,9 @@ def table_map(number: int, types: Sequence[ColumnType], *, has_names: bool) -> b
     ]
     if has_names:
         names = b"".join(bytes([len(f"c{i}")]) + f"c{i}".encode() for i in range(len(types)))
-        signs = "".join(str(int("unsigned" in column.name)) for column in types if column.is_numeric)
+        signs = "".join(
+            str(int("unsigned" in column.name or column.name == "year")) for column in types if column.is_numeric
+        )
         packed = bytes(int(signs[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(signs), 8))
         content += [b"\1" + bytes([len(packed)]) + packed, b"\4" + bytes([len(names)]) + names]
     return b"".join(content)

@@ -17,7 +17,7 @@ from cdc.sources.mysql.check import check
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.digest import digest
 from cdc.sources.mysql.observer import MySqlObserver
-from cdc.sources.mysql.source import MySqlSource, Settings
+from cdc.sources.mysql.source import Learned, MySqlSource, Settings
 from cdc.sources.mysql.state import SourceState
 from cdc.sources.mysql.tail import TailSource
 
@@ -29,7 +29,8 @@ def source_factory(
     the log has whole rows of them, and nothing fails on the server."""
     parsed = Dsn.parse(dsn)
     settings = Settings(name, _in_database(selection, parsed), workers, budget, notes)
-    return lambda: MySqlSource(parsed, settings)
+    learned = Learned()
+    return lambda: MySqlSource(parsed, settings, learned=learned)
 
 
 def make_observer(dsn: str, *, name: str) -> MySqlObserver:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from cdc.errors import DecodeError
 from cdc.lockstep import Buffer
 from cdc.model.change import ABSENT, Op, Rows
 from cdc.model.schema import TableSchema
+from cdc.sources.mysql.defaults import Default, filled
 from cdc.sources.mysql.events import DELETES, HEADER, ROWS_V1, UPDATES, WRITES, Event
 from cdc.sources.mysql.rows import Field, Image, walk_rows
 from cdc.sources.mysql.tablemap import Wire, WireColumn
@@ -33,6 +35,7 @@ class Plan:
         wire: the columns of a row image.
         places: for each column of the schema, which of `wire` it is. Columns that the server hides are nobody's (B-46).
         sources: the types of the schema's columns.
+        defaults: of the schema's columns, where they are known.
         row_end: which of `wire` says when a row of a system-versioned table ceased to be (B-47).
     """
 
@@ -40,6 +43,7 @@ class Plan:
     wire: tuple[WireColumn, ...]
     places: tuple[int, ...]
     sources: tuple[SourceType, ...]
+    defaults: tuple[Default | None, ...]
     row_end: int | None = None
 
 
@@ -57,24 +61,48 @@ class TableRows:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Rows of events of one kind that carry the same columns: by place, fields before and after."""
+    """Rows of events of one kind that carry the same columns: by place, fields before and after.
+
+    Attributes:
+        is_new: each is a new row, also where it takes the place of another one: what it lacks has its default.
+    """
 
     event: np.ndarray
     op: Op
     before: dict[int, Field]
     after: dict[int, Field]
+    is_new: bool = False
 
     def __len__(self) -> int:
         return len(self.event)
 
 
+class Replaced(Protocol):
+    """What tells which updates are a REPLACE."""
+
+    def __call__(self, event: np.ndarray, *, names_key: bool) -> np.ndarray:
+        """bool[n]: which changes are, of updates that lack columns, by their events.
+
+        Args:
+            event: int64[n], the indexes of the events.
+            names_key: whether they have the row's new key.
+        """
+
+
 def decode_rows(
-    buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray, plan: Plan, converter: Converter
+    buffer: Buffer,
+    start: np.ndarray,
+    end: np.ndarray,
+    kind: np.ndarray,
+    plan: Plan,
+    converter: Converter,
+    replaced: Replaced | None = None,
 ) -> TableRows:
     """Decode row events.
 
     Args:
         start, end, kind: int64[m], where each event is and its type; all of the table that the plan is for.
+        replaced: asked about updates that lack columns, where a REPLACE is logged as one (MariaDB).
 
     Raises:
         DecodeError: an event is damaged, or carries too little to apply it.
@@ -82,6 +110,8 @@ def decode_rows(
     groups = list(_groups(buffer, start, end, kind, plan))
     if plan.row_end is not None:
         groups = [now for group in groups for now in _of_now(buffer, group, plan.row_end, plan.wire[plan.row_end])]
+    if replaced is not None:
+        groups = [part for group in groups for part in _told_apart(group, plan, replaced)]
     event = np.concatenate([group.event for group in groups])
     op = np.concatenate([np.full(len(group), group.op, dtype=np.uint8) for group in groups])
     after_row, after = _after(buffer, groups, plan, converter)
@@ -134,6 +164,7 @@ def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray
                 found,
                 before={} if found is Op.INSERT else walked.images[0],
                 after={} if found is Op.DELETE else walked.images[-1],
+                is_new=found is Op.INSERT,
             )
 
 
@@ -185,6 +216,19 @@ def _part(group: _Group, which: np.ndarray, op: Op) -> _Group:
     return _Group(group.event[which], op, chosen(group.before), {} if op is Op.DELETE else chosen(group.after))
 
 
+def _told_apart(group: _Group, plan: Plan, replaced: Replaced) -> Iterator[_Group]:
+    """Updates, and those that are a REPLACE."""
+    wanted = [place for place, source in zip(plan.places, plan.sources, strict=True) if not source.virtual]
+    if group.op is not Op.UPDATE or all(place in group.after or place in group.before for place in wanted):
+        yield group
+        return
+    names_key = all(plan.places[index] in group.after for index in plan.schema.key)
+    which = replaced(group.event, names_key=names_key)
+    for is_new in (False, True):
+        if (which == is_new).any():
+            yield replace(_part(group, which == is_new, Op.UPDATE), is_new=is_new)
+
+
 def _present(bits: np.ndarray, count: int) -> tuple[int, ...]:
     return tuple(np.flatnonzero(np.unpackbits(bits, bitorder="little")[:count]).tolist())
 
@@ -198,17 +242,19 @@ def _after(
         return places, None
     columns, masks = [], []
     for index, (place, source) in enumerate(zip(plan.places, plan.sources, strict=True)):
-        fields, absent = [], []
+        column, default = plan.schema.columns[index], plan.defaults[index]
+        fields, absent, missing = [], [], []
         for group in chosen:
-            field = group.after.get(place) or group.before.get(place)
-            if field is None and (group.op is Op.INSERT or source.virtual):
-                name = plan.schema.columns[index].name
+            field = group.after.get(place) or (None if group.is_new else group.before.get(place))
+            lacks = field is None and (group.is_new or source.virtual)
+            if lacks and default is None:
                 raise DecodeError(
-                    f"A change of {plan.schema.table} was logged without {name}, which has a default or is generated.",
+                    f"A change of {plan.schema.table} was logged without {column.name}, whose value cannot be told.",
                     hint="Set binlog_row_image = FULL, and start again with `cdc teardown` and an empty target.",
                 )
             fields.append(field or _nothing(len(group)))
-            absent.append(np.full(len(group), field is None))
+            missing.append(np.full(len(group), lacks))
+            absent.append(np.full(len(group), field is None and not lacks))
         joined = _joined(fields)
         with _naming(plan, index):
             if joined.partial is not None and joined.partial.any():
@@ -216,6 +262,8 @@ def _after(
                 columns.append(patched(buffer, joined, old))
             else:
                 columns.append(column_array(buffer, joined, plan.wire[place], source, converter))
+        if default is not None:
+            columns[-1] = filled(columns[-1], np.concatenate(missing), column, default)
         mask = np.concatenate(absent)
         masks.append(mask if mask.any() else None)
     return places, Rows(tuple(columns), tuple(masks))
@@ -246,6 +294,8 @@ def _before(
                 place = plan.places[index]
                 if place in group.after:
                     keeps &= _same(buffer, group.before[place], group.after[place])
+                elif group.is_new:
+                    keeps[:] = False  # it has the default now
             keeps = ~keeps
         kept.append(keeps)
         found = [group.before.get(plan.places[index]) for index in wanted]

@@ -20,7 +20,7 @@ from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.position import Position
 from cdc.model.schema import TableName
 from cdc.model.segment import Changes, Step
-from cdc.sources.mysql.batches import Plan, decode_rows
+from cdc.sources.mysql.batches import Plan, Replaced, decode_rows
 from cdc.sources.mysql.events import (
     ARTIFICIAL_FLAG,
     DELETES,
@@ -38,6 +38,7 @@ from cdc.sources.mysql.framing import event_mark
 from cdc.sources.mysql.gtid import Gtid
 from cdc.sources.mysql.notes import Placed, statements, told
 from cdc.sources.mysql.position import LogPlace
+from cdc.sources.mysql.replaces import Replaces, Statements
 from cdc.sources.mysql.tablemap import TableMap, parse_table_map
 from cdc.sources.mysql.transactions import Begun, Query, begin, event_end, event_start, query, xa_name
 from cdc.sources.mysql.values import Converter
@@ -55,6 +56,7 @@ _SHORTEST = np.full(256, HEADER, dtype=np.int64)
 _SHORTEST[_ROWS] = _SHORTEST[[Event.TABLE_MAP, Event.ROTATE]] = HEADER + 8
 _FARTHEST = 1 << 62  # byte of a log
 _FILE_HEADS = (Event.FORMAT_DESCRIPTION, Event.PREVIOUS_GTIDS, Event.MARIADB_GTID_LIST, Event.BINLOG_CHECKPOINT)
+_STATEMENT_ENDS = 1  # a flag of row events
 _END_OF_STATEMENT = 0xFFFFFF  # the table number of a row event without rows
 
 
@@ -127,6 +129,8 @@ class Decoder:
         prepared: XA transactions that were prepared and not yet committed, with where they begin.
         marks: of files, what tells them from others of the same name.
         notes: tell the statements that changed rows, where the log has them.
+        is_mariadb: it is MariaDB's log.
+        has_texts: it is sent with the texts of its statements, if the server has them.
     """
 
     def __init__(
@@ -139,6 +143,8 @@ class Decoder:
         marks: Mapping[str, list[int]],
         *,
         notes: bool = False,
+        is_mariadb: bool = False,
+        has_texts: bool = False,
     ) -> None:
         self._catalog = catalog
         self._converter = converter
@@ -154,6 +160,7 @@ class Decoder:
         self._open: tuple[Begun, LogPlace] | None = None
         self._supplied: set[str] = set()
         self._tells_notes = notes
+        self._replaces = Replaces(has_texts=has_texts) if is_mariadb else None
         self._statement_text: str | None = None  # whose rows have not come yet
 
     @property
@@ -219,6 +226,8 @@ class Decoder:
         found = _Events(events, buffer, start, end, kind, count)
         placed: list[Placed] = []
         steps = list(self._steps(found, run, transactions, placed))
+        if self._replaces is not None:
+            self._replaces.passed(found.statements())
         if self._tells_notes:
             said = statements(events[:count], kind[:count], run.first, self._statement_text)
             notes, self._statement_text = told(said, placed, run.begun, goes_on=self._open is not None)
@@ -511,7 +520,15 @@ class Decoder:
             plan = self._plan(number) if len(which) else None
             if plan is None:
                 continue
-            found = decode_rows(events.buffer, start[which], end[which], events.kind[at[which]], plan, self._converter)
+            found = decode_rows(
+                events.buffer,
+                start[which],
+                end[which],
+                events.kind[at[which]],
+                plan,
+                self._converter,
+                self._replaced(events, at[which], plan),
+            )
             count[which] = np.bincount(found.event, minlength=len(which))
             decoded.append((plan.schema, which, found, int((end[which] - start[which]).sum())))
         transaction = of[at]
@@ -539,6 +556,16 @@ class Decoder:
                     size=size,
                 )
             )
+
+    def _replaced(self, events: _Events, at: np.ndarray, plan: Plan) -> Replaced | None:
+        replaces = self._replaces
+        if replaces is None:
+            return None
+
+        def replaced(event: np.ndarray, *, names_key: bool) -> np.ndarray:
+            return replaces.among(events.statements(), at[event], plan.schema.table, names_key=names_key)
+
+        return replaced
 
     def _table(self, number: int) -> TableMap:
         if number not in self._tables:
@@ -571,6 +598,12 @@ class _Events:
         low: np.ndarray = self.buffer.at("<u4")[body].astype(np.int64)
         low |= self.buffer.at("<u2")[body + 4].astype(np.int64) << 32
         return low
+
+    def statements(self) -> Statements:
+        """Where statements have their texts, and where they end."""
+        kind = self.kind[: self.count]
+        ends = _ROWS[kind] & (self.buffer.bytes[self.start[: self.count] + HEADER + 6] & _STATEMENT_ENDS > 0)
+        return Statements(self.raw, kind, ends)
 
 
 def _totals(transaction: np.ndarray, count: np.ndarray) -> tuple[list[int], list[int]]:

@@ -10,6 +10,8 @@ from cdc.errors import UsageError
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.selection import Selection
 from cdc.sources.mysql.connection import Connection
+from cdc.sources.mysql.defaults import Default, of_column
+from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.types import logical_type, source_type
 
 SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
@@ -34,7 +36,7 @@ WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND {where} ORDER BY tabl
 """
 _COLUMNS = """
 SELECT table_schema, table_name, column_name, column_type, character_set_name, is_nullable,
-       coalesce(generation_expression, ''), extra
+       coalesce(generation_expression, ''), extra, column_default
 FROM information_schema.columns WHERE {where} ORDER BY table_schema, table_name, ordinal_position
 """
 _COLUMNS_56 = _COLUMNS.replace("coalesce(generation_expression, '')", "''")
@@ -55,6 +57,7 @@ class Table:
         charset: of text columns that name none.
         rows_estimated: a guess of the engine.
         row_end: the column that ends a row's time, if the table is system-versioned; '' if it is the server's own.
+        defaults: of columns, as far as they are constants.
         trouble: why it cannot be followed, if it cannot.
     """
 
@@ -63,6 +66,7 @@ class Table:
     charset: str
     rows_estimated: int
     row_end: str | None = None
+    defaults: tuple[Default, ...] = ()
     trouble: str | None = None
 
     @property
@@ -76,6 +80,15 @@ class Table:
     def identified(self, identity: int) -> Table:
         """The same as the table that a pipeline has this number for."""
         return replace(self, schema=replace(self.schema, identity=identity))
+
+    def certain(self, before: Table) -> Table:
+        """The same with those defaults only that it had before as well: in the meantime is the place that matters."""
+        return replace(self, defaults=tuple(default for default in self.defaults if default in before.defaults))
+
+    def followed(self, start: int, *, copied: bool) -> TableState:
+        """What a pipeline knows of it that begins with it as it is now."""
+        number = len(self.schema.columns) + 1
+        return TableState(self.schema, self.charset, start, copied, number, self.row_end, self.defaults)
 
 
 def user_tables(connection: Connection, database: str) -> list[Table]:
@@ -132,8 +145,9 @@ def _table(
     row_start = _row_end(attributes, "ROW START") if kind == "SYSTEM VERSIONED" else None
     key = _key(indexes, row_end)
     columns: list[Column] = []
+    defaults: list[Default] = []
     trouble: str | None = None
-    for column, column_type, charset, nullable, _, extra in attributes:
+    for column, column_type, charset, nullable, _, extra, default in attributes:
         if column in (row_start, row_end):
             continue
         text = f"{column_type} character set {charset}" if charset else str(column_type)
@@ -154,12 +168,15 @@ def _table(
                 nullable=nullable == "YES",
             )
         )
+        if (found := of_column(columns[-1], default, extra, is_quoted=is_mariadb)) is not None:
+            defaults.append(found)
     return Table(
         TableSchema(TableName(schema, name), 0, tuple(columns), full_before=not key),
         engine=(engine or "").lower(),
         charset=collation.split("_")[0],
         rows_estimated=int(estimate),
         row_end=(row_end or "") if kind == "SYSTEM VERSIONED" else None,
+        defaults=tuple(defaults),
         trouble=trouble,
     )
 

@@ -34,7 +34,7 @@ def _settings(connection: Connection) -> Iterator[Finding]:
         return
     wanted = {
         "binlog_format": ("ROW", Severity.FATAL, "Other formats log statements, not rows."),
-        "binlog_row_image": ("FULL", Severity.WARNING, "It is followed, but inserts may leave out what has a default."),
+        "binlog_row_image": ("FULL", Severity.WARNING, "It is followed, but stops at a default that is not certain."),
         "binlog_row_metadata": (
             "FULL",
             Severity.NOTE,

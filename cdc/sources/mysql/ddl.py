@@ -115,6 +115,14 @@ class RenameColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class NewDefault:
+    """A column has another default: its definition, or none if it has none, or one of another form."""
+
+    name: str
+    definition: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Rewritten:
     """Something happened to rows or to columns that the log has no more of than this statement."""
 
@@ -122,11 +130,11 @@ class Rewritten:
 
 
 @dataclass(frozen=True, slots=True)
-class NewDefaults:
+class NewCharset:
     """Columns that come from now on have another character set if they name none."""
 
 
-Action = AddColumn | DropColumn | RenameColumn | NewDefaults | Rewritten
+Action = AddColumn | DropColumn | RenameColumn | NewDefault | NewCharset | Rewritten
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,9 +436,8 @@ def _action(words: _Words) -> list[Action] | TableName:
         name = words.name()
         words.rest_of_action()
         return [Rewritten(f"{verb} {name}")]
-    if words.take("ALTER"):  # of a column's default, an index's or a constraint's state
-        words.rest_of_action()
-        return []
+    if words.take("ALTER"):
+        return _alter_action(words)
     if words.take("CONVERT") or words.take("EXCHANGE") or words.take("IMPORT") or words.take("TRUNCATE"):
         words.rest_of_action()
         return [Rewritten(f"{verb} of a partition or a tablespace" if verb != "CONVERT" else verb)]
@@ -439,11 +446,11 @@ def _action(words: _Words) -> list[Action] | TableName:
         return [Rewritten(verb)]
     if words.peek() in _CHARSETS:
         words.rest_of_action()
-        return [NewDefaults()]
+        return [NewCharset()]
     if words.peek() in _HARMLESS_ACTIONS:
         # Options of a table need no comma between them.
         follows = {"" if word.is_quoted else word.text.upper() for word in words.rest_of_action()}
-        return [NewDefaults()] if follows & _CHARSETS else []
+        return [NewCharset()] if follows & _CHARSETS else []
     raise _NotUnderstood
 
 
@@ -486,6 +493,22 @@ def _drop_action(words: _Words) -> list[Action]:
     name = words.name()
     words.rest_of_action()
     return [Rewritten(f"DROP {name}")] if conditional else [DropColumn(name)]
+
+
+def _alter_action(words: _Words) -> list[Action]:
+    """Of a column's default, or of an index's or a constraint's state."""
+    if words.peek() in ("INDEX", "KEY", "CHECK", "CONSTRAINT"):
+        words.rest_of_action()
+        return []
+    words.take("COLUMN")
+    words.take("IF", "EXISTS")
+    name = words.name()
+    if words.take("SET", "VISIBLE") or words.take("SET", "INVISIBLE"):
+        words.rest_of_action()
+        return []
+    is_set = words.take("SET", "DEFAULT")
+    tokens = words.rest_of_action()
+    return [NewDefault(name, f"DEFAULT {words.text_of(tokens)}" if is_set and tokens else None)]
 
 
 def _rename_action(words: _Words) -> list[Action] | TableName:

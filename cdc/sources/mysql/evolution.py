@@ -9,7 +9,8 @@ from sqlglot.errors import SqlglotError
 
 from cdc.errors import UsageError
 from cdc.model.schema import Column, Kind, TableName
-from cdc.sources.mysql.ddl import Action, AddColumn, DropColumn, NewDefaults, RenameColumn, Rewritten
+from cdc.sources.mysql.ddl import Action, AddColumn, DropColumn, NewCharset, NewDefault, RenameColumn, Rewritten
+from cdc.sources.mysql.defaults import Default, without
 from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.types import logical_type, source_type
 
@@ -62,7 +63,8 @@ def evolved(entry: TableState, actions: tuple[Action, ...], flavor: str) -> tupl
         CopyAgain: an action changes values, or is not understood to the last word.
     """
     columns, fill, number = list(entry.schema.columns), dict[int, str](), entry.next_column
-    if any(isinstance(action, NewDefaults) for action in actions):
+    defaults = entry.defaults
+    if any(isinstance(action, NewCharset) for action in actions):
         entry = replace(entry, charset=None)
     for action in actions:
         if isinstance(action, AddColumn):
@@ -71,20 +73,24 @@ def evolved(entry: TableState, actions: tuple[Action, ...], flavor: str) -> tupl
                 raise CopyAgain
             columns.insert(_place(columns, action.after), column)
             number += 1
+            defaults += (Default(column.identity, value),)
             if value is not None:
                 fill[column.identity] = value
         elif isinstance(action, DropColumn):
             index = _index(columns, action.name)
             if columns[index].key is not None:
                 raise CopyAgain
-            del columns[index]
+            defaults = without(defaults, columns.pop(index).identity)
         elif isinstance(action, RenameColumn):
             index = _index(columns, action.old)
             columns[index] = replace(columns[index], name=action.new)
+        elif isinstance(action, NewDefault):
+            column = columns[_index(columns, action.name)]
+            defaults = (*without(defaults, column.identity), *_new_default(column, action.definition))
         elif isinstance(action, Rewritten):
             raise CopyAgain
     schema = replace(entry.schema, columns=tuple(columns))
-    return replace(entry, schema=schema, next_column=number), fill
+    return replace(entry, schema=schema, next_column=number, defaults=defaults), fill
 
 
 def renamed(entry: TableState, name: TableName) -> TableState:
@@ -107,14 +113,8 @@ def _place(columns: list[Column], after: str | None) -> int:
 
 def _added(entry: TableState, action: AddColumn, identity: int, flavor: str) -> tuple[Column, str | None]:
     """A new column from its definition, if that leaves nothing to the character set or the modes of who sent it."""
-    if not action.definition.isascii() or "\\" in action.definition:
-        raise CopyAgain
-    try:
-        parsed = parse_one(f"CREATE TABLE t (c {action.definition})", dialect="mysql")
-    except SqlglotError:
-        raise CopyAgain from None
-    definition = parsed.find(exp.ColumnDef)
-    if definition is None or len(list(parsed.find_all(exp.ColumnDef))) != 1 or definition.kind is None:
+    definition = _parsed(action.definition)
+    if definition.kind is None:
         raise CopyAgain
     nullable, default, charset = True, None, entry.charset
     for constraint in definition.constraints:
@@ -134,6 +134,31 @@ def _added(entry: TableState, action: AddColumn, identity: int, flavor: str) -> 
         raise CopyAgain from None
     column = Column(action.name, text, logical_type(source), identity, None, nullable)
     return column, _fill(column, default)
+
+
+def _parsed(text: str) -> exp.ColumnDef:
+    """What stands behind a column's name."""
+    if not text.isascii() or "\\" in text:
+        raise CopyAgain
+    try:
+        parsed = parse_one(f"CREATE TABLE t (c {text})", dialect="mysql")
+    except SqlglotError:
+        raise CopyAgain from None
+    found = list(parsed.find_all(exp.ColumnDef))
+    if len(found) != 1:
+        raise CopyAgain
+    return found[0]
+
+
+def _new_default(column: Column, text: str | None) -> tuple[Default, ...]:
+    """The default of a column that got another one, if it is certain."""
+    try:
+        constraints = _parsed(f"int {text}").constraints if text is not None else []
+        if len(constraints) != 1 or not isinstance(kind := constraints[0].kind, exp.DefaultColumnConstraint):
+            return ()
+        return (Default(column.identity, _fill(column, kind.this)),)
+    except CopyAgain:
+        return ()
 
 
 def _type_text(kind: exp.Expression, charset: str | None, flavor: str) -> str:

@@ -40,6 +40,7 @@ from cdc.sources.mysql.identity import (
     verify_server,
 )
 from cdc.sources.mysql.position import LogPlace
+from cdc.sources.mysql.replaces import StatementsNeeded
 from cdc.sources.mysql.select import quoted_table, select_rows
 from cdc.sources.mysql.state import SourceState, TableState
 from cdc.sources.mysql.stream import BinlogStream
@@ -73,12 +74,26 @@ class Settings:
     notes: bool = False
 
 
+@dataclass(slots=True)
+class Learned:
+    """What one try has found out for the next ones.
+
+    Attributes:
+        needs_statements: changes can be understood with the texts of their statements only.
+    """
+
+    needs_statements: bool = False
+
+
 class MySqlSource:
     """One MySQL or MariaDB server as a `cdc.source.Source`."""
 
-    def __init__(self, dsn: Dsn, settings: Settings, waiting: Waiting = MACHINE) -> None:
+    def __init__(
+        self, dsn: Dsn, settings: Settings, waiting: Waiting = MACHINE, learned: Learned | None = None
+    ) -> None:
         self._dsn = dsn
         self._settings = settings
+        self._learned = learned or Learned()
         self._waiting = waiting
         self._resources = ExitStack()
         self._purpose = f"cdc {settings.name}"
@@ -227,9 +242,13 @@ class MySqlSource:
 
     def _told(self, table: Table) -> Table:
         """With whole rows before a change, if somebody wants to know and the log has them."""
-        if not self._settings.notes or (self._connection.variable("binlog_row_image") or "").upper() != "FULL":
+        if not self._settings.notes or not self._logs_whole_rows():
             return table
         return replace(table, schema=replace(table.schema, full_before=True))
+
+    def _logs_whole_rows(self) -> bool:
+        """Whether sessions do, unless they say otherwise."""
+        return (self._connection.variable("binlog_row_image") or "").upper() == "FULL"
 
     def _adopt(self) -> list[TableState]:
         """Number the tables that are meant and not followed yet.
@@ -280,11 +299,13 @@ class MySqlSource:
             with Snapshot(self._dsn, self._purpose, self._settings.workers) as snapshot:
                 if self._is_new:  # later ones are prepared where the stream sees it
                     refuse_prepared(snapshot.guard, self._dsn)
-                found = named_tables(snapshot.guard, [entry.schema.table for entry in missing])
+                before = named_tables(snapshot.guard, [entry.schema.table for entry in missing])
                 faults.point("copy.before_snapshot")
-                at = snapshot.begin(list(found.values()))
+                at = snapshot.begin(list(before.values()))
                 # Looked at again, since a table may have changed before the snapshot began.
-                found = named_tables(snapshot.guard, found)
+                found = {
+                    name: table.certain(before[name]) for name, table in named_tables(snapshot.guard, before).items()
+                }
                 if self._is_new:
                     self._begin_at(at)
                     # Tables may have come, or have got other names, between the first look and this.
@@ -334,8 +355,7 @@ class MySqlSource:
                 hint="Undo the change, and it is copied again; or start again without the table (--exclude).",
             )
         table = self._told(table.identified(identity))
-        number = len(table.schema.columns) + 1
-        self._state.tables[identity] = TableState(table.schema, table.charset, start, False, number, table.row_end)
+        self._state.tables[identity] = table.followed(start, copied=False)
         return table
 
     def _copy_steady(self, snapshot: Snapshot, tables: Sequence[Table], link: Link) -> Iterator[Segment]:
@@ -400,12 +420,21 @@ class MySqlSource:
     def _follow(self, link: Link) -> Iterator[Segment]:
         """Follow the log until a table has to be copied."""
         converter = ServerConverter(self._connection)
-        with open_dump(self._dsn, self._purpose, self._state, statements=self._settings.notes) as (connection, framer):
+        texts = self._settings.notes or self._learned.needs_statements or not self._logs_whole_rows()
+        with open_dump(self._dsn, self._purpose, self._state, statements=texts) as (connection, framer):
             bases = file_bases(log_files(self._connection), self._state.place)
             state = self._state
             marks = {state.place.file: state.mark}
             decoder = self._decoder = Decoder(
-                self._tables, converter, state.place, bases, state.prepared, marks, notes=self._settings.notes
+                self._tables,
+                converter,
+                state.place,
+                bases,
+                state.prepared,
+                marks,
+                notes=self._settings.notes,
+                is_mariadb=state.flavor == "mariadb",
+                has_texts=texts,
             )
             fetch = partial(prepared_rows, self._dsn, state)
             stream = self._stream = BinlogStream(
@@ -416,6 +445,9 @@ class MySqlSource:
                     yield segment
                     if segment.checkpoint is not None and self._has_to_look():
                         return
+            except StatementsNeeded:
+                self._learned.needs_statements = True
+                raise
             finally:
                 self._decoder = None
 

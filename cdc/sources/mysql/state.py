@@ -9,6 +9,7 @@ import orjson
 from cdc.errors import CheckpointUnreadable
 from cdc.model.records import read_record
 from cdc.model.schema import TableName, TableSchema
+from cdc.sources.mysql.defaults import Default
 from cdc.sources.mysql.position import LogPlace
 
 VERSION = 1
@@ -26,6 +27,7 @@ class TableState:
         copied: whether that copy is complete. If not, its changes are not followed until it is.
         next_column: the identity of the next column that comes.
         row_end: the column that ends a row's time in a system-versioned table (B-47); '' if it is the server's own.
+        defaults: of columns, as far as they are constants and certain.
     """
 
     schema: TableSchema
@@ -34,6 +36,7 @@ class TableState:
     copied: bool
     next_column: int
     row_end: str | None = None
+    defaults: tuple[Default, ...] = ()
 
 
 @dataclass(slots=True)

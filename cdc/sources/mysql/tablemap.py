@@ -225,9 +225,14 @@ def _optional(reader: Reader, columns: list[WireColumn]) -> tuple[list[str] | No
         kind = reader.number(1)
         value = Reader(reader.take(reader.packed()), 0, "The metadata of a table map event")
         if kind == 1:
-            numeric = [number for number, column in enumerate(columns) if column.wire in _SIGNED_OR_NOT]
+            # Servers count a year among the numbers, as one without a sign; nobody declares it so.
+            numeric = [n for n, column in enumerate(columns) if column.wire in _SIGNED_OR_NOT | {Wire.YEAR}]
             signs = value.take((len(numeric) + 7) // 8)
-            unsigned = {number: bool(signs[i // 8] & (0x80 >> i % 8)) for i, number in enumerate(numeric)}
+            unsigned = {
+                number: bool(signs[i // 8] & (0x80 >> i % 8))
+                for i, number in enumerate(numeric)
+                if columns[number].wire is not Wire.YEAR
+            }
         elif kind == 4:
             names = []
             while value.has_more:

@@ -65,9 +65,8 @@ class FollowedTables:
         if identity is None:
             identity = self._state.next_table
             self._state.next_table += 1
-        schema = replace(table.schema, identity=identity)
-        entry = TableState(schema, table.charset, 0, False, len(schema.columns) + 1, table.row_end)
-        self._state.tables[schema.identity] = entry
+        entry = table.identified(identity).followed(0, copied=False)
+        self._state.tables[identity] = entry
         return entry
 
     def look_soon(self) -> None:
@@ -231,4 +230,6 @@ def plan_rows(entry: TableState, table_map: TableMap) -> Plan | None:
         chosen = tuple(range(len(schema.columns)))
     if not all(fits(source, wire[place]) for source, place in zip(sources, chosen, strict=True)):
         return None
-    return Plan(schema, wire, chosen, sources, row_end)
+    of = {default.column: default for default in entry.defaults}
+    defaults = tuple(of.get(column.identity) for column in schema.columns)
+    return Plan(schema, wire, chosen, sources, defaults, row_end)

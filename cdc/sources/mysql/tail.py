@@ -116,9 +116,5 @@ class TailSource(MySqlSource):
             if table is None:
                 self._state.forget(entry)
                 continue
-            self._state.tables[entry.schema.identity] = _followed(self._told(table.identified(entry.schema.identity)))
-
-
-def _followed(table: Table) -> TableState:
-    """As if it had been copied."""
-    return TableState(table.schema, table.charset, 0, True, len(table.schema.columns) + 1, table.row_end)
+            as_now = self._told(table.identified(entry.schema.identity))
+            self._state.tables[entry.schema.identity] = as_now.followed(0, copied=True)

@@ -1,0 +1,147 @@
+"""Constant defaults: known exactly, or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cdc.errors import OperatorNeeded
+from cdc.model.arrays import texts
+from cdc.model.schema import Column, TableName
+from cdc.sources.mysql.defaults import Default, filled, of_column
+from cdc.sources.mysql.events import HEADER, Event
+from cdc.sources.mysql.replaces import Replaces, Statements, StatementsNeeded, is_replace
+from cdc.sources.mysql.types import logical_type, source_type
+
+TABLE = TableName("shop", "orders")
+
+
+def column(kind: str, *, nullable: bool = True) -> Column:
+    return Column("x", kind, logical_type(source_type(kind)), 1, None, nullable)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mysql", "mariadb", "text"),
+    [
+        ("int", "7", "7", "7"),
+        ("smallint(5) unsigned zerofill", "00042", "00042", "42"),
+        ("bigint unsigned", "18446744073709551615", "18446744073709551615", "18446744073709551615"),
+        ("year", "2024", "2024", "2024"),
+        ("decimal(20,4)", "-1.5000", "-1.5", "-1.5000"),
+        ("float", "1.1", "1.1", "1.1"),
+        ("double", "-0.25", "-0.25", "-0.25"),
+        ("bit(3)", "b'101'", "b'101'", "5"),
+        ("varchar(9) character set latin1", "é ü", "'é ü'", "é ü"),
+        ("varchar(9) character set utf8mb4", "", "''", ""),
+        ("enum('a','b')", "b", "'b'", "b"),
+        ("set('a','b','c')", "a,c", "'a,c'", "a,c"),
+        ("date", "2024-02-29", "'2024-02-29'", "2024-02-29"),
+        ("datetime(3)", "1999-12-31 23:59:59.500", "'1999-12-31 23:59:59.5'", "1999-12-31 23:59:59.5"),
+    ],
+)
+def test_what_is_known(kind: str, mysql: str, mariadb: str, text: str) -> None:
+    """B-24: as either server's information_schema writes it, and as its rows have it."""
+    of = column(kind)
+    for said, is_quoted in ((mysql, False), (mariadb, True)):
+        default = of_column(of, said, "", is_quoted=is_quoted)
+        assert default is not None
+        values = pa.array([], pa.string_view())
+        found = filled(pa.concat_arrays([values, pa.nulls(2, values.type)]), np.array([True, False]), of, default)
+        assert texts(found) == [text, None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "is_quoted"),
+    [
+        ("int", "1 + 1", True),
+        ("int", "1.6", True),
+        ("int", "99999999999", True),
+        ("year", "24", True),
+        ("decimal(4,1)", "1.55", True),
+        ("decimal(4,1)", "nan", True),
+        ("varchar(9) character set utf8mb4", "'it''s'", True),
+        ("varchar(9) character set utf8mb4", "uuid()", True),
+        ("char(9) character set utf8mb4", "'a '", True),
+        ("enum('a','b')", "'A'", True),
+        ("set('a','b','c')", "'c,a'", True),
+        ("date", "'20240229'", True),
+        ("date", "0000-00-00", False),
+        ("datetime", "CURRENT_TIMESTAMP", False),
+        ("datetime", "'2024-01-01 00:00:00.5'", True),
+        ("datetime", "current_timestamp()", True),
+        ("timestamp", "2024-01-01 00:00:00", False),
+        ("float", "1.234567", False),
+        ("float(5,2)", "1.23", False),
+        ("double", "1e30", True),
+        ("bit(3)", "'a'", True),
+        ("time", "01:02:03", False),
+        ("binary(3)", "a", False),
+    ],
+)
+def test_what_is_not_certain(kind: str, said: str, is_quoted: bool) -> None:
+    """B-24: whatever the server may read in another way than we do is not known."""
+    assert of_column(column(kind), said, "", is_quoted=is_quoted) is None
+
+
+def test_no_default_at_all() -> None:
+    """B-24: NULL, or what a mode that is not strict puts in its place; nothing is known of what is worked out."""
+    assert of_column(column("float"), None, "", is_quoted=False) == Default(1, None)
+    assert of_column(column("json"), "NULL", "", is_quoted=True) == Default(1, None)
+    assert of_column(column("int", nullable=False), None, "", is_quoted=False) == Default(1, "0")
+    assert of_column(column("decimal(5,2)", nullable=False), None, "", is_quoted=True) == Default(1, "0.00")
+    assert of_column(column("text character set utf8mb4", nullable=False), None, "", is_quoted=False) == Default(1, "")
+    assert of_column(column("date", nullable=False), None, "", is_quoted=False) is None
+    for extra in ("DEFAULT_GENERATED", "VIRTUAL GENERATED", "auto_increment"):
+        assert of_column(column("int"), "7", extra, is_quoted=False) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("REPLACE INTO orders (id) VALUES (1)", True),
+        ("/* app */ -- why\n  replace orders select 1", True),
+        ("LOAD DATA INFILE 'x' REPLACE INTO TABLE `Orders`", True),
+        ("UPDATE orders SET note = REPLACE(note, 'a', 'b')", False),
+        ("update `shop`.`orders` o join a on 1 set o.x = 1", False),
+        ("INSERT INTO orders VALUES (1, '# on') ON  DUPLICATE\nKEY UPDATE x = 1", False),
+        ("INSERT INTO orders VALUES (1)", None),
+        ("UPDATE customers SET x = 1", None),
+        ("REPLACE INTO customers VALUES (1)", None),
+        ("DELETE FROM orders", None),
+        ("", None),
+    ],
+)
+def test_what_a_statement_says_of_a_replace(text: str, told: bool | None) -> None:
+    """B-48."""
+    assert is_replace(text, TABLE) is told
+
+
+def annotated(*events: str) -> Statements:
+    """Events in short: a statement's text, `row`, or `end` for the row event that ends a statement."""
+    raw = [b"\0" * HEADER + (text.encode() if text not in ("row", "end") else b"") for text in events]
+    rows = {"row", "end"}
+    kind = np.array([Event.UPDATE_ROWS_V1 if text in rows else Event.ANNOTATE_ROWS for text in events], dtype=np.uint8)
+    return Statements(raw, kind, np.array([text == "end" for text in events]))
+
+
+def test_which_statement_rows_are_of() -> None:
+    """B-48: also in parts of a transaction, and where only some sessions log their statements."""
+    replace, update = "REPLACE INTO orders", "UPDATE orders"
+    replaces = Replaces(has_texts=True)
+    run = annotated(replace, "row", "end", update, "end", replace)
+    at = np.array([1, 1, 2, 4])
+    assert replaces.among(run, at, TABLE, names_key=True).tolist() == [True, True, True, False]
+    replaces.passed(run)
+    run = annotated("row", "row")
+    assert replaces.among(run, np.array([0, 1]), TABLE, names_key=True).tolist() == [True, True]
+    replaces.passed(run)
+    run = annotated("end", "end", update, "row")
+    assert replaces.among(run, np.array([0, 1, 3]), TABLE, names_key=False).tolist() == [True, False, False]
+    with pytest.raises(OperatorNeeded, match="it may be a REPLACE"):
+        replaces.among(run, np.array([0, 1]), TABLE, names_key=True)
+    replaces.passed(annotated("end"))
+    with pytest.raises(OperatorNeeded):
+        replaces.among(annotated("row"), np.array([0]), TABLE, names_key=True)
+    with pytest.raises(StatementsNeeded):
+        Replaces(has_texts=False).among(run, np.array([0]), TABLE, names_key=False)
