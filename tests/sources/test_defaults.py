@@ -29,7 +29,7 @@ def column(kind: str, *, nullable: bool = True) -> Column:
         ("bigint unsigned", "18446744073709551615", "18446744073709551615", "18446744073709551615"),
         ("year", "2024", "2024", "2024"),
         ("decimal(20,4)", "-1.5000", "-1.5", "-1.5000"),
-        ("float", "1.1", "1.1", "1.1"),
+        ("float", "0", "0", "0"),
         ("double", "-0.25", "-0.25", "-0.25"),
         ("bit(3)", "b'101'", "b'101'", "5"),
         ("varchar(9) character set latin1", "é ü", "'é ü'", "é ü"),
@@ -46,8 +46,7 @@ def test_what_is_known(kind: str, mysql: str, mariadb: str, text: str) -> None:
     for said, is_quoted in ((mysql, False), (mariadb, True)):
         default = of_column(of, said, "", is_quoted=is_quoted)
         assert default is not None
-        values = pa.array([], pa.string_view())
-        found = filled(pa.concat_arrays([values, pa.nulls(2, values.type)]), np.array([True, False]), of, default)
+        found = filled(pa.nulls(2, pa.string_view()), np.array([True, False]), of, default)
         assert texts(found) == [text, None]
 
 
@@ -71,7 +70,7 @@ def test_what_is_known(kind: str, mysql: str, mariadb: str, text: str) -> None:
         ("datetime", "'2024-01-01 00:00:00.5'", True),
         ("datetime", "current_timestamp()", True),
         ("timestamp", "2024-01-01 00:00:00", False),
-        ("float", "1.234567", False),
+        ("float", "1.5", False),
         ("float(5,2)", "1.23", False),
         ("double", "1e30", True),
         ("bit(3)", "'a'", True),
@@ -87,6 +86,7 @@ def test_what_is_not_certain(kind: str, said: str, is_quoted: bool) -> None:
 def test_no_default_at_all() -> None:
     """B-24: NULL, or what a mode that is not strict puts in its place; nothing is known of what is worked out."""
     assert of_column(column("float"), None, "", is_quoted=False) == Default(1, None)
+    assert of_column(column("float"), "1.1", "", is_quoted=True) == Default(1, "1.1")
     assert of_column(column("json"), "NULL", "", is_quoted=True) == Default(1, None)
     assert of_column(column("int", nullable=False), None, "", is_quoted=False) == Default(1, "0")
     assert of_column(column("decimal(5,2)", nullable=False), None, "", is_quoted=True) == Default(1, "0.00")

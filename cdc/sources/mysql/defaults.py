@@ -26,10 +26,10 @@ _NUMBERS = {
     Kind.UINT32: pa.uint32(),
     Kind.UINT64: pa.uint64(),
 }
-_FLOATS = {Kind.FLOAT32: (pa.float32(), 6), Kind.FLOAT64: (pa.float64(), 15)}  # digits that every server prints
+_FLOATS = {Kind.FLOAT32: pa.float32(), Kind.FLOAT64: pa.float64()}
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _BITS = re.compile(r"b'([01]{1,64})'")
-_FLOAT = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?")
+_FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _QUOTED = re.compile(r"'([^'\\]*)'")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATETIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?")
@@ -62,6 +62,8 @@ def of_column(column: Column, said: str | None, extra: str, *, is_quoted: bool) 
         return Default(column.identity, None) if column.nullable else _nothing(column)
     if is_quoted and (quoted := _QUOTED.fullmatch(said)):
         return constant(column, quoted[1])
+    if column.type.kind is Kind.FLOAT32 and not is_quoted and said != "0":
+        return None  # MySQL prints six digits of it, and has more
     is_bare = column.type.kind not in (Kind.TEXT, Kind.DATE, Kind.TIMESTAMP)
     return constant(column, said) if is_bare or not is_quoted else None
 
@@ -77,7 +79,7 @@ def constant(column: Column, text: str) -> Default | None:
     elif kind is Kind.DECIMAL:
         canonical = _decimal(text, column.type.scale or 0)
     elif kind in _FLOATS:
-        canonical = text if _is_printed_whole(text, source, _FLOATS[kind][1]) else None
+        canonical = text if _FLOAT.fullmatch(text) and not source.numbers else None
     elif kind is Kind.TEXT:
         canonical = text if _is_kept(text, source) else None
     elif kind in (Kind.DATE, Kind.TIMESTAMP):
@@ -113,12 +115,6 @@ def _is_whole(text: str, source: SourceType, kind: pa.DataType) -> bool:
     is_unsigned = pa.types.is_unsigned_integer(kind)
     most = 1 << (kind.bit_width if is_unsigned else kind.bit_width - 1)
     return bool((0 if is_unsigned else -most) <= int(text) < most)
-
-
-def _is_printed_whole(text: str, source: SourceType, digits: int) -> bool:
-    """Whether a number has no more digits than a float of its kind is ever printed with."""
-    found = _FLOAT.fullmatch(text)
-    return found is not None and not source.numbers and len((found[1] + (found[2] or "")).strip("0")) <= digits
 
 
 def _decimal(text: str, scale: int) -> str | None:
@@ -159,7 +155,7 @@ def _array(column: Column, text: str) -> pa.Array:
     if kind in _NUMBERS:
         return pa.array([int(text)], _NUMBERS[kind])
     if kind in _FLOATS:
-        return pa.array([float(text)], _FLOATS[kind][0])
+        return pa.array([float(text)], _FLOATS[kind])
     if kind in (Kind.DATE, Kind.TIMESTAMP):
         return pa.array([_moment(text, source)], pa.date32() if kind is Kind.DATE else pa.timestamp("us"))
     return pa.array([text], TEXT)
