@@ -52,7 +52,10 @@ def serve(path: Path, answer: Answer, is_open: Callable[[], bool]) -> None:
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             with suppress(BrokenPipeError, ConnectionResetError):
-                request = orjson.loads(self.rfile.readline())
+                line = self.rfile.readline()
+                if not line:  # somebody wanted to know whether there is anybody
+                    return
+                request = orjson.loads(line)
                 try:
                     done = answer(request["do"], request["with"], lambda values: self.say({"progress": values}))
                     self.say({"done": done})
@@ -64,6 +67,9 @@ def serve(path: Path, answer: Answer, is_open: Callable[[], bool]) -> None:
 
     class Server(socketserver.ThreadingUnixStreamServer):
         daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            log.error("An answer to another process failed.", exc_info=True)
 
         def service_actions(self) -> None:
             if not is_open():
@@ -95,8 +101,8 @@ def ask(path: Path, what: str, arguments: Values, progress: Progress) -> Values 
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        connection.sendall(orjson.dumps({"do": what, "with": arguments}, option=orjson.OPT_APPEND_NEWLINE))
-        with connection.makefile("rb") as lines:
+        with suppress(BrokenPipeError, ConnectionResetError), connection.makefile("rb") as lines:
+            connection.sendall(orjson.dumps({"do": what, "with": arguments}, option=orjson.OPT_APPEND_NEWLINE))
             for line in lines:
                 said = orjson.loads(line)
                 if "progress" in said:

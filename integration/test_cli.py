@@ -202,7 +202,9 @@ def test_status_and_teardown(database: Database, tmp_path: Path) -> None:
     assert "idle in transaction" in report["slot"]["pinned_by"]
     assert report["tables"]["public.t"].startswith("streaming since")
 
-    running = subprocess.Popen([sys.executable, "-m", "cdc", "run", database.dsn, target], stderr=subprocess.DEVNULL)
+    said = tmp_path / "said"
+    with said.open("wb") as log:
+        running = subprocess.Popen([sys.executable, "-m", "cdc", "run", database.dsn, target], stderr=log)
     try:
         for _ in range(100):
             time.sleep(0.1)
@@ -218,9 +220,10 @@ def test_status_and_teardown(database: Database, tmp_path: Path) -> None:
     finally:
         running.send_signal(signal.SIGTERM)
         assert running.wait(20) == 0
-    said = in_words(cdc("teardown", database.dsn, target))
+    assert not [line for line in said.read_text().splitlines() if " INFO " not in line]
+    removed = in_words(cdc("teardown", database.dsn, target))
     for words in ("replication slot cdc_cdc", "publication cdc_cdc", "schema _cdc", "status file"):
-        assert words in said
+        assert words in removed
     assert database.execute("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()") == []
     assert database.execute("SELECT pubname FROM pg_publication") == [("cdc_other",)]
     assert "nothing of a pipeline" in in_words(cdc("teardown", database.dsn, target))

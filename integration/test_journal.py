@@ -230,6 +230,8 @@ def test_a_budget_that_is_used_up_turns_status_red(database: Database, tmp_path:
     command = ("run", database.dsn, journal, "--name", database.name)
     assert cdc(*command, "--until-caught-up").returncode == 0
     assert cdc("run", journal, a, "--until-caught-up").returncode == 0
+    execute(database, "UPDATE shop.customers SET balance = balance + 1")
+    assert cdc(*command, "--until-caught-up").returncode == 0  # which the target has still to apply
     held = sum(path.stat().st_size for path in (tmp_path / "j").glob("*.arrows"))
     process = subprocess.Popen(
         [sys.executable, "-m", "cdc", *command, "--journal-budget", "1kB", "--journal-age", "0s"],
