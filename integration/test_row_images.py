@@ -121,7 +121,8 @@ def test_what_a_statement_does_not_name(
         wide,
         mode,
         switch,
-        "ALTER TABLE t ALTER i SET DEFAULT 8, ALTER COLUMN v SET DEFAULT 'x', ADD COLUMN late varchar(9) DEFAULT 'late'",
+        "ALTER TABLE t ALTER i SET DEFAULT 8, ALTER COLUMN v SET DEFAULT 'x', ALTER e SET DEFAULT 'a', ALTER d SET DEFAULT 2.5, "
+        "ADD COLUMN late varchar(9) DEFAULT 'late'",
         *(some_statement(rng) for _ in range(10)),
         "ALTER TABLE t RENAME COLUMN late TO later, ADD COLUMN latest int",
         "REPLACE INTO t (id) VALUES (2)",

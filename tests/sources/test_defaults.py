@@ -8,10 +8,13 @@ import pytest
 
 from cdc.errors import OperatorNeeded
 from cdc.model.arrays import texts
-from cdc.model.schema import Column, TableName
+from cdc.model.schema import Column, TableName, TableSchema
+from cdc.sources.mysql.ddl import Altered, effects
 from cdc.sources.mysql.defaults import Default, filled, of_column
 from cdc.sources.mysql.events import HEADER, Event
+from cdc.sources.mysql.evolution import evolved
 from cdc.sources.mysql.replaces import Replaces, Statements, StatementsNeeded, is_replace
+from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.types import logical_type, source_type
 
 TABLE = TableName("shop", "orders")
@@ -145,3 +148,51 @@ def test_which_statement_rows_are_of() -> None:
         replaces.among(annotated("row"), np.array([0]), TABLE, names_key=True)
     with pytest.raises(StatementsNeeded):
         Replaces(has_texts=False).among(run, np.array([0]), TABLE, names_key=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "text"),
+    [
+        ("int", "SET DEFAULT 8", "8"),
+        ("int", "SET DEFAULT '8'", "8"),
+        ("int", "SET DEFAULT NULL", None),
+        ("decimal(6,2)", "SET DEFAULT 1.5", "1.50"),
+        ("varchar(9) character set utf8mb4", "SET DEFAULT 'a b'", "a b"),
+        ("enum('a','b')", "SET DEFAULT 'b'", "b"),
+        ("date", "SET DEFAULT '2024-02-29'", "2024-02-29"),
+        ("int", "SET INVISIBLE", "1"),
+    ],
+)
+def test_a_default_that_is_altered(kind: str, said: str, text: str | None) -> None:
+    """B-24, B-41: as of the statement in the log."""
+    assert altered(kind, said) == (Default(1, text),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("int", "DROP DEFAULT"),
+        ("int", "SET DEFAULT (1 + 1)"),
+        ("int", "SET DEFAULT 1.6"),
+        ("year", "SET DEFAULT 24"),
+        ("enum('a','b')", "SET DEFAULT 'B'"),
+        ("varchar(9) character set utf8mb4", "SET DEFAULT ''"),
+        ("varchar(9) character set utf8mb4", r"SET DEFAULT 'a\nb'"),
+        ("varchar(9) character set utf8mb4", "SET DEFAULT 'é'"),
+        ("varchar(9) character set utf8mb4", "SET DEFAULT _latin1'a'"),
+        ("decimal(6,2)", "SET DEFAULT 1.555"),
+        ("datetime", "SET DEFAULT CURRENT_TIMESTAMP"),
+    ],
+)
+def test_a_default_that_is_altered_to_something_uncertain(kind: str, said: str) -> None:
+    """B-24: what was known before is not any more."""
+    assert altered(kind, said) == ()
+
+
+def altered(kind: str, said: str) -> tuple[Default, ...]:
+    entry = TableState(TableSchema(TABLE, 1, (column(kind),)), "utf8mb4", 0, True, 2, None, (Default(1, "1"),))
+    (effect,) = effects(f"ALTER TABLE orders ALTER COLUMN x {said}", "shop")
+    assert isinstance(effect, Altered)
+    after, _ = evolved(entry, effect.actions, "mysql")
+    assert after.schema == entry.schema
+    return after.defaults

@@ -10,7 +10,7 @@ from sqlglot.errors import SqlglotError
 from cdc.errors import UsageError
 from cdc.model.schema import Column, Kind, TableName
 from cdc.sources.mysql.ddl import Action, AddColumn, DropColumn, NewCharset, NewDefault, RenameColumn, Rewritten
-from cdc.sources.mysql.defaults import Default, without
+from cdc.sources.mysql.defaults import Default, constant, without
 from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.types import logical_type, source_type
 
@@ -86,7 +86,8 @@ def evolved(entry: TableState, actions: tuple[Action, ...], flavor: str) -> tupl
             columns[index] = replace(columns[index], name=action.new)
         elif isinstance(action, NewDefault):
             column = columns[_index(columns, action.name)]
-            defaults = (*without(defaults, column.identity), *_new_default(column, action.definition))
+            new = _new_default(column, action.definition)
+            defaults = (*without(defaults, column.identity), *([new] if new is not None else []))
         elif isinstance(action, Rewritten):
             raise CopyAgain
     schema = replace(entry.schema, columns=tuple(columns))
@@ -150,15 +151,18 @@ def _parsed(text: str) -> exp.ColumnDef:
     return found[0]
 
 
-def _new_default(column: Column, text: str | None) -> tuple[Default, ...]:
+def _new_default(column: Column, text: str | None) -> Default | None:
     """The default of a column that got another one, if it is certain."""
     try:
         constraints = _parsed(f"int {text}").constraints if text is not None else []
-        if len(constraints) != 1 or not isinstance(kind := constraints[0].kind, exp.DefaultColumnConstraint):
-            return ()
-        return (Default(column.identity, _fill(column, kind.this)),)
     except CopyAgain:
-        return ()
+        return None
+    if len(constraints) != 1 or not isinstance(kind := constraints[0].kind, exp.DefaultColumnConstraint):
+        return None
+    if isinstance(kind.this, exp.Null):
+        return Default(column.identity, None)
+    # Under EMPTY_STRING_IS_NULL an empty text is none.
+    return constant(column, str(kind.this.this)) if isinstance(kind.this, exp.Literal) and kind.this.this else None
 
 
 def _type_text(kind: exp.Expression, charset: str | None, flavor: str) -> str:

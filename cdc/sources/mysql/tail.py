@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from cdc.errors import DecodeError, LogLost, UsageError
@@ -116,5 +117,7 @@ class TailSource(MySqlSource):
             if table is None:
                 self._state.forget(entry)
                 continue
-            as_now = self._told(table.identified(entry.schema.identity))
-            self._state.tables[entry.schema.identity] = as_now.followed(0, copied=True)
+            as_now = self._told(table.identified(entry.schema.identity)).followed(0, copied=True)
+            if self._begin is not None:  # the log does not say which defaults a table had before they were altered
+                as_now = replace(as_now, defaults=())
+            self._state.tables[entry.schema.identity] = as_now
