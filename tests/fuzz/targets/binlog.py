@@ -19,6 +19,7 @@ from tests.sources.row_images import TYPES as KNOWN
 
 TYPES = [*KNOWN, *OTHERS]
 ROWS = [*WRITES, *UPDATES, *DELETES]
+STATEMENTS = [b"REPLACE INTO t VALUES (1)", b"UPDATE t SET c0 = 1", b"CALL p()", b""]
 QUERIES = ["BEGIN", "COMMIT", "ROLLBACK", "ROLLBACK TO x", "XA START X'78',X'',1", "XA COMMIT X'78',X'',1", "XA", ""]
 
 
@@ -43,7 +44,8 @@ def _other(event: bytes) -> bytes:
 
 def _decoded(events: list[bytes], types: list[ColumnType]) -> list[object] | None:
     """The changes, None if they are refused."""
-    decoder = Decoder(Followed(types), Latin(), LogPlace("binlog.000001", 0), {}, {}, {})
+    place, is_mariadb = LogPlace("binlog.000001", 0), len(types) % 2 == 0
+    decoder = Decoder(Followed(types), Latin(), place, {}, {}, {}, is_mariadb=is_mariadb, has_texts=True)
     found: list[object] = []
     for _ in range(len(events) + 1):
         if not events:
@@ -74,7 +76,7 @@ def _log(draw: Draw, types: list[ColumnType]) -> list[bytes]:
         events.append(_event(Event.MARIADB_GTID, struct.pack("<QIB", number, 0, 0) + bytes(6)))
         events.append(_event(Event.TABLE_MAP, table_map(7, types, has_names=draw.ConsumeBool())))
         for _ in range(draw.ConsumeIntInRange(0, 4)):
-            what = draw.ConsumeIntInRange(0, len(ROWS) + 3)
+            what = draw.ConsumeIntInRange(0, len(ROWS) + 4)
             if what < len(ROWS):
                 events.append(_event(ROWS[what], _rows(draw, ROWS[what], types, random)))
             elif what == len(ROWS):
@@ -84,6 +86,8 @@ def _log(draw: Draw, types: list[ColumnType]) -> list[bytes]:
                 events.append(_event(Event.XA_PREPARE, b"\0" + struct.pack("<III", 1, 1, 0) + b"x"))
             elif what == len(ROWS) + 2:
                 events.append(_event(Event.ROTATE, struct.pack("<Q", 4) + b"binlog.000002"))
+            elif what == len(ROWS) + 3:
+                events.append(_event(Event.ANNOTATE_ROWS, STATEMENTS[draw.ConsumeIntInRange(0, len(STATEMENTS) - 1)]))
             else:
                 events.append(_event(draw.ConsumeIntInRange(0, 255), draw.ConsumeBytes(10)))
         events.append(_event(Event.XID, bytes(8)))
