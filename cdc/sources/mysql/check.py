@@ -35,6 +35,11 @@ def _settings(connection: Connection) -> Iterator[Finding]:
     wanted = {
         "binlog_format": ("ROW", Severity.FATAL, "Other formats log statements, not rows."),
         "binlog_row_image": ("FULL", Severity.WARNING, "It is followed, but stops at a default that is not certain."),
+        "binlog_annotate_row_events": (
+            "ON",
+            Severity.NOTE,
+            "Without whole rows, only its statement tells a REPLACE from an update of the key, which then stops.",
+        ),
         "binlog_row_metadata": (
             "FULL",
             Severity.NOTE,
