@@ -139,6 +139,10 @@ class SimulatedPipeline(Pipeline):
                 world.coverage["outcome: part of a transaction"] += 1
             world.later(0.0, begin)
 
+        def drain() -> None:
+            while not handoff.idle and not handoff.stopping:
+                world.wait()
+
         def supervise() -> None:
             if over or handoff.stopping:
                 return
@@ -148,6 +152,7 @@ class SimulatedPipeline(Pipeline):
 
         enqueue = handoff.put
         handoff.put = put  # type: ignore[method-assign]
+        handoff.drain = drain  # type: ignore[method-assign]
         supervise()
         try:
             try:
