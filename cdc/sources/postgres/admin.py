@@ -9,6 +9,7 @@ from psycopg import sql
 from cdc.errors import SlotBusy
 from cdc.sources.postgres.catalog import Connection
 from cdc.sources.postgres.identity import holder, read_slot
+from cdc.sources.postgres.session import told
 
 _STATUS = """
 SELECT to_jsonb(s) || jsonb_build_object(
@@ -96,8 +97,7 @@ def slot_status(connection: Connection, slot: str) -> SlotStatus:
     row = connection.execute(_STATUS, (slot,)).fetchone()
     if row is None:
         return SlotStatus(slot, exists=False)
-    found = row[0]
-    assert isinstance(found, dict)
+    found = told(row[0], dict)
     pin = connection.execute(_PIN, (_PIN_AFTER,)).fetchone()
     return SlotStatus(
         slot=slot,

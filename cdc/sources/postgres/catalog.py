@@ -9,6 +9,7 @@ import psycopg
 
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.sources.postgres.pgoutput import Relation, RelationColumn
+from cdc.sources.postgres.session import told
 from cdc.sources.postgres.types import TypeInfo, logical_type
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -93,13 +94,13 @@ def _tables(connection: Connection, condition: str, parameters: tuple[object, ..
     types = type_infos(connection)
     columns: dict[int, list[tuple[object, ...]]] = {}
     for row in _rows(connection, _COLUMNS, ([row[0] for row in found],)):
-        columns.setdefault(_int(row[0]), []).append(row)
-    return [_table(row, columns.get(_int(row[0]), []), types) for row in found]
+        columns.setdefault(told(row[0], int), []).append(row)
+    return [_table(row, columns.get(told(row[0], int), []), types) for row in found]
 
 
 def _table(row: tuple[object, ...], attributes: list[tuple[object, ...]], types: dict[int, TypeInfo]) -> Table:
-    oid, namespace, name, kind, identity, rows, key = row
-    assert isinstance(key, list)
+    oid, namespace, name, kind, identity, rows, numbers = row
+    key = told(numbers, list)
     full = identity == "f"
     columns, described = [], []
     for _, attnum, column, type_oid, modifier, dimensions, not_null, source_type in attributes:
@@ -107,26 +108,34 @@ def _table(row: tuple[object, ...], attributes: list[tuple[object, ...]], types:
             Column(
                 name=str(column),
                 source_type=str(source_type),
-                type=logical_type(types, _int(type_oid), _int(modifier), _int(dimensions)),
-                identity=_int(attnum),
+                type=logical_type(types, told(type_oid, int), told(modifier, int), told(dimensions, int)),
+                identity=told(attnum, int),
                 key=key.index(attnum) if attnum in key else None,
                 nullable=not not_null,
             )
         )
-        described.append(RelationColumn(str(column), _int(type_oid), _int(modifier), full or attnum in key))
+        described.append(RelationColumn(str(column), told(type_oid, int), told(modifier, int), full or attnum in key))
     table = TableName(str(namespace), str(name))
     return Table(
-        schema=TableSchema(table, _int(oid), tuple(columns), full),
-        relation=Relation(_int(oid), table.schema, table.name, str(identity), tuple(described)),
+        schema=TableSchema(table, told(oid, int), tuple(columns), full),
+        relation=Relation(told(oid, int), table.schema, table.name, str(identity), tuple(described)),
         kind=str(kind),
-        rows_estimated=_int(rows),
+        rows_estimated=told(rows, int),
     )
 
 
 def type_infos(connection: Connection) -> dict[int, TypeInfo]:
     """pg_type by oid, without the row types of tables."""
     infos = (
-        TypeInfo(_int(oid), str(category), _int(element), _int(base), _int(modifier), _int(dimensions), str(delimiter))
+        TypeInfo(
+            told(oid, int),
+            str(category),
+            told(element, int),
+            told(base, int),
+            told(modifier, int),
+            told(dimensions, int),
+            str(delimiter),
+        )
         for oid, category, element, base, modifier, dimensions, delimiter in _rows(connection, _TYPES, ())
     )
     return {info.oid: info for info in infos}
@@ -158,15 +167,10 @@ def missing_values(connection: Connection, oid: int) -> dict[int, tuple[bool, st
         FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
     """
     return {
-        _int(attnum): (bool(default), None if value is None else str(value))
+        told(attnum, int): (bool(default), None if value is None else str(value))
         for attnum, default, value in _rows(connection, query, (oid,))
     }
 
 
 def _rows(connection: Connection, query: str, parameters: tuple[object, ...]) -> list[tuple[object, ...]]:
     return connection.execute(query.encode(), parameters).fetchall()
-
-
-def _int(value: object) -> int:
-    assert isinstance(value, int)
-    return value

@@ -12,6 +12,7 @@ from cdc.model.schema import TableName
 from cdc.selection import Selection
 from cdc.sources.postgres.catalog import Connection, Table, user_tables
 from cdc.sources.postgres.connection import Dsn, connect_replication, mapped_errors, run_command
+from cdc.sources.postgres.session import number, told
 
 FATAL, WARNING, NOTE = Severity.FATAL, Severity.WARNING, Severity.NOTE
 
@@ -105,10 +106,9 @@ def _slots(connection: Connection) -> Iterator[Finding]:
     row = connection.execute(
         "SELECT (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_stat_replication)"
     ).fetchone()
-    assert row is not None
-    for name, used, what in (("max_replication_slots", row[0], "slot"), ("max_wal_senders", row[1], "walsender")):
-        assert isinstance(used, int)
-        free = int(limits[name]) - used
+    slots, senders = told(row, tuple)
+    for name, used, what in (("max_replication_slots", slots, "slot"), ("max_wal_senders", senders, "walsender")):
+        free = number(limits[name]) - told(used, int)
         if free < 1:
             severity, message = FATAL, f"All {limits[name]} are taken: there is no free {what}."
         elif free < _SLOTS_NEEDED:
@@ -129,8 +129,7 @@ def _role(connection: Connection) -> Iterator[Finding]:
         FROM pg_roles r WHERE r.rolname = current_user
         """
     ).fetchone()
-    assert row is not None
-    role, is_super, replicates, is_granted, database, may_create = row
+    role, is_super, replicates, is_granted, database, may_create = told(row, tuple)
     name = _quoted(str(role))
     if not (is_super or replicates or is_granted):
         yield Finding(
@@ -219,8 +218,7 @@ def _not_replicated(connection: Connection, selection: Selection) -> Iterator[Fi
 
 
 def _grants(connection: Connection, tables: list[Table]) -> Iterator[Finding]:
-    role = connection.execute("SELECT current_user").fetchone()
-    assert role is not None
+    role = told(connection.execute("SELECT current_user").fetchone(), tuple)
     who = _quoted(str(role[0]))
     found = connection.execute(
         """
@@ -233,8 +231,7 @@ def _grants(connection: Connection, tables: list[Table]) -> Iterator[Finding]:
     ).fetchall()
     by_oid = {table.schema.identity: table.schema.table for table in tables}
     for oid, may_use, may_read, owns, hidden in found:
-        assert isinstance(oid, int)
-        table = by_oid[oid]
+        table = by_oid[told(oid, int)]
         name = sql.Identifier(table.schema, table.name).as_string()
         if not may_use:
             fix = f"GRANT USAGE ON SCHEMA {_quoted(table.schema)} TO {who};"

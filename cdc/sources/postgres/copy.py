@@ -21,7 +21,7 @@ from cdc.source import Link
 from cdc.sources.postgres.catalog import Connection, Table
 from cdc.sources.postgres.connection import Dsn, classify, connect, mapped_errors, server_error
 from cdc.sources.postgres.copytext import decode_copy
-from cdc.sources.postgres.session import Session
+from cdc.sources.postgres.session import Session, told
 
 CHUNK_PAGES = 8192  # 64 MB of heap: long enough to hide the start of a query, short enough to share out
 BATCH_BYTES = 8 << 20  # of COPY text decoded at once
@@ -198,7 +198,7 @@ def _chunks(connection: Connection, table: Table) -> list[_Chunk]:
         (table.schema.identity,),
     ).fetchone()
     pages, method = row if row is not None else (0, "")
-    assert isinstance(pages, int)
+    pages = told(pages, int)
     if table.kind != "r" or method != "heap" or connection.info.server_version < 140000:
         return [_Chunk(table, _rows(table, None, None))]
     borders = list(range(0, max(pages, 1), CHUNK_PAGES))

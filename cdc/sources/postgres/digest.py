@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from psycopg import sql
 
 from cdc.model.parts import BUCKETS, HASHES, WHOLE, Digest, HashedRow, Key, Part
 from cdc.model.schema import Column, Kind, TableSchema
 from cdc.sources.postgres.catalog import Connection
+from cdc.sources.postgres.session import number, told
 
 # Kinds that PostgreSQL orders by their values' bytes or numbers, as every target does, and not by a collation.
 ORDERED = {Kind.INT16, Kind.INT32, Kind.INT64, Kind.UUID, Kind.BYTES}
@@ -24,7 +24,9 @@ def digest(connection: Connection, schema: TableSchema, part: Part = WHOLE) -> D
     query = sql.SQL(
         "SELECT (h & {last})::int4, count(*), sum(h)::text FROM (SELECT {hash} AS h FROM {rows}) hashed GROUP BY 1"
     ).format(last=BUCKETS - 1, hash=_hash(_row(schema.columns), 16), rows=rows_of(connection, schema, part))
-    return Digest.of((_int(bucket), _int(count), int(str(total))) for bucket, count, total in connection.execute(query))
+    return Digest.of(
+        (told(bucket, int), told(count, int), number(total)) for bucket, count, total in connection.execute(query)
+    )
 
 
 def hashed_rows(connection: Connection, schema: TableSchema, part: Part, buckets: Sequence[int]) -> list[HashedRow]:
@@ -39,7 +41,7 @@ def hashed_rows(connection: Connection, schema: TableSchema, part: Part, buckets
         last=BUCKETS - 1,
         buckets=list(buckets),
     )
-    return [HashedRow(_key(key), _int(value) % HASHES) for value, key in connection.execute(query)]
+    return [HashedRow(_key(key), told(value, int) % HASHES) for value, key in connection.execute(query)]
 
 
 def values(connection: Connection, schema: TableSchema, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
@@ -54,7 +56,7 @@ def values(connection: Connection, schema: TableSchema, keys: Sequence[Key]) -> 
         keys=_key_array(schema), texts=texts, rows=rows_of(connection, schema, Part(keys=tuple(keys)))
     )
     names = [column.name for column in schema.columns]
-    return {_key(key): dict(zip(names, _list(row), strict=True)) for key, row in connection.execute(query)}
+    return {_key(key): dict(zip(names, told(row, list), strict=True)) for key, row in connection.execute(query)}
 
 
 def border(
@@ -146,14 +148,4 @@ def _text(column: Column) -> sql.Composable:
 
 
 def _key(value: object) -> Key:
-    return tuple(str(part) for part in _list(value))
-
-
-def _list(value: object) -> list[Any]:
-    assert isinstance(value, list)
-    return value
-
-
-def _int(value: object) -> int:
-    assert isinstance(value, int)
-    return value
+    return tuple(str(part) for part in told(value, list))

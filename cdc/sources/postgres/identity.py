@@ -10,7 +10,7 @@ from cdc.model.position import Position
 from cdc.sources.postgres.catalog import Connection, publication_fingerprint, tables_by_oid, without_tables
 from cdc.sources.postgres.connection import Dsn, run_command
 from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
-from cdc.sources.postgres.session import Session
+from cdc.sources.postgres.session import Session, number, told
 from cdc.sources.postgres.state import SourceState
 
 _RESYNC = "Run `cdc teardown` for this pipeline, remove the target, and start again: what lies between is lost."
@@ -34,14 +34,13 @@ def identify(replication: Session, connection: Connection) -> Server:
         "SELECT oid::text, (extract(epoch FROM clock_timestamp()) * 1000000)::int8 "
         "FROM pg_database WHERE datname = current_database()"
     ).fetchone()
-    assert row is not None
-    assert isinstance(row[1], int)
+    database, clock = told(row, tuple)
     return Server(
         system=str(answer["systemid"]),
-        timeline=int(answer["timeline"] or 0),
-        database=str(row[0]),
+        timeline=number(answer["timeline"] or 0),
+        database=str(database),
         flushed=lsn(parse_lsn(str(answer["xlogpos"]))),
-        clock=row[1],
+        clock=told(clock, int),
     )
 
 
@@ -149,12 +148,11 @@ def read_slot(connection: Connection, name: str) -> Slot | None:
     if row is None:
         return None
     plugin, database, wal_status, confirmed, invalidation = row
-    assert confirmed is None or isinstance(confirmed, int)
     return Slot(
         plugin=str(plugin),
         database=str(database),
         wal_status=None if wal_status is None else str(wal_status),
-        confirmed=confirmed,
+        confirmed=None if confirmed is None else told(confirmed, int),
         invalidation=None if invalidation is None else str(invalidation),
     )
 

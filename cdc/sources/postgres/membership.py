@@ -20,6 +20,7 @@ from cdc.source import Link
 from cdc.sources.postgres.catalog import Connection, Table, publication_fingerprint, tables_by_oid, without_tables
 from cdc.sources.postgres.names import make_room
 from cdc.sources.postgres.pgoutput import Moved
+from cdc.sources.postgres.session import number, told
 from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.waiting import Waiting
 
@@ -170,8 +171,7 @@ class Membership:
                     self._alter(name, "ADD", _only(table))
             for oid in going & set(members):
                 self._alter(members[oid], "DROP", _named(self._state.tables[oid]))
-            number = self._connection.execute("SELECT pg_current_xact_id()::text").fetchone()
-        assert number is not None
+            own = told(self._connection.execute("SELECT pg_current_xact_id()::text").fetchone(), tuple)
         for table in coming:
             entry = TableState(table.schema, table.relation, NEVER, copied=False)
             self._state.tables[table.schema.identity] = entry
@@ -183,7 +183,7 @@ class Membership:
         names = [self._publication, self._inserts_publication]
         self._state.publications = publication_fingerprint(self._connection, names)
         self._state.changing = []
-        self._waits_for = int(str(number[0])) if coming else None
+        self._waits_for = number(own[0]) if coming else None
 
     def _waiting_tables(self) -> list[int]:
         """Those that were put into the publications, and whose changes mean nothing yet."""
@@ -191,14 +191,12 @@ class Membership:
 
     def _last_transaction(self) -> int:
         row = self._connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
-        assert row is not None
-        return int(str(row[0])) - 1
+        return number(told(row, tuple)[0]) - 1
 
     def _older_have_ended(self) -> bool:
         row = self._connection.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
-        assert row is not None
         assert self._waits_for is not None
-        return int(str(row[0])) > self._waits_for
+        return number(told(row, tuple)[0]) > self._waits_for
 
     def _look_for_dropped(self) -> None:
         """The log may still have changes of a table that is no more; it has none behind what is written now."""
@@ -206,8 +204,7 @@ class Membership:
         gone = followed - tables_by_oid(self._connection, followed).keys() if followed else set()
         if gone:
             row = self._connection.execute("SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::int8").fetchone()
-            assert row is not None
-            self._dropped |= dict.fromkeys(gone, int(str(row[0])))
+            self._dropped |= dict.fromkeys(gone, number(told(row, tuple)[0]))
 
     def _passed(self, order: int) -> list[int]:
         """Tables that are no more, in the source nor in the log from there on."""
@@ -246,7 +243,7 @@ class Membership:
             "JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = ANY(%s)",
             ([self._publication, self._inserts_publication],),
         ).fetchall()
-        return {int(str(oid)): str(name) for oid, name in rows}
+        return {number(oid): str(name) for oid, name in rows}
 
     def _alter(self, name: str, verb: str, table: sql.Composable) -> None:
         statement = sql.SQL("ALTER PUBLICATION {} {} TABLE {}")

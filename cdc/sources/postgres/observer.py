@@ -25,7 +25,7 @@ from cdc.sources.postgres.copy import copy_rows
 from cdc.sources.postgres.digest import ORDERED, border, digest, hashed_rows, rows_of, values
 from cdc.sources.postgres.notes import HEARTBEAT
 from cdc.sources.postgres.position import lsn, parse_lsn
-from cdc.sources.postgres.session import UNENDING, Session
+from cdc.sources.postgres.session import UNENDING, Session, number, told
 from cdc.sources.postgres.state import SourceState
 
 _XIDS = 1 << 32  # the log has the lower half of a transaction's number
@@ -117,7 +117,7 @@ class PostgresObserver:
             row = self._connection.execute(
                 "SELECT greatest(reltuples, 0)::int8 FROM pg_class WHERE oid = %s", (schema.identity,)
             ).fetchone()
-        return int(str(row[0])) if row is not None else 0
+        return number(row[0]) if row is not None else 0
 
     def leading(self, schema: TableSchema) -> tuple[int, ...]:
         found = []
@@ -155,8 +155,7 @@ class PostgresObserver:
                 "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, "
                 "pg_current_wal_flush_lsn()::text"
             ).fetchone()
-            assert row is not None
-            snapshot, written, flushed = map(str, row)
+            snapshot, written, flushed = map(str, told(row, tuple))
             if flushed != written:
                 self._flush()
         _, following, running = snapshot.split(":")

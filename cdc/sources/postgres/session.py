@@ -28,6 +28,20 @@ def readable() -> Iterator[None]:
         raise psycopg.OperationalError(f"the server's answer cannot be read ({type(error).__name__})") from error
 
 
+def told(value: object, kind: type[T]) -> T:
+    """What a server told, if it is of the kind that it was asked for; otherwise it was damaged on the way (E-16)."""
+    if not isinstance(value, kind):
+        found = type(value).__name__
+        raise psycopg.OperationalError(f"the server's answer is not what was asked for ({found}, not {kind.__name__})")
+    return value
+
+
+def number(text: object) -> int:
+    """A number that a server told as text."""
+    with readable():
+        return int(str(text))
+
+
 class Cursor(psycopg.Cursor[Row]):
     """What psycopg fails with at an answer that is none becomes one of its own errors."""
 
