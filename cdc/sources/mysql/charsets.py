@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdc.errors import DecodeError
+from cdc.errors import DecodeError, Unavailable
 from cdc.sources.mysql.connection import Connection
 from cdc.sources.mysql.transactions import Query
 
@@ -70,8 +70,8 @@ class ServerConverter:
         return self._ask(charset, [bytes([byte]) for byte in range(256)]) if longest == 1 else None
 
     def _ask(self, charset: str, values: list[bytes]) -> list[str]:
-        # Character set names come from the server itself and are words.
-        assert charset.isalnum()
+        if not charset.isalnum():  # the server's own names are words; another one was damaged on the way (E-16)
+            raise Unavailable(f"The server named a character set that is none: {charset!r}.")
         parts = [f"HEX(CONVERT(CONVERT(x'{value.hex()}' USING {charset}) USING utf8mb4))" for value in values]
         row = self._connection.query("SELECT " + ", ".join(parts))[0]
         return [bytes.fromhex(text).decode() if text else "" for text in row]
