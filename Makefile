@@ -10,8 +10,9 @@ SERVERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdc-servers
 demo: .venv/demo.done
 	$(BIN)/cdc demo --source $(or $(SOURCE),postgresql)
 
+# A hang that a test's time limit does not end, in a library or while the test cleans up, says where it is and ends its worker.
 test: lint servers
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 
 # Servers of many versions, unpacked once into a folder that all checkouts share; nothing is installed.
 servers:

@@ -81,7 +81,7 @@ def seeds(kind: str, prefix: str, count: int) -> list[str]:
     return [seed] if of == kind and seed.startswith("file ") == bool(prefix) else []
 
 
-@pytest.mark.timeout(120 + SCHEDULES)
+@pytest.mark.timeout(300 + SCHEDULES // 2)
 @pytest.mark.parametrize("kind", list(SOURCES))
 def test_the_target_is_always_a_state_of_the_source(kind: str) -> None:
     """A-05, A-06, A-62, A-66, A-67, A-68, B-10, B-12, B-28, C-08, D-05, D-14, D-15, D-22, E-02.
@@ -99,7 +99,7 @@ def test_the_target_is_always_a_state_of_the_source(kind: str) -> None:
     assert set(coverage) - wanted == set(), "this happens, and nobody makes sure that it goes on to"
 
 
-@pytest.mark.timeout(120 + SCHEDULES)
+@pytest.mark.timeout(300 + SCHEDULES // 2)
 @pytest.mark.parametrize("kind", list(SOURCES))
 def test_so_is_the_real_target(kind: str) -> None:
     """D-01, D-05, D-14, D-15: fewer of the same schedules, into a DuckDB file."""

@@ -113,6 +113,7 @@ def test_no_default_at_all() -> None:
         ("REPLACE INTO customers VALUES (1)", None),
         ("DELETE FROM orders", None),
         ("", None),
+        ("/**/" * 40 + "`orders`", None),
     ],
 )
 def test_what_a_statement_says_of_a_replace(text: str, told: bool | None) -> None:
