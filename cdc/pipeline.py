@@ -404,9 +404,17 @@ class Pipeline:
         ]
         for thread in threads:
             thread.start()
-        while not handoff.stopping and any(thread.is_alive() for thread in threads):
-            if self._stop.wait(0.02) or self._has_arrived(source, handoff) or self._watch.is_over:
-                handoff.stop()
+        try:
+            while not handoff.stopping and any(thread.is_alive() for thread in threads):
+                if self._stop.wait(0.02) or self._has_arrived(source, handoff) or self._watch.is_over:
+                    handoff.stop()
+        except BaseException:  # somebody interrupts the thread that this runs on; the two do not know of it
+            self.stop()
+            handoff.stop()
+            self._is_hung = True  # should he do so again
+            self._wait_for(threads)
+            self._is_hung = False
+            raise
         self._wait_for(threads)
         if failures:
             # One that another try does not heal comes first: whoever lost his lease must not take it back (D-17).

@@ -176,6 +176,47 @@ def test_it_follows_once_the_copy_is_durable(monkeypatch: pytest.MonkeyPatch) ->
     assert script.applied == [1, 2]
 
 
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_an_interrupt_waits_for_what_is_at_work(monkeypatch: pytest.MonkeyPatch, interrupts: int) -> None:
+    """D-18: Ctrl-C in a program of Python: nothing is closed under a segment that is at work."""
+    script = Script([segment(1), segment(2), segment(3)])
+    pipeline = script.pipeline()
+    at_work, go_on, interrupted = threading.Event(), threading.Event(), threading.Event()
+    said: list[str] = []
+
+    def apply(self: ScriptTarget, segment: Segment) -> None:
+        assert segment.checkpoint is not None
+        at_work.set()
+        assert go_on.wait(10)
+        said.append(f"applied {segment.checkpoint.position}")
+
+    def interrupt(seconds: float) -> bool:
+        assert at_work.wait(10)
+        raise KeyboardInterrupt
+
+    join = threading.Thread.join
+    left = [interrupts - 1]
+
+    def joined(self: threading.Thread, seconds: float | None = None) -> None:
+        if self.name == "applier" and left[0]:
+            left[0] -= 1
+            raise KeyboardInterrupt
+        interrupted.set()
+        join(self, seconds)
+
+    monkeypatch.setattr(ScriptTarget, "apply", apply)
+    monkeypatch.setattr(ScriptTarget, "close", lambda self: said.append("closed"))
+    monkeypatch.setattr(pipeline._stop, "wait", interrupt)
+    monkeypatch.setattr(threading.Thread, "join", joined)
+    end = threading.Thread(target=lambda: interrupted.wait(10) and go_on.set())
+    end.start()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run()
+    interrupted.set()
+    join(end)
+    assert said == ["applied 1", "closed"] if interrupts == 1 else "closed" not in said
+
+
 def test_the_handoff_is_bounded() -> None:
     """D-13: a full queue pauses the source, and what is durable is known only once it is applied."""
     handoff = Handoff(10)
