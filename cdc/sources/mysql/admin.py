@@ -28,7 +28,7 @@ def log_status(connection: Connection, state: str | None) -> SourceStatus:
         return SourceStatus("log", True, None, details, lines)
     known = SourceState.load(state)
     try:
-        same = verify_server(known, connection)
+        same = verify_server(connection, known)
     except CdcError as error:
         return SourceStatus(
             "log", False, None, details | {"problem": error.message}, lines | {"problem": error.message}

@@ -9,7 +9,7 @@ from typing import Any
 from cdc.errors import UsageError
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.selection import Selection
-from cdc.sources.mysql.connection import Connection
+from cdc.sources.mysql.connection import Connection, reads_answers
 from cdc.sources.mysql.defaults import Default, of_column
 from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.types import logical_type, source_type
@@ -118,6 +118,7 @@ def selected(tables: Sequence[Table], selection: Selection) -> list[Table]:
     return [table for table in tables if selection.matches(table.name) and not is_passing(table.name.name)]
 
 
+@reads_answers
 def _tables(connection: Connection, where: str, values: Sequence[str]) -> list[Table]:
     rows = connection.query(_TABLES.format(where=where), *values)
     if not rows:

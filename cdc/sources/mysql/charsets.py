@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cdc.errors import DecodeError, Unavailable
-from cdc.sources.mysql.connection import Connection
+from cdc.sources.mysql.connection import Connection, mapped_errors
 from cdc.sources.mysql.transactions import Query
 
 _SAME = {"utf16": "utf-16-be", "utf16le": "utf-16-le", "utf32": "utf-32-be", "ucs2": "utf-16-be"}
@@ -73,5 +73,6 @@ class ServerConverter:
         if not charset.isalnum():  # the server's own names are words; another one was damaged on the way (E-16)
             raise Unavailable(f"The server named a character set that is none: {charset!r}.")
         parts = [f"HEX(CONVERT(CONVERT(x'{value.hex()}' USING {charset}) USING utf8mb4))" for value in values]
-        row = self._connection.query("SELECT " + ", ".join(parts))[0]
-        return [bytes.fromhex(text).decode() if text else "" for text in row]
+        with mapped_errors(self._connection.dsn):
+            (row,) = self._connection.query("SELECT " + ", ".join(parts))
+            return [bytes.fromhex(text).decode() if text else "" for text, _ in zip(row, values, strict=True)]

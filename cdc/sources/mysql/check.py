@@ -8,7 +8,7 @@ from cdc.errors import CdcError, Unavailable
 from cdc.findings import Finding, Severity, name_clashes
 from cdc.selection import Selection
 from cdc.sources.mysql.catalog import SYSTEM_SCHEMAS, Table, selected, user_tables
-from cdc.sources.mysql.connection import Connection
+from cdc.sources.mysql.connection import Connection, reads_answers
 from cdc.sources.mysql.identity import has_gtids, log_filters, log_now
 from cdc.sources.mysql.select import quoted_table
 
@@ -21,6 +21,7 @@ WHERE r.update_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT') OR r.delete_rule I
 """
 
 
+@reads_answers
 def check(connection: Connection, database: str, selection: Selection) -> list[Finding]:
     """All findings, the worst first."""
     findings = [*_settings(connection), *_rights(connection), *_tables(connection, database, selection)]

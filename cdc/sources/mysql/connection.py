@@ -10,10 +10,11 @@ import os
 import re
 import ssl
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
@@ -22,6 +23,9 @@ from pymysql.constants import COMMAND
 from pymysql.converters import escape_item
 
 from cdc.errors import CdcError, LogLost, OperatorNeeded, SlotBusy, TableChanged, Unavailable, UsageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SCHEMES = ("mysql", "mariadb")
 OLDEST = {"mysql": (5, 6), "mariadb": (10, 3)}
@@ -307,8 +311,8 @@ def _version(text: str) -> Version:
     return Version(flavor, (major, minor, patch))
 
 
-# What PyMySQL fails with at an answer that is none.
-_UNREADABLE = (ValueError, LookupError, AssertionError, TypeError, AttributeError, struct.error)
+# What PyMySQL fails with at an answer that is none, and so does who makes something of it.
+_UNREADABLE = (ValueError, LookupError, ArithmeticError, AssertionError, TypeError, AttributeError, struct.error)
 
 
 @contextmanager
@@ -327,6 +331,17 @@ def mapped_errors(dsn: Dsn) -> Iterator[None]:
             f"{dsn}: the server's answer cannot be read ({type(error).__name__}).",
             hint="Something between damages data; ?ssl_mode=required would notice. It is tried again.",
         ) from error
+
+
+def reads_answers(function: Callable[Concatenate[Connection, P], T]) -> Callable[Concatenate[Connection, P], T]:
+    """For a function that asks a connection: an answer that makes no sense is an error of `mapped_errors` (E-16)."""
+
+    @wraps(function)
+    def reading(connection: Connection, /, *arguments: P.args, **named: P.kwargs) -> T:
+        with mapped_errors(connection.dsn):
+            return function(connection, *arguments, **named)
+
+    return reading
 
 
 @dataclass(frozen=True, slots=True)

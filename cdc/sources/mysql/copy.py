@@ -17,7 +17,7 @@ from cdc.errors import OperatorNeeded, TableChanged, Unavailable, UsageError
 from cdc.model.change import ChangeBatch
 from cdc.source import Link
 from cdc.sources.mysql.catalog import Table
-from cdc.sources.mysql.connection import Connection, Dsn
+from cdc.sources.mysql.connection import Connection, Dsn, reads_answers
 from cdc.sources.mysql.identity import Log, log_now
 from cdc.sources.mysql.select import quoted, quoted_table, select_rows
 from cdc.sources.mysql.types import source_type
@@ -99,6 +99,7 @@ class Snapshot:
         session.query("SAVEPOINT cdc")
 
     @staticmethod
+    @reads_answers
     def place(session: Connection) -> tuple[str, int] | None:
         """Where in the log a session's state is, if the server tells (MariaDB)."""
         found = dict(session.query("SHOW STATUS LIKE 'binlog\\_snapshot\\_%%'"))
@@ -234,15 +235,14 @@ def _chunks(session: Connection, table: Table, workers: int) -> Iterator[str]:
     yield before.removesuffix(" AND ")
 
 
-def _steps(session: Connection, table: Table, column: str, count: int) -> Iterator[str]:
+@reads_answers
+def _steps(session: Connection, table: Table, column: str, count: int) -> list[str]:
     """Equal steps from the least number to the greatest."""
     least, greatest = session.query(f"SELECT min({column}), max({column}) FROM {quoted_table(table.name)}")[0]
     if least is None:
-        return
+        return []
     step = max(1, (int(greatest) - int(least)) // count)
-    for number in range(1, count):
-        if int(least) + number * step <= int(greatest):
-            yield str(int(least) + number * step)
+    return [str(least + number * step) for number in range(1, count) if least + number * step <= greatest]
 
 
 def _walk(session: Connection, table: Table, column: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cdc.errors import DecodeError
 from cdc.model.parts import BUCKETS, WHOLE, Digest, HashedRow, Key, Part
 from cdc.model.schema import Column, Kind, TableSchema
-from cdc.sources.mysql.connection import Connection
+from cdc.sources.mysql.connection import Connection, reads_answers
 from cdc.sources.mysql.select import quoted, quoted_table
 from cdc.sources.mysql.types import source_type
 
@@ -17,6 +17,7 @@ INTEGERS = {Kind.INT16, Kind.INT32, Kind.INT64, Kind.UINT32, Kind.UINT64}
 ORDERED = INTEGERS | {Kind.BYTES}
 
 
+@reads_answers
 def digest(connection: Connection, schema: TableSchema, part: Part = WHOLE) -> Digest:
     """What the rows of a part are, as this session sees them.
 
@@ -29,6 +30,7 @@ def digest(connection: Connection, schema: TableSchema, part: Part = WHOLE) -> D
     return Digest.of((int(bucket), int(count), int(total)) for bucket, count, total in found)
 
 
+@reads_answers
 def hashed_rows(connection: Connection, schema: TableSchema, part: Part, buckets: Sequence[int]) -> list[HashedRow]:
     """Those rows of a part that lie in some buckets."""
     keys = "".join(f", {text} AS k{number}" for number, text in enumerate(_key_texts(connection, schema)))
@@ -39,6 +41,7 @@ def hashed_rows(connection: Connection, schema: TableSchema, part: Part, buckets
     return [HashedRow(_key(key), int(value)) for value, *key in found]
 
 
+@reads_answers
 def values(connection: Connection, schema: TableSchema, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
     """Rows by their keys, every value as its canonical text."""
     names = [column.name for column in schema.columns]
@@ -51,6 +54,7 @@ def values(connection: Connection, schema: TableSchema, keys: Sequence[Key]) -> 
     return {_key(row[:width]): dict(zip(names, map(_decoded, row[width:]), strict=True)) for row in found}
 
 
+@reads_answers
 def border(
     connection: Connection, schema: TableSchema, leading: Sequence[int], after: Key | None, rows: int
 ) -> Key | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc.errors import LogLost, OperatorNeeded, SourceChanged, UsageError
-from cdc.sources.mysql.connection import Connection, Dsn
+from cdc.sources.mysql.connection import Connection, Dsn, reads_answers
 from cdc.sources.mysql.gtid import MariaDbGtids, MySqlGtids
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.state import SourceState
@@ -29,6 +29,7 @@ class Log:
     gtids: str
 
 
+@reads_answers
 def server_identity(connection: Connection) -> str:
     """What tells a server from any other: MySQL's UUID; MariaDB has none, so where and what it is (B-02).
 
@@ -40,11 +41,13 @@ def server_identity(connection: Connection) -> str:
     return f"{server_id}/{domain}/{uid}"
 
 
+@reads_answers
 def has_gtids(connection: Connection) -> bool:
     """Whether every transaction has a GTID: always on MariaDB, by setting on MySQL."""
     return connection.version.flavor == "mariadb" or (connection.variable("gtid_mode") or "OFF").upper() == "ON"
 
 
+@reads_answers
 def log_now(connection: Connection, place: tuple[str, int] | None = None) -> Log:
     """Where the log ends now, or which GTIDs lie before another place of it.
 
@@ -69,6 +72,7 @@ def _log_status(connection: Connection) -> dict[str, Any]:
     return connection.record("SHOW MASTER STATUS")
 
 
+@reads_answers
 def log_filters(connection: Connection) -> list[str]:
     """The options that keep databases out of the log.
 
@@ -80,6 +84,7 @@ def log_filters(connection: Connection) -> list[str]:
     return [f"{name} = {status[name]}" for name in names if status.get(name)]
 
 
+@reads_answers
 def log_files(connection: Connection) -> dict[str, int]:
     """The files of the log, oldest first, each with its size."""
     return {str(row[0]): int(row[1]) for row in connection.query("SHOW BINARY LOGS")}
@@ -109,7 +114,8 @@ def refuse_filters(connection: Connection) -> None:
         )
 
 
-def verify_server(state: SourceState, connection: Connection) -> bool:
+@reads_answers
+def verify_server(connection: Connection, state: SourceState) -> bool:
     """Refuse a server whose log does not go on from the checkpoint; whether it is the one that was followed last.
 
     Another server is accepted if GTIDs show that it has everything that the target has (B-03, B-04).
@@ -133,13 +139,13 @@ def verify_server(state: SourceState, connection: Connection) -> bool:
             hint="Point the DSN at the server that was followed. If that is gone: " + _RESYNC,
         )
     if state.gtids and connection.version.flavor == "mysql":
-        _verify_sets(state, connection)
+        _verify_sets(connection, state)
     if same:
-        _verify_files(state, connection)
+        _verify_files(connection, state)
     return same
 
 
-def _verify_sets(state: SourceState, connection: Connection) -> None:
+def _verify_sets(connection: Connection, state: SourceState) -> None:
     ours = MySqlGtids.parse(state.gtids)
     executed = MySqlGtids.parse(str(connection.value("SELECT @@global.gtid_executed")))
     purged = MySqlGtids.parse(str(connection.value("SELECT @@global.gtid_purged")))
@@ -156,7 +162,7 @@ def _verify_sets(state: SourceState, connection: Connection) -> None:
         )
 
 
-def _verify_files(state: SourceState, connection: Connection) -> None:
+def _verify_files(connection: Connection, state: SourceState) -> None:
     """The same server still has the file, and it is as long as it was: RESET MASTER begins again with small ones."""
     files = log_files(connection)
     place = state.place
@@ -171,10 +177,10 @@ def _verify_files(state: SourceState, connection: Connection) -> None:
             hint="The log was reset, or the server was restored to an earlier state. " + _RESYNC,
         )
     if state.flavor == "mariadb" and state.gtids and place.offset:
-        _verify_gtid_of_place(state, connection)
+        _verify_gtid_of_place(connection, state)
 
 
-def _verify_gtid_of_place(state: SourceState, connection: Connection) -> None:
+def _verify_gtid_of_place(connection: Connection, state: SourceState) -> None:
     """MariaDB says which GTIDs lie before a byte of a file: other ones if the log was begun anew (B-02)."""
     place = state.place
     found = connection.value("SELECT BINLOG_GTID_POS(%s, %s)", place.file, place.offset)
@@ -186,6 +192,7 @@ def _verify_gtid_of_place(state: SourceState, connection: Connection) -> None:
         )
 
 
+@reads_answers
 def refuse_prepared(connection: Connection, dsn: Dsn) -> None:
     """A transaction that is prepared now is in no snapshot, and its rows lie in the log before it (B-28).
 

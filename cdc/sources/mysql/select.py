@@ -11,7 +11,7 @@ from pymysql.constants import COMMAND
 from cdc.errors import DecodeError
 from cdc.model.change import VALUE_BYTES, ChangeBatch
 from cdc.model.schema import TableName, TableSchema
-from cdc.sources.mysql.connection import Connection, server_error
+from cdc.sources.mysql.connection import Connection, mapped_errors, server_error
 from cdc.sources.mysql.resultset import decode_result
 
 BATCH_BYTES = 8 << 20  # of rows decoded at once
@@ -45,12 +45,12 @@ def select_rows(
     columns = ", ".join(quoted(column.name) for column in schema.columns)
     statement = f"SELECT {columns} FROM {quoted_table(schema.table)}{' WHERE ' + where if where else ''}"
     connection.command(COMMAND.COM_STMT_PREPARE, statement.encode())
-    prepared = connection.packet()
-    number, column_count, parameter_count = struct.unpack_from("<IHH", prepared, 1)
-    for count in (parameter_count, column_count):
-        if count:
-            for _ in range(count + 1):  # definitions and the end of them
-                connection.packet()
+    with mapped_errors(connection.dsn):
+        number, column_count, parameter_count = struct.unpack_from("<IHH", connection.packet(), 1)
+        if (column_count, parameter_count) != (len(schema.columns), 0):
+            raise ValueError("the server has understood another statement")
+    for _ in range(column_count + 1):  # definitions and the end of them
+        connection.packet()
     connection.command(COMMAND.COM_STMT_EXECUTE, struct.pack("<IBI", number, 0, 1))
     for _ in range(1 + column_count + 1):
         connection.packet()

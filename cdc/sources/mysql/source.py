@@ -23,7 +23,7 @@ from cdc.sources.mysql.binlog import Decoder
 from cdc.sources.mysql.catalog import Table, named_tables, selected, user_tables
 from cdc.sources.mysql.charsets import ServerConverter
 from cdc.sources.mysql.check import check
-from cdc.sources.mysql.connection import Connection, Dsn
+from cdc.sources.mysql.connection import Connection, Dsn, mapped_errors
 from cdc.sources.mysql.copy import Snapshot, SnapshotReader
 from cdc.sources.mysql.dump import log_mark, open_dump, prepared_rows
 from cdc.sources.mysql.gtid import MariaDbGtids, MySqlGtids
@@ -148,7 +148,7 @@ class MySqlSource:
                     hint="Give that name with --name, or use another target.",
                 )
             refuse_filters(connection)
-            if verify_server(state, connection):
+            if verify_server(connection, state):
                 self._verify_mark()
                 here = place_of(log_files(connection), state.place, now.file, now.offset)
             else:
@@ -193,7 +193,8 @@ class MySqlSource:
         return MariaDbGtids.parse(gtids) if self._state.flavor == "mariadb" else MySqlGtids.parse(gtids)
 
     def _clock(self) -> int:
-        return int(self._connection.value("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"))
+        with mapped_errors(self._dsn):
+            return int(self._connection.value("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"))
 
     def _refuse_unfit(self) -> None:
         """The preflight of a first start."""

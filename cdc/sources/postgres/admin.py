@@ -9,7 +9,7 @@ from psycopg import sql
 from cdc.errors import SlotBusy
 from cdc.sources.postgres.catalog import Connection
 from cdc.sources.postgres.identity import holder, read_slot
-from cdc.sources.postgres.session import told
+from cdc.sources.postgres.session import readable, told
 
 _STATUS = """
 SELECT to_jsonb(s) || jsonb_build_object(
@@ -92,6 +92,7 @@ class SlotStatus:
         return f"{self.wal_status}{reason}, {used}"
 
 
+@readable()
 def slot_status(connection: Connection, slot: str) -> SlotStatus:
     """How a slot is now."""
     row = connection.execute(_STATUS, (slot,)).fetchone()
@@ -117,6 +118,7 @@ def slot_status(connection: Connection, slot: str) -> SlotStatus:
     )
 
 
+@readable()
 def teardown(connection: Connection, name: str) -> list[str]:
     """Remove the slot and the publications of a pipeline, and nothing else; says what was removed (A-20, E-14).
 

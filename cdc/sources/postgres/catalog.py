@@ -9,7 +9,7 @@ import psycopg
 
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.sources.postgres.pgoutput import Relation, RelationColumn
-from cdc.sources.postgres.session import told
+from cdc.sources.postgres.session import readable, told
 from cdc.sources.postgres.types import TypeInfo, logical_type
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -88,6 +88,7 @@ def tables_by_oid(connection: Connection, oids: Iterable[int]) -> dict[int, Tabl
     return {table.schema.identity: table for table in _tables(connection, "c.oid = ANY(%s::oid[])", (list(oids),))}
 
 
+@readable()
 def _tables(connection: Connection, condition: str, parameters: tuple[object, ...]) -> list[Table]:
     query = _TABLES.replace("{filter}", condition if parameters else condition.replace("%", "%%"))
     found = _rows(connection, query, parameters)
@@ -124,6 +125,7 @@ def _table(row: tuple[object, ...], attributes: list[tuple[object, ...]], types:
     )
 
 
+@readable()
 def type_infos(connection: Connection) -> dict[int, TypeInfo]:
     """pg_type by oid, without the row types of tables."""
     infos = (
@@ -141,6 +143,7 @@ def type_infos(connection: Connection) -> dict[int, TypeInfo]:
     return {info.oid: info for info in infos}
 
 
+@readable()
 def publication_fingerprint(connection: Connection, names: Iterable[str]) -> dict[str, str]:
     """For each publication that exists: its identity and versions, and those of its membership rows.
 
@@ -157,6 +160,7 @@ def without_tables(fingerprint: str, oids: Iterable[int]) -> str:
     return " ".join([publication, *(member for member in members if not left_out or not member.startswith(left_out))])
 
 
+@readable()
 def missing_values(connection: Connection, oid: int) -> dict[int, tuple[bool, str | None]]:
     """Per attnum: whether the column has a default, and the value that rows older than the column have (A-48).
 

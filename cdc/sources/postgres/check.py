@@ -12,7 +12,7 @@ from cdc.model.schema import TableName
 from cdc.selection import Selection
 from cdc.sources.postgres.catalog import Connection, Table, user_tables
 from cdc.sources.postgres.connection import Dsn, connect_replication, mapped_errors, run_command
-from cdc.sources.postgres.session import number, told
+from cdc.sources.postgres.session import number, readable, told
 
 FATAL, WARNING, NOTE = Severity.FATAL, Severity.WARNING, Severity.NOTE
 
@@ -30,6 +30,7 @@ _NOT_REPLICATED = {
 }
 
 
+@readable()
 def check(connection: Connection, dsn: Dsn, selection: Selection, *, include_keyless: bool = False) -> list[Finding]:
     """Everything that is to be said about a source, worst first."""
     findings = [

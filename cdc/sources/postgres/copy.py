@@ -21,7 +21,7 @@ from cdc.source import Link
 from cdc.sources.postgres.catalog import Connection, Table
 from cdc.sources.postgres.connection import Dsn, classify, connect, mapped_errors, server_error
 from cdc.sources.postgres.copytext import decode_copy
-from cdc.sources.postgres.session import Session, told
+from cdc.sources.postgres.session import Session, readable, told
 
 CHUNK_PAGES = 8192  # 64 MB of heap: long enough to hide the start of a query, short enough to share out
 BATCH_BYTES = 8 << 20  # of COPY text decoded at once
@@ -76,6 +76,7 @@ def begin_snapshot(connection: Connection, snapshot: str) -> None:
         ) from error
 
 
+@readable()
 def shape(connection: Connection, oid: int) -> str | None:
     """A text that changes when a table is truncated, rewritten or altered, as this session sees it."""
     row = connection.execute(_SHAPE, {"oid": oid}).fetchone()
@@ -185,6 +186,7 @@ class SnapshotReader:
             return
 
 
+@readable()
 def _chunks(connection: Connection, table: Table) -> list[_Chunk]:
     """Pieces of a table by ctid ranges; one piece where these do not apply (partition roots, other access methods).
 

@@ -9,12 +9,13 @@ from psycopg import sql
 from cdc.model.parts import BUCKETS, HASHES, WHOLE, Digest, HashedRow, Key, Part
 from cdc.model.schema import Column, Kind, TableSchema
 from cdc.sources.postgres.catalog import Connection
-from cdc.sources.postgres.session import number, told
+from cdc.sources.postgres.session import number, readable, told
 
 # Kinds that PostgreSQL orders by their values' bytes or numbers, as every target does, and not by a collation.
 ORDERED = {Kind.INT16, Kind.INT32, Kind.INT64, Kind.UUID, Kind.BYTES}
 
 
+@readable()
 def digest(connection: Connection, schema: TableSchema, part: Part = WHOLE) -> Digest:
     """What the rows of a part are, as this session sees them.
 
@@ -29,6 +30,7 @@ def digest(connection: Connection, schema: TableSchema, part: Part = WHOLE) -> D
     )
 
 
+@readable()
 def hashed_rows(connection: Connection, schema: TableSchema, part: Part, buckets: Sequence[int]) -> list[HashedRow]:
     """Those rows of a part that lie in some buckets."""
     query = sql.SQL(
@@ -44,6 +46,7 @@ def hashed_rows(connection: Connection, schema: TableSchema, part: Part, buckets
     return [HashedRow(_key(key), told(value, int) % HASHES) for value, key in connection.execute(query)]
 
 
+@readable()
 def values(connection: Connection, schema: TableSchema, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
     """Rows by their keys, every value as its canonical text."""
     texts = sql.SQL(", ").join(
@@ -59,6 +62,7 @@ def values(connection: Connection, schema: TableSchema, keys: Sequence[Key]) -> 
     return {_key(key): dict(zip(names, told(row, list), strict=True)) for key, row in connection.execute(query)}
 
 
+@readable()
 def border(
     connection: Connection, schema: TableSchema, leading: Sequence[int], after: Key | None, rows: int
 ) -> Key | None:

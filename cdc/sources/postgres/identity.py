@@ -10,7 +10,7 @@ from cdc.model.position import Position
 from cdc.sources.postgres.catalog import Connection, publication_fingerprint, tables_by_oid, without_tables
 from cdc.sources.postgres.connection import Dsn, run_command
 from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
-from cdc.sources.postgres.session import Session, number, told
+from cdc.sources.postgres.session import Session, number, readable, told
 from cdc.sources.postgres.state import SourceState
 
 _RESYNC = "Run `cdc teardown` for this pipeline, remove the target, and start again: what lies between is lost."
@@ -27,6 +27,7 @@ class Server:
     clock: int  # microseconds since the Unix epoch
 
 
+@readable()
 def identify(replication: Session, connection: Connection) -> Server:
     """Ask a server who it is (IDENTIFY_SYSTEM)."""
     answer = run_command(replication, "IDENTIFY_SYSTEM")[0]
@@ -135,6 +136,7 @@ class Slot:
     invalidation: str | None
 
 
+@readable()
 def read_slot(connection: Connection, name: str) -> Slot | None:
     """The slot of that name, if there is one. `invalidation_reason` came with PostgreSQL 17."""
     row = connection.execute(
@@ -196,6 +198,7 @@ def end_lost_session(connection: Connection, slot: str, readers: Collection[int]
     )
 
 
+@readable()
 def is_at_work(connection: Connection, reader: int) -> bool:
     """Whether the server's end of a replication session does something else than to wait for its log or for us."""
     row = connection.execute(
@@ -206,6 +209,7 @@ def is_at_work(connection: Connection, reader: int) -> bool:
     return row is not None and bool(row[0])
 
 
+@readable()
 def holder(connection: Connection, slot: str) -> str:
     """Who reads from a slot now, in words (A-10)."""
     row = connection.execute(

@@ -20,7 +20,7 @@ from cdc.source import Link
 from cdc.sources.postgres.catalog import Connection, Table, publication_fingerprint, tables_by_oid, without_tables
 from cdc.sources.postgres.names import make_room
 from cdc.sources.postgres.pgoutput import Moved
-from cdc.sources.postgres.session import number, told
+from cdc.sources.postgres.session import number, readable, told
 from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.waiting import Waiting
 
@@ -171,7 +171,7 @@ class Membership:
                     self._alter(name, "ADD", _only(table))
             for oid in going & set(members):
                 self._alter(members[oid], "DROP", _named(self._state.tables[oid]))
-            own = told(self._connection.execute("SELECT pg_current_xact_id()::text").fetchone(), tuple)
+            own = self._own_transaction()
         for table in coming:
             entry = TableState(table.schema, table.relation, NEVER, copied=False)
             self._state.tables[table.schema.identity] = entry
@@ -183,21 +183,29 @@ class Membership:
         names = [self._publication, self._inserts_publication]
         self._state.publications = publication_fingerprint(self._connection, names)
         self._state.changing = []
-        self._waits_for = number(own[0]) if coming else None
+        self._waits_for = own if coming else None
 
     def _waiting_tables(self) -> list[int]:
         """Those that were put into the publications, and whose changes mean nothing yet."""
         return [oid for oid, entry in self._state.tables.items() if entry.followed and entry.start == NEVER]
 
+    @readable()
+    def _own_transaction(self) -> int:
+        row = self._connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+        return number(told(row, tuple)[0])
+
+    @readable()
     def _last_transaction(self) -> int:
         row = self._connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
         return number(told(row, tuple)[0]) - 1
 
+    @readable()
     def _older_have_ended(self) -> bool:
         row = self._connection.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
         assert self._waits_for is not None
         return number(told(row, tuple)[0]) > self._waits_for
 
+    @readable()
     def _look_for_dropped(self) -> None:
         """The log may still have changes of a table that is no more; it has none behind what is written now."""
         followed = {oid for oid, entry in self._state.tables.items() if entry.followed} - self._dropped.keys()
@@ -236,6 +244,7 @@ class Membership:
             *(Evolve(move.old, move.new, ABSENT) for move in moves.after),
         ]
 
+    @readable()
     def _members(self) -> dict[int, str]:
         """The tables in the publications, each with the name of its publication."""
         rows = self._connection.execute(

@@ -25,7 +25,7 @@ from cdc.sources.postgres.copy import copy_rows
 from cdc.sources.postgres.digest import ORDERED, border, digest, hashed_rows, rows_of, values
 from cdc.sources.postgres.notes import HEARTBEAT
 from cdc.sources.postgres.position import lsn, parse_lsn
-from cdc.sources.postgres.session import UNENDING, Session, number, told
+from cdc.sources.postgres.session import UNENDING, Session, number, readable, told
 from cdc.sources.postgres.state import SourceState
 
 _XIDS = 1 << 32  # the log has the lower half of a transaction's number
@@ -117,7 +117,7 @@ class PostgresObserver:
             row = self._connection.execute(
                 "SELECT greatest(reltuples, 0)::int8 FROM pg_class WHERE oid = %s", (schema.identity,)
             ).fetchone()
-        return number(row[0]) if row is not None else 0
+            return number(row[0]) if row is not None else 0
 
     def leading(self, schema: TableSchema) -> tuple[int, ...]:
         found = []
@@ -150,7 +150,7 @@ class PostgresObserver:
         A commit is in the log before a snapshot sees it, but with synchronous_commit = off not on the disk yet, before
         which nobody sends it. Something has to be committed then, or the server takes its time.
         """
-        with mapped_errors(self._dsn):
+        with mapped_errors(self._dsn), readable():
             row = connection.execute(
                 "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, "
                 "pg_current_wal_flush_lsn()::text"
@@ -158,9 +158,9 @@ class PostgresObserver:
             snapshot, written, flushed = map(str, told(row, tuple))
             if flushed != written:
                 self._flush()
-        _, following, running = snapshot.split(":")
-        numbers = [int(number) % _XIDS for number in running.split(",") if number]
-        return PostgresPlace(lsn(parse_lsn(written)), int(following), np.array(numbers, dtype=np.int64))
+            _, following, running = snapshot.split(":")
+            numbers = [int(number) % _XIDS for number in running.split(",") if number]
+            return PostgresPlace(lsn(parse_lsn(written)), int(following), np.array(numbers, dtype=np.int64))
 
     def _verify_shape(self, connection: Connection, schema: TableSchema) -> None:
         """The log tells of a new shape only with the next row, so that a look may be ahead of it (A-51)."""

@@ -21,10 +21,13 @@ Row = tuple[object, ...]
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """An answer that is none was damaged on the way, which a line without TLS does not notice."""
+    """An answer that is none was damaged on the way, which a line without TLS does not notice (E-16).
+
+    Also for whoever makes something of what was read.
+    """
     try:
         yield
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
         raise psycopg.OperationalError(f"the server's answer cannot be read ({type(error).__name__})") from error
 
 

@@ -49,7 +49,7 @@ from cdc.sources.postgres.membership import Membership
 from cdc.sources.postgres.names import Moves, make_room
 from cdc.sources.postgres.notes import HEARTBEAT
 from cdc.sources.postgres.pgoutput import Decoder, Relation, Resolved
-from cdc.sources.postgres.session import Session
+from cdc.sources.postgres.session import Session, readable
 from cdc.sources.postgres.slot import create_slot
 from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.sources.postgres.stream import ReplicationStream
@@ -285,6 +285,7 @@ class PostgresSource:
         """Those that came into the selection since the last checkpoint."""
         return [table for table in self._selected if table.schema.identity not in self._state.tables]
 
+    @readable()
     def _own_publications(self, *names: str) -> list[str]:
         """Those of the publications that this very pipeline made."""
         return [
