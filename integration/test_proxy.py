@@ -142,6 +142,70 @@ def test_dead_line(bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_
     line.end()
 
 
+def write_much(database: Database | MySqlDatabase, transactions: int) -> None:
+    """6 MB each, of which a connection can hold a few."""
+    for number in range(1, transactions + 1):
+        many = f"SELECT id + {number * 1_000_000}, 0, repeat('x', 60000) FROM accounts WHERE id < 100"
+        database.execute(f"INSERT INTO accounts {many}")
+
+
+@pytest.mark.usefixtures("little_patience")
+def test_what_is_still_sent_to_a_dead_line(
+    bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B-11, B-12: the server, which knows nothing, goes on writing until nothing more fits between it and us.
+
+    MariaDB lets a new dump of the same replica wait until it has given up the one before.
+    """
+    monkeypatch.setattr("cdc.sources.mysql.dump.UNREAD_FOR", 3)
+    line = Line.make(proxy, bad_source, tmp_path)
+    line.dsn += "&connect_timeout=5"
+    line.come_through()
+    running = Running.start(line.pipeline(until_caught_up=False))
+    running.until_streaming()
+    write(bad_source, 1)
+    running.until_applied(1)
+    proxy.lose()
+    write_much(bad_source, 5)
+    running.until_applied(6)
+    assert running.phase == "streaming"
+    running.stop()
+    assert running.failures == []
+    line.replica.catch_up()
+    line.end()
+
+
+def test_a_target_that_takes_longer_than_the_server_waits(
+    bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A-19, B-12: what was read waits for the target, and more than fits is on its way; the connection stays."""
+    for module in ("dump", "stream"):
+        monkeypatch.setattr(f"cdc.sources.mysql.{module}.UNREAD_FOR", 4)
+    line = Line.make(proxy, bad_source, tmp_path)
+    line.come_through()
+    line.replica.options = replace(line.replica.options, segment_bytes=1 << 20, queue_bytes=1 << 20)
+    apply = DuckDbTarget.apply
+    slowness = iter([12.0])
+
+    def slowly(self: DuckDbTarget, *arguments: object) -> None:
+        time.sleep(next(slowness, 0))
+        apply(self, *arguments)  # type: ignore[arg-type]
+
+    running = Running.start(line.pipeline(until_caught_up=False))
+    running.until_streaming()
+    write(bad_source, 1)
+    running.until_applied(1)
+    opened = proxy.connections
+    monkeypatch.setattr(DuckDbTarget, "apply", slowly)
+    write_much(bad_source, 7)
+    running.until_applied(8)
+    assert proxy.connections == opened, "the connection was lost"
+    assert not running.troubled
+    running.stop()
+    line.replica.catch_up()
+    line.end()
+
+
 @pytest.mark.usefixtures("little_patience")
 def test_a_hole_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) -> None:
     """B-12, E-16: whatever is waited for when the line goes dead, at first start or later, it is not waited for ever."""

@@ -200,6 +200,13 @@ class Connection:
             names = [column[0].lower() for column in cursor.description or ()]
         return dict(zip(names, row, strict=True)) if row is not None else {}
 
+    def lose_locks_after(self, seconds: int) -> None:
+        """Let the server end this session, and with it the locks that it takes, when it has said nothing for so long.
+
+        Should we be stopped or gone without its knowing, nobody is kept from writing for longer than that (C-10).
+        """
+        self.query(f"SET SESSION wait_timeout = {seconds}")
+
     def variable(self, name: str) -> str | None:
         """A system variable, None if this server does not have it."""
         rows = self.query("SHOW GLOBAL VARIABLES LIKE %s", name.replace("_", "\\_"))
@@ -382,6 +389,7 @@ def classify(error: err.MySQLError, dsn: Dsn) -> CdcError:
         return UsageError(f"{dsn}: the server's certificate is not accepted: {failure.verify_message}", hint=_TLS.hint)
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     text = str(error.args[1]) if len(error.args) > 1 else str(error)
+    text = text or "the connection is closed."  # of which PyMySQL says nothing
     return server_error(code, text, dsn)
 
 

@@ -26,6 +26,7 @@ _CHUNK_ROWS = 100_000
 _MOST_CHUNKS = 200  # of one table
 _TRIES = 5  # to find all sessions at one place of the log without a lock
 _LOCK_WITHIN = 5  # seconds: nobody's writes wait longer for our lock than this (C-10)
+_LOCKED_FOR = 30  # seconds that they wait for us at most once we have it
 _INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint", "year"}
 _ORDERED = {"char", "varchar", "binary", "varbinary", "uuid", "date", "datetime", "timestamp", "decimal"}
 
@@ -109,6 +110,7 @@ class Snapshot:
 
     def _lock(self, tables: Sequence[Table]) -> None:
         self.guard.query(f"SET SESSION lock_wait_timeout = {_LOCK_WITHIN}")
+        self.guard.lose_locks_after(_LOCKED_FOR)
         try:
             self.guard.query("FLUSH TABLES WITH READ LOCK")
         except Unavailable as error:

@@ -14,7 +14,7 @@ from cdc.sources.mysql.framing import Framer, ServerSaid, event_mark
 from cdc.sources.mysql.gtid import MySqlGtids
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.state import SourceState
-from cdc.sources.mysql.stream import HEARTBEAT_EVERY, SILENT_FOR
+from cdc.sources.mysql.stream import HEARTBEAT_EVERY, SILENT_FOR, UNREAD_FOR
 from cdc.sources.mysql.transactions import event_end, xa_name
 
 _ROWS = frozenset({*WRITES, *UPDATES, *DELETES})
@@ -129,6 +129,7 @@ def prepared_rows(dsn: Dsn, state: SourceState, name: str, place: LogPlace) -> l
 def _announce(connection: Connection, server_id: int) -> Framer:
     """Say what kind of replica this is: one that verifies checksums, wants heartbeats and knows GTIDs."""
     checksum = (connection.variable("binlog_checksum") or "NONE").upper() != "NONE"
+    connection.query(f"SET SESSION net_write_timeout = {UNREAD_FOR}")
     for prefix in ("master", "source"):
         connection.query(f"SET @{prefix}_binlog_checksum = @@global.binlog_checksum")
         connection.query(f"SET @{prefix}_heartbeat_period = {int(HEARTBEAT_EVERY * 1e9)}")

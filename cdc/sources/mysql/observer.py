@@ -30,6 +30,7 @@ from cdc.sources.mysql.state import SourceState
 
 _SETTLES_WITHIN = 0.05  # seconds from a transaction's being written to the log to its being visible, nearly always
 _LOCK_WITHIN = 1  # seconds: nobody's writes wait longer for our lock than this
+_MOMENT, _LOOK = 30, 600  # seconds that they wait for us at most once we have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class MySqlObserver:
                     # While nobody can write to the table, all that was written to it is visible and in the log.
                     guard = held.enter_context(Connection(self._dsn, self._purpose))
                     guard.query(f"SET SESSION lock_wait_timeout = {_LOCK_WITHIN}")
+                    guard.lose_locks_after(_MOMENT if has_snapshots else _LOOK)
                     guard.query(f"LOCK TABLES {quoted_table(schema.table)} READ")
                     Snapshot.begin_session(session)
                     at = log_now(guard)
@@ -140,6 +142,8 @@ class MySqlObserver:
                     if has_snapshots:
                         guard.query("UNLOCK TABLES")
                     yield MySqlLook(session, MySqlPlace(place.order, place))
+                    if not has_snapshots:
+                        guard.query("UNLOCK TABLES")  # fails if the lock was lost, and the look is none
                 elif session.version.flavor == "mariadb" and (told := self._told(session)) is not None:
                     place = self._place(session, *told)
                     yield MySqlLook(session, MySqlPlace(place.order, place))

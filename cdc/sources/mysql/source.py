@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 5.0  # seconds between looks at how far the server's log is
 _PATIENCE = 15.0  # seconds that the stream may wait for an answer about something else
+_LOCKED_FOR = 600  # seconds that the server keeps our lock of a table while it hears nothing of us
 _COPY_SEGMENTS = 2  # budgets of the stream in one segment of a copy: full row groups go straight into DuckDB's file
 
 
@@ -381,15 +382,17 @@ class MySqlSource:
     def _copy_locked(self, table: Table, link: Link) -> Iterator[Segment]:
         """Engines without transactions have no snapshots: nobody may write to the table while it is copied (C-10)."""
         with Connection(self._dsn, self._purpose) as session, Connection(self._dsn, self._purpose) as reader:
+            session.lose_locks_after(_LOCKED_FOR)
             session.query(f"LOCK TABLES {quoted_table(table.name)} READ")
             place = self._place(log_now(session), session)
             identity = table.schema.identity
             self._state.tables[identity] = replace(self._state.tables[identity], start=place.order)
             for batch in select_rows(reader, table.schema, alive=link.alive):
                 yield self._segment([Changes(batch)], batch.held)
+                session.query("DO 0")  # we are there
+            session.query("UNLOCK TABLES")  # fails if the lock was lost, and the copy is none
             self._is_copied(table.schema)
             yield self._segment([])
-            session.query("UNLOCK TABLES")
 
     def _is_copied(self, schema: TableSchema) -> None:
         self._state.tables[schema.identity] = replace(self._state.tables[schema.identity], copied=True)

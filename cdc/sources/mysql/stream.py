@@ -20,6 +20,12 @@ from cdc.waiting import MACHINE, Waiting
 
 HEARTBEAT_EVERY = 1.0  # seconds of silence after which the server says that it is there
 SILENT_FOR = 15.0  # seconds of silence after which it is taken for gone (B-12)
+# Seconds that the server waits for somebody to read on before it gives a dump up. MariaDB lets every new dump of a
+# pipeline wait for the end of the one before, which may be a dead line that nobody will ever read from (B-12).
+UNREAD_FOR = 120
+# Bytes, and how many times in that span: both ends let the other know of room only when a good part of their buffers,
+# which may have grown to some megabytes, is free.
+_SIP, _SIPS = 512 << 10, 12
 _TRICKLE = 64 << 10  # bytes that show in this time, even without a whole event, that one is on its way
 _READ = 1 << 20
 _TICK_EVERY = 1.0  # seconds
@@ -65,6 +71,7 @@ class BinlogStream:
         self._waiting_since = 0.0
         self._heard = self._waiting.now()
         self._trickled = 0  # bytes since then
+        self._taken = self._heard
         self._ticked = 0.0
         self.head: Head | None = None
 
@@ -94,6 +101,7 @@ class BinlogStream:
             if link.paused:
                 self._heard = self._waiting.now()
                 if self._size >= self._budget:
+                    self._sip()
                     self._waiting.sleep(_POLL)
                 continue
             segment = None
@@ -157,6 +165,11 @@ class BinlogStream:
         self._mind_the_silence()
         return True
 
+    def _sip(self) -> None:
+        """A target may take longer for what it has than the server waits for us to read on."""
+        if self._waiting.now() - self._taken > UNREAD_FOR / _SIPS and self._is_readable(0):
+            self._take(self._connection.receive(_SIP))
+
     def _mind_the_silence(self) -> None:
         """Whole events are a sign of life. A length that was damaged on the way would have us wait for an event that
         heartbeats do not fill in hours."""
@@ -184,9 +197,10 @@ class BinlogStream:
             events = self._framer.feed(data)
         except ServerSaid as said:
             raise server_error(said.code, said.message, self._connection.dsn) from said
+        self._taken = self._waiting.now()
         self._trickled += len(data)
         if events or self._trickled >= _TRICKLE:
-            self._heard, self._trickled = self._waiting.now(), 0
+            self._heard, self._trickled = self._taken, 0
         size, has_end = self._size, self._has_end
         last: bytes | None = None
         for event in events:
