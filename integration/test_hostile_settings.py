@@ -21,6 +21,7 @@ from cdc.config import open_pipeline
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.errors import CdcError, DecodeError, OperatorNeeded, UsageError
+from cdc.sources.postgres.connection import Dsn, connect, connect_replication
 from integration.conftest import Database, MySqlDatabase, make_replica
 
 ROUNDS = int(os.environ.get("CDC_HOSTILE_ROUNDS", "3"))
@@ -110,6 +111,14 @@ def test_settings_of_database_and_role(database: Database, tmp_path: Path, numbe
     finally:
         reset()
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_the_server_looks_after_a_host_that_is_gone(database: Database) -> None:
+    """E-16: what its sessions hold back is let go of in two minutes, whatever the server's system thinks enough."""
+    for kind in (connect, connect_replication):
+        with kind(Dsn.parse(database.dsn), "cdc test") as session:
+            said = [session.execute(f"SHOW tcp_keepalives_{name}".encode()).fetchone() for name in ("idle", "interval")]
+        assert said == [("60",), ("10",)]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,10 @@ SESSION = {
     "quote_all_identifiers": "off",  # types are told apart by their names
     "search_path": "pg_catalog",
     "row_security": "off",  # an error rather than fewer rows
+    # Of a host that is gone without a word, a copy's sessions would hold back vacuum and ALTER TABLE for two hours.
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "6",
 }
 # Limits that older servers do not know, and so refuse in a connection's options.
 _LATER_LIMITS = {140000: "idle_session_timeout", 170000: "transaction_timeout"}
