@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -128,6 +129,20 @@ class Scene:
             said = process.communicate()[1]
             raise AssertionError(f"{fault} has not ended the process:\n{said}") from None
         return Ended(process.returncode, said)
+
+    def run_until(self, word: str, fault: str, *arguments: str) -> Ended:
+        """The same until it says something, or ends by itself."""
+        process = self.start(fault, *arguments)
+        limit = threading.Timer(120, process.kill)
+        limit.start()
+        said = ""
+        assert process.stderr is not None
+        for line in process.stderr:
+            said += line
+            if word in line:
+                process.terminate()
+        limit.cancel()
+        return Ended(process.wait(60), said)
 
     def assert_recovers(self) -> None:
         """Started again, it comes to hold what the source does."""
