@@ -6,6 +6,7 @@ import json
 import random
 import re
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -182,8 +183,9 @@ def test_a_transaction_in_parts_is_seen_whole_or_not_at_all(kafka: PrivateKafka,
     assert [event["id"] for event in values(kafka.read(f"{name}."))] == ["0/A:0", "0/14:0", "0/14:1"]
 
 
-def test_the_older_of_two_is_shut_out(kafka: PrivateKafka, name: str) -> None:
-    """D-17: what it had in hand is not committed, and it ends for good."""
+@pytest.mark.parametrize("later", [0.0, 2.0])
+def test_the_older_of_two_is_shut_out(kafka: PrivateKafka, name: str, later: float) -> None:
+    """D-17: what it had in hand is not committed, and it ends for good, also where its client has found out before."""
     first, second = make_target(kafka, name), make_target(kafka, name)
     first.open()
     first.apply(rows(table(), 10))
@@ -191,6 +193,9 @@ def test_the_older_of_two_is_shut_out(kafka: PrivateKafka, name: str) -> None:
     checkpoint = second.open()
     assert checkpoint is not None
     assert checkpoint.position.order == 11
+    if later:
+        first.apply(rows(table(), 20, is_whole=False))
+        time.sleep(later)
     with pytest.raises(TargetBusy, match="took over"):
         first.apply(rows(table(), 20))
     first.close()

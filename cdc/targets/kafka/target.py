@@ -45,7 +45,7 @@ _BY_KEY = -1  # which partition is found by the key
 _WAIT = 0.1  # seconds between looks whether something has failed
 _ROOM_WITHIN = 300.0  # seconds for the brokers to take messages, before everything is opened afresh
 _CLOSE_WITHIN = 10.0
-_PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+_FALLOUT = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._FATAL}  # of what is told elsewhere
 
 
 class KafkaTarget:
@@ -183,7 +183,7 @@ class KafkaTarget:
                     raise self._too_large(topic) from None
                 self._wait_for_room()
             except KafkaException as error:
-                raise self._meaning(error.args[0], topic) from error
+                raise self._meaning(self._cause(error.args[0]), topic) from error
 
     def _wait_for_room(self) -> None:
         """The brokers are slower than the source."""
@@ -229,7 +229,7 @@ class KafkaTarget:
     # --- failures ---------------------------------------------------------------------------------------------------
 
     def _note_failure(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None and error.code() not in _PURGED and self._failure is None:
+        if error is not None and error.code() not in _FALLOUT and self._failure is None:
             self._failure = self._meaning(error, message.topic())
 
     @contextmanager
@@ -243,6 +243,15 @@ class KafkaTarget:
     def _verify_delivered(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    def _cause(self, error: KafkaError) -> KafkaError:
+        """Of what the client has found out before anybody asked, it tells whoever ends a transaction."""
+        if error.code() == KafkaError._FATAL:
+            try:
+                self._client.abort_transaction(PATIENCE)
+            except KafkaException as cause:
+                return cause.args[0]  # type: ignore[no-any-return]
+        return error
 
     def _meaning(self, error: KafkaError, topic: str | None) -> CdcError:
         if error.code() in TOO_LARGE and topic is not None:
