@@ -209,8 +209,9 @@ class Connection:
 
     def variable(self, name: str) -> str | None:
         """A system variable, None if this server does not have it."""
-        rows = self.query("SHOW GLOBAL VARIABLES LIKE %s", name.replace("_", "\\_"))
-        return str(rows[0][1]) if rows else None
+        with mapped_errors(self.dsn):
+            rows = self.query("SHOW GLOBAL VARIABLES LIKE %s", name.replace("_", "\\_"))
+            return str(rows[0][1]) if rows else None
 
     def literal(self, value: object) -> str:
         """A value as SQL."""
