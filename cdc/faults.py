@@ -8,6 +8,9 @@
 * `fail`: one that does not, which ends it (`FaultLasting`).
 * `hang`: the thread that passes does nothing any more, as in a system call that never returns.
 * `delay`: it goes on after so many seconds (1 if none are given), in which everything else does.
+* `nospace`, `ioerror`: what the system says of a disk that is full, and of one that fails (`OSError`).
+* `full`: no file of this process can be written any more, so that whatever writes next says so in its own words
+  (DuckDB's `IOException`, Arrow's, `OSError`). The limit is that of `ulimit -f`, whose error is EFBIG.
 
 Unset, which is always so in production, a point costs one look at an empty dictionary.
 """
@@ -17,18 +20,21 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import signal
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from errno import EIO, ENOSPC
 
 from cdc.errors import CdcError, InvariantError, Unavailable, UsageError
 
 log = logging.getLogger(__name__)
 
 _ENVIRONMENT = "CDC_FAULT"
-KINDS = ("kill", "raise", "fail", "hang", "delay")
+KINDS = ("kill", "raise", "fail", "hang", "delay", "nospace", "ioerror", "full")
+_OF_THE_SYSTEM = {"nospace": ENOSPC, "ioerror": EIO}
 _SETTING = re.compile(r"(?P<name>[a-z_.]+)(:(?P<nth>[1-9]\d*))?(=(?P<kind>[a-z]+)(:(?P<seconds>\d+(\.\d+)?))?)?")
 
 # Every point with what is done and what is not when it is passed.
@@ -44,6 +50,7 @@ POINTS: Mapping[str, str] = {
     "setup.half_dropped": "of what a killed try left, the slot is gone and the publication is not",
     "membership.announced": "a table that came later is about to be published, the target does not know",
     "membership.changed": "it is published, the target does not know",
+    "healing.part": "a part of a table was compared and set right, the next one was not",
     "backfill.part": "a part of a table was read anew, the next one was not",
     "copy.before_snapshot": "the sessions that copy have not begun",
     "copy.locked": "writes on the source wait for the snapshot to begin",
@@ -152,5 +159,10 @@ def _pass(name: str) -> None:
         raise FaultLasting(f"The fault point {name} failed for good.")
     elif fault.kind == "delay":
         time.sleep(fault.seconds)
+    elif fault.kind in _OF_THE_SYSTEM:
+        number = _OF_THE_SYSTEM[fault.kind]
+        raise OSError(number, os.strerror(number))
+    elif fault.kind == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     else:
         threading.Event().wait()

@@ -48,9 +48,18 @@ def name_clashes(schemas: Iterable[TableSchema]) -> Iterator[Finding]:
         for same in columns.values():
             if len(same) > 1:
                 listed = ", ".join(same)
-                yield Finding(Severity.FATAL, str(table), f"Columns {listed} differ in case only, as DuckDB sees it.")
+                yield _for_duckdb(str(table), f"Columns {listed} differ in case only")
     for path, names in spellings.items():
         if len(names) > 1:
             what = "schemas" if len(path) == 1 else "tables"
             listed = ", ".join(str(TableName(*name)) if len(name) == 2 else name[0] for name in sorted(names))
-            yield Finding(Severity.FATAL, listed, f"These {what} differ in case only, which DuckDB does not see.")
+            yield _for_duckdb(listed, f"These {what} differ in case only")
+
+
+def _for_duckdb(subject: str, what: str) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        subject,
+        f"{what}, which DuckDB does not see: such a target refuses them, all others take them.",
+        "--exclude leaves one of them out.",
+    )

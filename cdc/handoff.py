@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cdc.model.position import Position
 from cdc.model.segment import Segment
 
 Errand = Callable[[], None]
 
+_LONGEST_REST = 0.2  # seconds
+
 
 class Handoff:
     """A queue of segments that is bounded in bytes; also the `Link` of a source.
+
+    A segment costs much the same whatever is in it, up to some hundred rows. So after each one the applier counts as
+    busy for a while, in which the source lets what is small gather: until what the process has computed since the last
+    one is no more than its share of that time (O50). What is large goes on at once.
 
     A source that reads a log asks `paused` and does not put while it is; `put` blocks, for a snapshot's sake. Beside
     the segments it passes errands on: what somebody wants done on the applier thread, between two segments.
@@ -25,14 +32,22 @@ class Handoff:
         durable: Position | None = None,
         goal: Position | None = None,
         alive: Callable[[], None] = lambda: None,
+        refused: Mapping[int, str] | None = None,
+        share: float = 1.0,
     ) -> None:
         self._limit = limit
+        self._share = share
+        self._began = self._rests_until = 0.0
+        self._computed = time.process_time()
         self.alive = alive
+        self._refused = dict(refused or {})
+        self._again: set[int] = set()
         self._segments: deque[Segment] = deque()
         self._errands: deque[Errand] = deque()
         self._size = 0
         self._applying = False
-        self._commits: deque[int] = deque()  # when the first transaction of each segment that is not durable was
+        # When the first transaction of each segment that is not durable was committed; None for one without any.
+        self._commits: deque[int | None] = deque()
         self._applied = 0  # how many of these segments are parts that wait for the end of their transaction
         self._stopping = False
         self._finished = False
@@ -55,17 +70,46 @@ class Handoff:
 
     @property
     def idle(self) -> bool:
+        return self.is_empty and not self.rest
+
+    @property
+    def rest(self) -> float:
+        return 0.0 if self.goal is not None else max(0.0, self._rests_until - time.monotonic())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that was put is applied."""
         return not self._segments and not self._applying
 
     @property
     def oldest(self) -> int | None:
         """When the first transaction was committed that has been read and is not durable, by the source's clock."""
         with self._changed:
-            return self._commits[0] if self._commits else None
+            return next((commit for commit in self._commits if commit is not None), None)
 
     @property
     def stopping(self) -> bool:
         return self._stopping
+
+    def want_again(self, tables: set[int]) -> None:
+        """Ask the source to have tables copied again, by their identities."""
+        with self._changed:
+            self._again |= tables
+
+    def refuse(self, table: int, reason: str) -> None:
+        """Ask the source to hold a table, by its identity."""
+        with self._changed:
+            self._refused[table] = reason
+
+    def take_refused(self) -> dict[int, str]:
+        with self._changed:
+            taken, self._refused = self._refused, {}
+        return taken
+
+    def take_again(self) -> set[int]:
+        with self._changed:
+            taken, self._again = self._again, set()
+        return taken
 
     def stop(self) -> None:
         """Ask both sides to end; what is queued is not applied any more."""
@@ -82,7 +126,7 @@ class Handoff:
     def drain(self) -> None:
         """Wait until everything that was put is durable, unless everything stops."""
         with self._changed:
-            self._changed.wait_for(lambda: self.idle or self._stopping)
+            self._changed.wait_for(lambda: self.is_empty or self._stopping)
 
     def put(self, segment: Segment) -> None:
         """Queue a segment; waits while the queue is full, unless everything stops."""
@@ -90,8 +134,8 @@ class Handoff:
             self._changed.wait_for(lambda: self._size < self._limit or self._stopping)
             self._segments.append(segment)
             self._size += segment.size
-            if len(segment.transactions):
-                self._commits.append(int(segment.transactions.committed_at[0]))
+            commits = segment.transactions.committed_at
+            self._commits.append(int(commits[0]) if len(commits) else None)
             self._changed.notify_all()
 
     def ask(self, errand: Errand) -> None:
@@ -127,14 +171,24 @@ class Handoff:
 
     def _pop(self) -> Segment:
         self._applying = True
+        self._began = time.monotonic()
         return self._segments.popleft()
 
+    def _rest(self) -> None:
+        if self._share >= 1:
+            return
+        computed = time.process_time()
+        due = self._began + (computed - self._computed) / self._share
+        self._rests_until = min(time.monotonic() + _LONGEST_REST, due)
+        self._computed = computed
+
     def applied(self, segment: Segment) -> None:
-        """Say that a segment that was taken is durable."""
+        """Say that a segment that was taken is durable: all of it, or the last part of one that was cut up (O16)."""
         with self._changed:
             self._applying = False
+            self._rest()
             self._size -= segment.size
-            self._applied += len(segment.transactions) > 0
+            self._applied += 1
             if segment.checkpoint is not None:
                 self._durable = segment.checkpoint.position
                 for _ in range(self._applied):

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cdc.backfill import Backfill
+from cdc.condition import read_condition
 from cdc.errors import UsageError
-from cdc.model.parts import Condition, Key
-from cdc.model.schema import TableName, TableSchema
+from cdc.model.parts import Key
+from cdc.model.schema import LogicalType, TableName, TableSchema
+from cdc.model.standing import State
 from cdc.observer import Observer
 from cdc.pipeline import Pipeline
 from cdc.selection import Selection
 from cdc.stage import Stage
+from cdc.target import InOneFile
 from cdc.verify import Finding, TableReport, Verifier, Wishes, comparable_target, replaceable_target, sum_up
 
 log = logging.getLogger(__name__)
@@ -51,16 +56,14 @@ def repair(pipeline: Pipeline, observer: Observer, arguments: Values, progress: 
     Args:
         arguments: `tables` as in the answer of `verify`; or `table` and `where`, which may be None.
     """
+    where = arguments.get("where")
+    condition = read_condition(where, observer.dialect) if where is not None else None
     pipeline.errand(comparable_target, patience=60.0)
     followed = Verifier(pipeline, observer).tables(Selection())
     backfill = Backfill(pipeline, observer)
     done = []
     for schema, keys in _wanted(followed, arguments, observer):
-        if keys is None:
-            condition = Condition(where, observer.dialect) if (where := arguments.get("where")) else None
-            rows = backfill.repair_where(schema, condition)
-        else:
-            rows = backfill.repair_rows(schema, keys)
+        rows = backfill.repair_where(schema, condition) if keys is None else backfill.repair_rows(schema, keys)
         log.info("repaired %s: %d rows read anew", schema.table, rows)
         done.append({"table": str(schema.table), "rows": rows})
         progress(done[-1])
@@ -68,26 +71,73 @@ def repair(pipeline: Pipeline, observer: Observer, arguments: Values, progress: 
 
 
 def resync(pipeline: Pipeline, observer: Observer, arguments: Values, progress: Progress) -> Values:
-    """Copy whole tables anew, part by part.
+    """Copy whole tables again, part by part; the way back for those that are held.
 
     Args:
         arguments: `tables`, names or patterns.
     """
     tables = Selection(tuple(arguments["tables"]), (), observer.default_schema)
-    schemas = list(Verifier(pipeline, observer).tables(tables))
-    for schema in schemas:
-        pipeline.errand(partial(_copy_parts, schema), patience=60.0)
+    held = pipeline.errand(partial(_held, observer, tables), patience=60.0)
+    followed = list(Verifier(pipeline, observer).tables(tables, besides=held))
+    begun = {schema: pipeline.resets[schema.identity] for schema in [*held, *followed]}
+    for schema in followed:
+        # A table that is another one than the log has told of is taken in as it is now (M15).
+        if _is_the_same(observer, schema):
+            pipeline.errand(partial(_copy_parts, schema), patience=60.0)
+            del begun[schema]
+        else:
+            pipeline.copy_again(schema.identity)
+    for schema in held:
+        pipeline.copy_again(schema.identity)
     done = []
-    for schema in schemas:
-        while schema.identity in pipeline.copying:
-            if not pipeline.is_running:
-                raise UsageError(
-                    f"The pipeline ended before {schema.table} was copied.", hint="It goes on when it runs again."
-                )
-            pipeline.rest(_LOOK_EVERY)
+    for schema in [*followed, *held]:
+        _wait_for(pipeline, schema, held.get(schema), begun.get(schema))
         done.append({"table": str(schema.table)})
         progress(done[-1])
     return {"tables": done}
+
+
+def _held(observer: Observer, tables: Selection, stage: Stage) -> dict[TableSchema, str]:
+    state = stage.checkpoint.state if stage.checkpoint is not None else None
+    held = observer.held(state) if state is not None else {}
+    return {schema: reason for schema, reason in held.items() if tables.matches(schema.table)}
+
+
+def _is_the_same(observer: Observer, schema: TableSchema) -> bool:
+    """Whether a table of the source has the columns and the key now that the pipeline knows."""
+    with observer.look(schema) as look:
+        now = look.shape(schema)
+    return now is not None and _told(now) == _told(schema)
+
+
+def _told(schema: TableSchema) -> list[tuple[str, LogicalType, int | None]]:
+    return [(column.name, column.type, column.key) for column in schema.columns]
+
+
+def _wait_for(pipeline: Pipeline, schema: TableSchema, was_held_for: str | None, resets: int | None) -> None:
+    """Wait until a table has been copied again.
+
+    Args:
+        was_held_for: the reason, if it is held.
+        resets: how often it had begun to be copied before, if the source is to begin with it.
+
+    Raises:
+        UsageError: the pipeline ended before, or the table is held again.
+    """
+    while True:
+        standing = pipeline.standing(schema.identity)
+        has_begun = resets is None or pipeline.resets[schema.identity] > resets
+        if standing.state is State.FOLLOWING and has_begun:
+            return
+        if not pipeline.is_running:
+            raise UsageError(
+                f"The pipeline ended before {schema.table} was copied.", hint="It goes on when it runs again."
+            )
+        if standing.state is State.HELD and standing.reason != was_held_for:
+            raise UsageError(f"{schema.table} is held: {standing.reason}")
+        if standing.state is not State.HELD:
+            was_held_for = None  # from here on every reason is a new one
+        pipeline.rest(_LOOK_EVERY)
 
 
 def position(pipeline: Pipeline, _observer: Observer, _arguments: Values, _progress: Progress) -> Values:
@@ -96,11 +146,29 @@ def position(pipeline: Pipeline, _observer: Observer, _arguments: Values, _progr
     return {"order": durable.order if durable else None, "text": durable.text if durable else None}
 
 
+def backup(pipeline: Pipeline, _observer: Observer, arguments: Values, _progress: Progress) -> Values:
+    """Copy the target's file between two transactions.
+
+    Args:
+        arguments: `file`, where the copy goes.
+    """
+
+    def copy(stage: Stage) -> Values:
+        if not isinstance(stage.target, InOneFile):
+            raise UsageError("The target is not one file that could be copied.")
+        stage.target.back_up(Path(arguments["file"]), stage.alive)
+        position = stage.checkpoint.position if stage.checkpoint is not None else None
+        return {"position": position.text if position is not None else None}
+
+    return pipeline.errand(copy, patience=60.0)
+
+
 JOBS: Mapping[str, Callable[[Pipeline, Observer, Values, Progress], Values]] = {
     "verify": verify,
     "repair": repair,
     "resync": resync,
     "position": position,
+    "backup": backup,
 }
 
 
@@ -130,7 +198,9 @@ def _wanted(
 
 def _known(by_name: Mapping[TableName, TableSchema], name: TableName) -> TableSchema:
     if name not in by_name:
-        raise UsageError(f"The pipeline does not follow a table {name}.", hint="`cdc status` lists those that it does.")
+        raise UsageError(
+            f"The pipeline does not follow a table {name}.", hint="`cdc status SOURCE TARGET` lists those that it does."
+        )
     return by_name[name]
 
 
@@ -158,6 +228,8 @@ def _table(report: TableReport) -> Values:
         "parts_seen": report.parts_seen,
         "first_position": report.first.text if report.first else None,
         "last_position": report.last.text if report.last else None,
+        "shape": [asdict(difference) for difference in report.shape],
+        "left_out": report.left_out,
         "differences": [_difference(report.schema, finding) for finding in report.findings],
     }
 

@@ -1,9 +1,9 @@
 """Liveness: a stage that has something to do and does not move on is found out (E-01).
 
-A thread that hangs looks like one that is patient. What tells them apart is that a reader that lives turns its loop
+A thread that hangs looks like one that is patient. The difference is that a reader that lives turns its loop
 several times a second, or takes in bytes, however little the server sends; and that a target, which can be slow (one
-statement over a table of a billion rows), is slow for minutes, not for hours. Hence two limits. Whoever waits for the
-other side, or for the next try, is not watched at all.
+statement over a table of a billion rows), is slow for minutes, not for hours. Hence two limits. A thread that waits for
+the other side, or for the next try, is not watched at all.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TextIO
 
 _FIRST = 5  # lines of a kind that are written at once
 _EVERY = 60.0  # seconds between those that follow
@@ -21,14 +22,31 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def without(text: str, *secrets: str | None) -> str:
+    """A text with `***` in the place of secrets. A longer word that has a secret inside of it stays: with a part of it
+    hidden, it would give a short secret away (O49)."""
+    for secret in filter(None, secrets):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return text
+
+
 class _Formatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return printable(super().formatMessage(record))
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error when a line comes: while a live line is on, its console has taken the place, so
+    that lines stand above it (O37)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def configure(*, verbose: bool) -> None:
     """Send this program's log lines to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     formatter = _Formatter("%(asctime)sZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
+from cdc.selection import Selection
 
 SEEN, UNSEEN, UNKNOWN = 1, 0, -1
 
@@ -35,11 +37,29 @@ class Place(Protocol):
         """int8[n]: for each transaction SEEN, UNSEEN or, where the server does not tell, UNKNOWN."""
 
 
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A table of the source that a selection means.
+
+    Attributes:
+        left_out: why a pipeline does not follow such a table, by a rule that the documentation has.
+    """
+
+    schema: TableSchema
+    left_out: str | None = None
+
+
 class Look(Protocol):
     """One state of a source's tables. All values are canonical texts, the same as the stream has."""
 
     @property
     def place(self) -> Place: ...
+
+    def shape(self, schema: TableSchema) -> TableSchema | None:
+        """What the source's catalog has of a table, as a pipeline that begins now would take it; None if it is gone."""
+
+    def left_out(self, schema: TableSchema) -> list[str]:
+        """The columns that a pipeline leaves out, by a rule that the documentation has."""
 
     def digest(self, schema: TableSchema, part: Part) -> Digest:
         """What the rows of a part are, computed by the server."""
@@ -49,6 +69,13 @@ class Look(Protocol):
 
     def values(self, schema: TableSchema, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
         """The rows that have these keys."""
+
+    def keys(self, schema: TableSchema, part: Part) -> set[Key]:
+        """The keys of a part's rows; of a table without a key one that is empty, if there are any rows.
+
+        Raises:
+            UsageError: the part's condition cannot be decided.
+        """
 
     def read(self, schema: TableSchema, part: Part) -> Iterator[ChangeBatch]:
         """The rows of a part as copied ones.
@@ -73,6 +100,12 @@ class Observer(Protocol):
         """The tables of a checkpoint's state, each with whether its rows can be compared: the log may carry inserts
         only, or its copy may not be complete."""
 
+    def held(self, state: str) -> dict[TableSchema, str]:
+        """The tables of a checkpoint's state that cannot be followed just now, each with the reason."""
+
+    def selected(self, selection: Selection) -> list[Selected]:
+        """The tables that the source has now, of those that a user means."""
+
     def rows_estimated(self, schema: TableSchema) -> int:
         """How many rows the source believes a table has."""
 
@@ -82,14 +115,13 @@ class Observer(Protocol):
     def border(self, schema: TableSchema, after: Key | None, rows: int) -> Key | None:
         """The leading columns of the row that lies so many rows beyond `after`; None if there are not that many."""
 
-    def look(self, schema: TableSchema, *, exact: bool = False) -> AbstractContextManager[Look]:
-        """See a table as it is now, until the end of the context.
+    def look(self, *schemas: TableSchema, exact: bool = False) -> AbstractContextManager[Look]:
+        """See tables as they are now, all of them at one place, until the end of the context.
 
         Args:
-            exact: the place must be exact, even if the application has to wait for a moment's lock on the table.
+            exact: the place must be exact, even if the application has to wait for a moment's lock on the tables.
 
         Raises:
-            TableChanged: the table is not what the schema says any more.
             Unavailable: not just now.
         """
 

@@ -5,98 +5,53 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
-from tenacity import RetryCallState, Retrying, retry_if_exception
+from tenacity import RetryCallState, Retrying, retry_if_exception, retry_if_exception_type, stop_after_delay, wait_fixed
 from tenacity.wait import wait_exponential_jitter
 
 from cdc import faults
-from cdc.errors import CdcError, SlotBusy, Stalled, Unavailable
+from cdc.disk import no_system_errors
+from cdc.errors import (
+    CdcError,
+    CheckpointUnreadable,
+    NoTables,
+    OtherPipeline,
+    RowDrift,
+    SlotBusy,
+    SourceBehind,
+    Stalled,
+    TableSetApart,
+    TablesHeld,
+    TargetBusy,
+    Unavailable,
+    UsageError,
+)
 from cdc.handoff import Handoff
-from cdc.liveness import Stall, Watch
-from cdc.model.change import Op
-from cdc.model.position import Position
+from cdc.liveness import Watch
+from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
-from cdc.model.segment import Changes, Copied, Reset, Segment, Truncate
+from cdc.model.segment import Evolve, Reset, Segment
+from cdc.model.standing import Standing, State, Suspicion
+from cdc.selection import Selection
 from cdc.source import Source
 from cdc.stage import Stage, Stopped
-from cdc.target import Replaceable, Target
+from cdc.target import Choosy, Comparable, Placed, Replaceable, Target
+from cdc.views import PipelineView
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _SLOT_BUSY_TRIES = 6  # the walsender of a process that was just killed lingers for a moment (A-10)
+_LOOKED_AT_FOR = 1.5  # seconds for which somebody who only looks, as `cdc status` does, may have a target open
 _LONGEST_WAIT = 30.0  # seconds between tries
+_PLACED_EVERY = 1.0  # seconds between looks whether the target is still where it was, though nothing is written (O9)
 _END_WITHIN = 30.0  # seconds for the threads to end when asked to (D-18)
-
-
-@dataclass(slots=True)
-class TableView:
-    """What happened to one table in this run."""
-
-    rows_estimated: int = 0
-    rows_copied: int = 0
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-    truncated: int = 0
-    state: str = "waiting"
-
-
-@dataclass(frozen=True, slots=True)
-class VerificationView:
-    """What the last verification in the background found.
-
-    Attributes:
-        finished_at: seconds since the Unix epoch, by this machine's clock.
-        rows: that were compared.
-        different: per table, how many rows differ.
-        not_compared: per table, why not.
-    """
-
-    finished_at: float
-    rows: int
-    different: dict[str, int]
-    not_compared: dict[str, str]
-
-
-@dataclass(slots=True)
-class PipelineView:
-    """What a pipeline is doing, for people and for status.
-
-    Attributes:
-        phase: opening, copying, streaming, waiting (to try again) or stopped.
-        rows_copied, rows_applied, transactions_applied: in this run.
-        durable: the target's checkpoint.
-        source_position: how far the source's log is, as far as is known.
-        lag_bytes: between the two.
-        lag_seconds: by the source's clock, how old the oldest commit is that was read and is not applied (E-02).
-        tables: by name.
-        failure: the message of the last failure that is being retried.
-        is_red: that failure is one that makes status unhealthy at once.
-        verification: in the background, if there was one.
-        stall: what does not move on, if anything does not.
-    """
-
-    phase: str = "opening"
-    rows_copied: int = 0
-    rows_applied: int = 0
-    transactions_applied: int = 0
-    durable: Position | None = None
-    source_position: Position | None = None
-    lag_bytes: int = 0
-    lag_seconds: float = 0.0
-    tables: dict[TableName, TableView] = field(default_factory=dict)
-    failure: str | None = None
-    is_red: bool = False
-    verification: VerificationView | None = None
-    stall: Stall | None = None
 
 
 class Pipeline:
@@ -106,6 +61,9 @@ class Pipeline:
         make_source, make_target: called once per try: after a failure both are opened afresh and the target says
             where to go on.
         queue_bytes: bound of the hand-off between the two.
+        live_share: of a core, that the process may take while small segments are followed live: they gather meanwhile.
+        holds_tables: a failure that concerns one table holds that table; otherwise it ends the run.
+        waits_for_tables: a source that lacks the tables is looked at again and again; otherwise that ends the run.
         until_caught_up: end once everything is applied that the source had when the run began.
         watch: notices when a side does not move on; `run` then raises as soon as it can.
     """
@@ -116,19 +74,35 @@ class Pipeline:
         make_target: Callable[[], Target],
         *,
         queue_bytes: int,
+        live_share: float = 1.0,
         until_caught_up: bool = False,
+        holds_tables: bool = True,
+        waits_for_tables: bool = False,
         watch: Watch | None = None,
     ) -> None:
         self._make_source = make_source
         self._make_target = make_target
         self._queue_bytes = queue_bytes
+        self._live_share = live_share
         self._until_caught_up = until_caught_up
+        self._holds_tables = holds_tables
+        self._waits_for_tables = waits_for_tables
+        self._refused: dict[int, str] = {}  # tables that the target cannot take, and why, for the next try
+        self._set_apart_at: dict[int, Position | None] = {}  # where the target was when a table was set apart last
+        self._doubted: dict[int, str] = {}  # tables to be marked as suspect when the target is open again
+        self.heals = False  # a companion compares tables that are suspect, and those that got another shape
+        self.resets: Counter[int] = Counter()  # how often the copy of each table has begun in this run
+        self.evolved: set[int] = set()  # tables that got another shape and have not been compared since
         self._goal: Position | None = None
         self._stop = threading.Event()
+        self._over = threading.Event()  # the run has ended, or is asked to: nobody needs to rest any longer
         self._view = PipelineView()
         self._source: Source | None = None
         self._handoff: Handoff | None = None
         self._was_open = False
+        self._followed_at: float | None = (
+            None  # the last moment at which the log was followed, by a clock of this class
+        )
         self._progress_at = 0
         self._try = 0
         self._stage: Stage | None = None
@@ -136,8 +110,11 @@ class Pipeline:
         self._errands = threading.Condition()
         self._has_ended = False
         self._companion_failure: BaseException | None = None
+        self.meant: Selection | None = None  # the tables that it is to follow, if that is known
         self.companions: list[Callable[[], None]] = []  # run on threads of their own while the pipeline does
         self._watch = watch or Watch()
+        busy, shortly = retry_if_exception_type(TargetBusy), stop_after_delay(_LOOKED_AT_FOR)
+        self._looked_at = Retrying(retry=busy, stop=shortly, wait=wait_fixed(0.05), reraise=True)
         self._is_hung = False
 
     def view(self) -> PipelineView:
@@ -151,12 +128,48 @@ class Pipeline:
             view.lag_seconds = max(0.0, (head.clock - oldest) / 1e6) if oldest is not None else 0.0
             if view.phase == "streaming" and durable is not None and not view.lag_bytes:
                 self._has_recovered()
+            view.see(self._standings(source))
+        now = time.monotonic()
+        if view.phase == "streaming":
+            self._followed_at = now
+        elif self._followed_at is not None and view.phase != "stopped":
+            view.lag_seconds = max(view.lag_seconds, now - self._followed_at)
         view.stall = self._watch.stall
         return view
+
+    def _standings(self, source: Source) -> dict[TableName, Standing]:
+        """How the tables stand that are not simply followed, by the source's state and the target's marks."""
+        apart = dict(source.apart)
+        copying, suspects = self.copying, self.suspects
+        if marked := copying | suspects.keys():
+            names = source.followed
+            for identity in marked & names.keys():
+                doubt = suspects.get(identity)
+                mark = Standing(State.SUSPECT, doubt.reason) if doubt is not None else Standing(State.COPYING)
+                apart.setdefault(names[identity], mark)
+        return apart
+
+    def standing(self, identity: int) -> Standing:
+        """How a table stands, by its identity; while the pipeline begins again, as one that is being copied."""
+        source = self._source
+        if source is None or self._handoff is None or self._view.phase != "streaming":
+            return Standing(State.COPYING)
+        name = source.followed.get(identity)
+        if name is not None and (apart := source.apart.get(name)) is not None:
+            return apart
+        if (suspicion := self.suspects.get(identity)) is not None:
+            return Standing(State.SUSPECT, suspicion.reason)
+        return Standing(State.COPYING if identity in self.copying else State.FOLLOWING)
+
+    @property
+    def held(self) -> dict[TableName, str]:
+        """The tables that are held, each with the reason."""
+        return {name: table.reason for name, table in self.view().tables.items() if table.state is State.HELD}
 
     def stop(self) -> None:
         """Ask the run to end at the next commit boundary; may be called from anywhere, a signal handler included."""
         self._stop.set()
+        self._over.set()
 
     def run(self) -> None:
         """Run until the end.
@@ -172,15 +185,15 @@ class Pipeline:
         finally:
             with self._errands:
                 self._has_ended = True
+                self._over.set()
                 self._errands.notify_all()
             for thread in beside:
                 thread.join(_END_WITHIN)
-        if self._companion_failure is not None:
-            raise self._companion_failure
 
     def _accompany(self, work: Callable[[], None]) -> None:
         try:
-            work()
+            with no_system_errors():
+                work()
         except BaseException as error:  # whatever ends a companion must end the run (D-20)
             if not self._has_ended:
                 self._companion_failure = error
@@ -202,9 +215,33 @@ class Pipeline:
         stage = self._stage
         return stage.target.copying if stage is not None and isinstance(stage.target, Replaceable) else set()
 
+    @property
+    def suspects(self) -> dict[int, Suspicion]:
+        """The tables, by identity, that have to be compared with the source."""
+        stage = self._stage
+        return dict(stage.target.suspects) if stage is not None and isinstance(stage.target, Comparable) else {}
+
+    def hold(self, identity: int, reason: str) -> None:
+        """Have the source hold a table.
+
+        Raises:
+            CdcError: what concerns one table ends the run.
+        """
+        if not self._holds_tables:
+            raise CdcError(reason)
+        handoff = self._handoff
+        if handoff is not None:
+            handoff.refuse(identity, reason)
+
+    def copy_again(self, identity: int) -> None:
+        """Have the source take a table in as it is now, whatever it was held for, so that it is copied again."""
+        handoff = self._handoff
+        if handoff is not None:
+            handoff.want_again({identity})
+
     def rest(self, seconds: float) -> None:
         """Wait, but not beyond the end of the run."""
-        self._stop.wait(seconds)
+        self._over.wait(seconds)
 
     def _run_until_the_end(self) -> None:
         waiting = wait_exponential_jitter(multiplier=0.5, max=_LONGEST_WAIT)
@@ -215,19 +252,42 @@ class Pipeline:
             state.attempt_number += self._progress_at
             return delay
 
-        with self._watch, self._excused_when_stopping():
-            for attempt in Retrying(
-                retry=retry_if_exception(self._is_worth_retrying),
-                wait=wait,
-                sleep=self._sleep,
-                before_sleep=self._say_retry,
-                reraise=True,
-            ):
-                with attempt:
-                    self._try = attempt.retry_state.attempt_number
-                    if not self._stop.is_set():
-                        self._run_once()
-        self._view.phase = "stopped"
+        try:
+            with self._watch, self._excused_when_stopping():
+                for attempt in Retrying(
+                    retry=retry_if_exception(self._is_worth_retrying),
+                    wait=wait,
+                    sleep=self._sleep,
+                    before_sleep=self._say_retry,
+                    reraise=True,
+                ):
+                    with attempt:
+                        self._try = attempt.retry_state.attempt_number
+                        if not self._stop.is_set():
+                            with no_system_errors():
+                                self._run_once()
+            self._refuse_held()
+            if self._companion_failure is not None:
+                raise self._companion_failure
+        except BaseException as error:
+            self._view.failure, self._view.is_red = str(error), True
+            raise
+        finally:
+            self._view.phase = "stopped"  # last, since whoever sees it may stop what is left
+
+    def _refuse_held(self) -> None:
+        """A run that was to catch up has not done so where tables are held.
+
+        Raises:
+            TablesHeld: there are such tables, and nobody has asked for the end.
+        """
+        held = self.held
+        if self._until_caught_up and held and not self._stop.is_set():
+            listed = "; ".join(f"{name}: {reason}" for name, reason in sorted(held.items()))
+            raise TablesHeld(
+                f"Everything is applied but what concerns {len(held)} held table{'s' * (len(held) > 1)}: {listed}",
+                hint=f"Once that is mended: cdc resync SOURCE TARGET --tables {min(held)}",
+            )
 
     @contextmanager
     def _excused_when_stopping(self) -> Iterator[None]:
@@ -235,7 +295,7 @@ class Pipeline:
         try:
             yield
         except CdcError as error:
-            if not (error.retry and self._stop.is_set()):
+            if not (self._may_pass(error) and self._stop.is_set()):
                 raise
             log.warning("%s It ends here, as asked; the next run goes on from the checkpoint.", error)
 
@@ -328,11 +388,17 @@ class Pipeline:
 
     def _is_worth_retrying(self, error: BaseException) -> bool:
         """At a first start everything but a slot that is about to be free is told at once: it may be a mistake."""
-        if not isinstance(error, CdcError) or not error.retry or self._stop.is_set():
+        if not isinstance(error, CdcError) or not self._may_pass(error) or self._stop.is_set():
             return False
+        if isinstance(error, NoTables):
+            return True
         if isinstance(error, SlotBusy):
             return self._try - self._progress_at < _SLOT_BUSY_TRIES
-        return self._was_open
+        # A replica that is behind is no mistake, but a moment of a failover.
+        return self._was_open or (isinstance(error, SourceBehind) and not self._until_caught_up)
+
+    def _may_pass(self, error: CdcError) -> bool:
+        return error.retry or (self._waits_for_tables and isinstance(error, NoTables))
 
     def _sleep(self, seconds: float) -> None:
         self._stop.wait(seconds)
@@ -354,28 +420,81 @@ class Pipeline:
         source = self._make_source()
         self._view.phase = "opening"
         try:
-            with self._watch.target.at("opening the target"):
-                faults.point("pipeline.before_open")
-                checkpoint = target.open()
-            with self._watch.source.at("opening the source"):
-                faults.point("pipeline.between_opens")
-                source.open(checkpoint)
+            checkpoint = self._open_both(source, target)
+            if isinstance(target, Choosy):
+                target.refuse(source.meant)
             if self._until_caught_up and self._goal is None:
                 self._goal = source.head.position
             for table, rows in source.estimates.items():
-                self._view.tables.setdefault(table, TableView()).rows_estimated = rows
+                self._view.table(table).rows_estimated = rows
             durable = checkpoint.position if checkpoint else None
-            handoff = Handoff(self._queue_bytes, durable, self._goal, self._watch.source.alive)
+            alive = self._watch.source.alive
+            handoff = Handoff(self._queue_bytes, durable, self._goal, alive, self._refused, self._live_share)
+            self._refused = {}
             self._handoff, self._source = handoff, source
             self._was_open = True
+            self._mark_doubted(target)
             with self._errands:
                 self._stage = Stage(target, handoff, checkpoint, self._applied, self._watch.target)
             self._supervise(source, self._stage, handoff)
+        except CdcError as error:
+            if error.concerns is None or error.retry or not self._holds_tables:
+                raise
+            durable = self._handoff.durable if self._handoff is not None else None
+            if error.concerns in self._set_apart_at and self._set_apart_at[error.concerns] == durable:
+                raise  # that it was set apart has not helped
+            self._set_apart_at[error.concerns] = durable
+            raise self._set_apart(error, target, source) from error
         finally:
+            if self._handoff is not None:
+                self.view()  # the last one that sees the source
             self._handoff = self._source = None
             self._let_go_of_errands()
             if not self._is_hung:
                 self._close(source, target)
+
+    def _open_both(self, source: Source, target: Target) -> Checkpoint | None:
+        """The target's checkpoint. What this fails with is for status to say as well, unless the target is none of this
+        pipeline: another one may say there how it is."""
+        with (
+            self._known_unless(TargetBusy, CheckpointUnreadable, UsageError),
+            self._watch.target.at("opening the target"),
+        ):
+            faults.point("pipeline.before_open")
+            checkpoint = self._looked_at(target.open)
+        self._view.has_target |= checkpoint is None
+        with self._known_unless(CheckpointUnreadable, OtherPipeline), self._watch.source.at("opening the source"):
+            faults.point("pipeline.between_opens")
+            source.open(checkpoint)
+        self._view.has_target = True
+        return checkpoint
+
+    @contextmanager
+    def _known_unless(self, *foreign: type[CdcError]) -> Iterator[None]:
+        """Whatever fails, it is this pipeline's own target, unless it fails so."""
+        try:
+            with no_system_errors():
+                yield
+        except CdcError as error:
+            self._view.has_target |= not isinstance(error, foreign)
+            raise
+
+    def _set_apart(self, error: CdcError, target: Target, source: Source) -> CdcError:
+        """What is tried next after a failure that concerns one table."""
+        identity = error.concerns
+        assert identity is not None
+        name = source.followed.get(identity, identity)
+        if isinstance(error, RowDrift) and isinstance(target, Comparable) and self.heals:
+            self._doubted[identity] = error.message
+            return TableSetApart(f"{error.message} {name} is compared with the source.")
+        self._refused[identity] = error.message
+        return TableSetApart(f"{name} is held, and the others go on: {error.message}", hint=error.hint)
+
+    def _mark_doubted(self, target: Target) -> None:
+        if isinstance(target, Comparable):
+            for identity, reason in self._doubted.items():
+                target.suspect(identity, reason)
+        self._doubted.clear()
 
     def _close(self, source: Source, target: Target) -> None:
         try:
@@ -404,10 +523,14 @@ class Pipeline:
         ]
         for thread in threads:
             thread.start()
+        placed = time.monotonic()
         try:
             while not handoff.stopping and any(thread.is_alive() for thread in threads):
                 if self._stop.wait(0.02) or self._has_arrived(source, handoff) or self._watch.is_over:
                     handoff.stop()
+                if isinstance(stage.target, Placed) and time.monotonic() - placed >= _PLACED_EVERY:
+                    placed = time.monotonic()
+                    guarded(stage.target.verify_place)()
         except BaseException:  # somebody interrupts the thread that this runs on; the two do not know of it
             self.stop()
             handoff.stop()
@@ -440,11 +563,21 @@ class Pipeline:
                 )
             alive[0].join(0.1)
 
+    def _is_unsettled(self, source: Source) -> bool:
+        """Whether tables are being copied or compared, or are to be; those that are held are not waited for."""
+        marked = self.copying | (set(self.suspects) if self.heals else set()) | self.evolved
+        if not marked:
+            return False
+        apart, names = source.apart, source.followed
+        held = {name for name, standing in apart.items() if standing.state is State.HELD}
+        return any(names.get(identity) not in held for identity in marked & names.keys())
+
     def _has_arrived(self, source: Source, handoff: Handoff) -> bool:
         at, goal = handoff.durable, self._goal
         if goal is None or at is None or at < goal or self._view.phase != "streaming":
             return False
-        return handoff.idle and source.is_complete and not self.copying
+        # In this order: what the source hands over before it is complete is applied, and then its marks are there.
+        return source.is_complete and handoff.is_empty and not self._is_unsettled(source)
 
     def _read(self, source: Source, handoff: Handoff) -> None:
         self._view.phase = "copying"
@@ -456,8 +589,6 @@ class Pipeline:
         with self._errands:
             self._view.phase = "streaming"
             self._errands.notify_all()
-        for table in self._view.tables.values():
-            table.state = "streaming"
         for segment in self._watched(source.stream(handoff), "reading the log"):
             handoff.put(segment)
         handoff.finish()
@@ -473,33 +604,12 @@ class Pipeline:
             yield segment
 
     def _applied(self, segment: Segment) -> None:
-        self._count(segment)
+        self._view.count(segment)
+        is_compared = self.heals and self._stage is not None and isinstance(self._stage.target, Comparable)
+        for step in segment.steps:
+            if isinstance(step, Reset):
+                self.resets[step.schema.identity] += 1
+            elif isinstance(step, Evolve) and step.old.columns != step.new.columns and is_compared:
+                self.evolved.add(step.new.identity)
         self._progress_at = self._try
         self._has_recovered()
-
-    def _count(self, segment: Segment) -> None:
-        view = self._view
-        for step in segment.steps:
-            if isinstance(step, Changes):
-                batch = step.batch
-                table = view.tables.setdefault(batch.schema.table, TableView())
-                if batch.copied:
-                    view.rows_copied += len(batch)
-                    table.rows_copied += len(batch)
-                    continue
-                if table.state == "waiting":
-                    table.state = "streaming"
-                counts = np.bincount(batch.op, minlength=5)
-                table.inserted += int(counts[Op.INSERT])
-                table.updated += int(counts[Op.UPDATE])
-                table.deleted += int(counts[Op.DELETE])
-                view.rows_applied += len(batch)
-            elif isinstance(step, Reset):
-                table = view.tables.setdefault(step.schema.table, TableView())
-                table.rows_copied, table.state = 0, "copying"
-            elif isinstance(step, Truncate):
-                view.tables.setdefault(step.schema.table, TableView()).truncated += 1
-            elif isinstance(step, Copied):
-                view.tables.setdefault(step.schema.table, TableView()).state = "streaming"
-        if len(segment.transactions):
-            view.transactions_applied += len(segment.transactions) - (segment.checkpoint is None)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from cdc.errors import UsageError
 from cdc.model.schema import TableName
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,11 @@ class Selection:
         included = not self.include or any(self._means(pattern, table) for pattern in self.include)
         return included and not any(self._means(pattern, table) for pattern in self.exclude)
 
+    def names(self, table: TableName) -> bool:
+        """Whether the table is included by its own name, and not as one of many."""
+        alone = [pattern for pattern in self.include if not {"*", "?"} & set(pattern)]
+        return any(self._means(pattern, table) for pattern in alone)
+
     def unmatched(self, tables: Iterable[TableName]) -> list[str]:
         """The patterns that none of the tables matches."""
         known = list(tables)
@@ -36,6 +45,28 @@ class Selection:
             for pattern in (*self.include, *self.exclude)
             if not any(self._means(pattern, table) for table in known)
         ]
+
+    def warn_unmatched(self, selected: Iterable[TableName], followed: Iterable[TableName]) -> None:
+        """Say which patterns of a pipeline that goes on select none of the tables that are there now.
+
+        That may be a typing error, but also a table that was dropped or got another name, which must not stop others.
+
+        Args:
+            selected: those that are there now.
+            followed: those that were followed so far.
+
+        Raises:
+            UsageError: nothing is selected, and nothing that was followed would be, so that nothing is left.
+        """
+        known = list(selected)
+        if not known and not any(self.matches(table) for table in followed):
+            raise UsageError(
+                f"No table matches {', '.join(map(repr, self.include)) or 'anything'}.",
+                hint="Give the same --tables as before; `cdc status SOURCE TARGET` shows the tables that are followed.",
+            )
+        for pattern in self.include:
+            if not any(self._means(pattern, table) for table in known):
+                log.warning("No table matches %r now; the others are followed.", pattern)
 
     def _means(self, pattern: str, table: TableName) -> bool:
         """Only * and ? stand for something else, and only in what a user wrote."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from cdc.model.position import Checkpoint, Position
-from cdc.model.schema import TableName
+from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Segment
+from cdc.model.standing import Standing
 
 
 class Link(Protocol):
@@ -27,12 +28,23 @@ class Link(Protocol):
         """The applier has nothing to do, so that even a small segment should go at once."""
 
     @property
+    def rest(self) -> float:
+        """Seconds for which the applier is not idle, though it has nothing to do: small segments gather (O50)."""
+
+    @property
     def goal(self) -> Position | None:
         """Where the run ends, if it ends by itself: the source then says soon that it has nothing more up to there."""
 
     @property
     def stopping(self) -> bool:
         """Somebody asked for an end; `stream` returns at the next commit boundary."""
+
+    def take_refused(self) -> Mapping[int, str]:
+        """Tables, by identity, that a stage after the source cannot take, each with the reason; once each. The source
+        holds them: it skips their changes from then on, and keeps the reason in its state."""
+
+    def take_again(self) -> set[int]:
+        """The tables, by identity, that somebody wants to be copied again whatever they were held for; once each."""
 
     def alive(self) -> None:
         """Say that something came, or that it is known why nothing does: who stays silent is taken for hung (E-01)."""
@@ -52,33 +64,21 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
-    """Where somebody wants to begin in a log: at a place of it, or at a time.
-
-    Attributes:
-        position: as the source writes one.
-        time: microseconds since the Unix epoch. The source begins at or before the first transaction that was committed
-            then; whoever listens leaves out what is too early.
-    """
-
-    position: str | None = None
-    time: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SourceStatus:
     """How a source is for one pipeline, by its own account.
 
     Attributes:
-        healthy: the pipeline can go on from where it is.
+        problem: why the pipeline cannot go on from where it is, or soon could not; None if it can.
         lag_bytes: of log that is not applied; None if that is not known from here.
+        has_backlog: the log has something for the pipeline that is not applied. Log that is of others is no backlog.
         details: for machines; `kind` says of what: a `slot`, a `log`.
         lines: for people, by their labels.
     """
 
     kind: str
-    healthy: bool
+    problem: str | None
     lag_bytes: int | None
+    has_backlog: bool
     details: Mapping[str, object]
     lines: Mapping[str, str]
 
@@ -95,8 +95,22 @@ class Source(Protocol):
         """The tables that are followed, each with the number of rows that the source believes it has."""
 
     @property
+    def followed(self) -> Mapping[int, TableName]:
+        """The tables that are followed or held, by their identities."""
+
+    @property
+    def apart(self) -> Mapping[TableName, Standing]:
+        """The tables of the selection that are not simply followed: those that are held or left out, and those that
+        are about to be copied while the log is followed."""
+
+    @property
+    def meant(self) -> Sequence[TableSchema]:
+        """The tables of a first start, once it is open and before anything is made for them; none later on."""
+
+    @property
     def is_complete(self) -> bool:
-        """Whether every table that is followed has been copied: a run that is to end by itself does not end before."""
+        """Whether every table that is followed has been copied, and all that was found out about tables is handed over:
+        a run that is to end by itself does not end before."""
 
     def open(self, resume: Checkpoint | None) -> None:
         """Claim the slot and prove that it, the server and the checkpoint belong together.
@@ -110,7 +124,7 @@ class Source(Protocol):
         """Give the rows that were there before the log is followed, of every table that has not been copied yet."""
 
     def stream(self, link: Link) -> Iterator[Segment]:
-        """Give committed transactions from the checkpoint on, for ever, or until `link.stopping`."""
+        """Give committed transactions from the checkpoint on, without end, or until `link.stopping`."""
 
     def close(self) -> None:
         """Let go of everything that was opened. May be called twice."""

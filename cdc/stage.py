@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from cdc import faults
-from cdc.errors import CdcError, Unavailable
+from cdc.errors import CdcError, HalfWritten, Unavailable
 from cdc.handoff import Handoff
 from cdc.liveness import Watched
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint
-from cdc.model.segment import Changes, Evolve, Note, Segment, Step, split
+from cdc.model.segment import Changes, Evolve, Gap, Note, Reset, Segment, Step, Suspect, split
 from cdc.observer import SEEN, UNSEEN, Place
-from cdc.target import Target
+from cdc.target import Comparable, Placed, Replaceable, Target
+
+log = logging.getLogger(__name__)
 
 _REMEMBERED = 100_000  # transactions: a commit is in the log a moment before snapshots see it
 
@@ -72,6 +76,10 @@ class Stage:
                 with self._watch.at("looking at the source and the target"):
                     taken()
 
+    def alive(self) -> None:
+        """Give a sign of life in an errand that takes long."""
+        self._watch.alive()
+
     def finish_transaction(self) -> None:
         """Apply a large transaction that is there in part to its end: an errand finds the target between two."""
         while self._is_inside:
@@ -90,7 +98,11 @@ class Stage:
         """
         # Closed here, since an error of a generator that is merely let go of would be lost.
         with closing(self._places(place)) as places:
-            yield places
+            try:
+                yield places
+            except HalfWritten:  # with more applied, it would be committed (O4)
+                self.is_broken = True
+                raise
 
     def _places(self, place: Place) -> Generator[set[int], None, None]:
         window: deque[Segment] = deque()
@@ -146,6 +158,8 @@ class Stage:
 
     def _apply(self, segment: Segment) -> None:
         self._put(segment)
+        if segment.checkpoint is not None and isinstance(self.target, Placed):
+            self.target.verify_place()
         self._is_inside = segment.checkpoint is None
         self.checkpoint = segment.checkpoint or self.checkpoint
         self._remember(segment.transactions)
@@ -157,11 +171,29 @@ class Stage:
         try:
             with self._watch.at("applying"):
                 faults.point("handoff.after_take")
-                self.target.apply(segment)
+                self.target.apply(self._with_doubts(segment))
                 faults.point("handoff.before_applied")
         except BaseException:
             self.is_broken = True
             raise
+
+    def _with_doubts(self, segment: Segment) -> Segment:
+        """A target whose tables cannot be compared is given all rows of a suspect table again, after a reset."""
+        if not any(isinstance(step, Suspect) for step in segment.steps) or isinstance(self.target, Comparable):
+            return segment
+        again = isinstance(self.target, Replaceable)
+        steps: list[Step] = []
+        for step in segment.steps:
+            if not isinstance(step, Suspect):
+                steps.append(step)
+            elif again:
+                steps += [
+                    Gap(step.schema, step.reason, step.transaction, since=step.since),
+                    Reset(step.schema, True, step.transaction),
+                ]
+            else:
+                log.warning("%s is suspect: %s", step.schema.table, step.reason)
+        return replace(segment, steps=steps)
 
     def _remember(self, transactions: Transactions) -> None:
         if not len(transactions):

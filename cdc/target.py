@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cdc.model.change import ChangeBatch
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Checkpoint
-from cdc.model.schema import TableSchema
+from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Segment
+from cdc.model.standing import Suspicion
 
 
 class Mode(StrEnum):
@@ -51,7 +53,8 @@ class TargetSettings:
         mode: how it keeps the tables; None for as it does already, which is a mirror at first.
         retention: for how long a log is kept.
         database: the source's, where its tables do not carry it (PostgreSQL).
-        format: how a target writes events that stores no tables (`cdc.formats`).
+        format: how a target writes events that stores no tables (`cdc.formats`); None for as it does already, which is
+            `json` at first.
         rotate: bytes after which a file of events is followed by another one.
     """
 
@@ -61,8 +64,17 @@ class TargetSettings:
     mode: Mode | None = None
     retention: Retention = KEEP_ALL
     database: str = ""
-    format: str = "json"
+    format: str | None = None
     rotate: int = 256 << 20
+
+
+# What a kind of target says of tables that come while others are there: those that it cannot take, and why.
+SetApart = Callable[[Iterable[TableSchema], Iterable[TableName]], Mapping[TableName, str]]
+
+
+def takes_all(coming: Iterable[TableSchema], taken: Iterable[TableName]) -> Mapping[TableName, str]:
+    """A target to which all names are different ones."""
+    return {}
 
 
 class Target(Protocol):
@@ -88,6 +100,44 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class Placed(Target, Protocol):
+    """A target that has a name in a file system."""
+
+    def verify_place(self) -> None:
+        """Make sure that the name leads to what is written; may be called from any thread.
+
+        Asked before the source may let go of what was applied.
+
+        Raises:
+            TargetGone: it was removed, or replaced by something else.
+        """
+
+
+@runtime_checkable
+class InOneFile(Target, Protocol):
+    """A target of which a copy can be made between two transactions, from which it could go on."""
+
+    def back_up(self, to: Path, alive: Callable[[], None]) -> None:
+        """Make a copy that is durable, with the checkpoint.
+
+        Args:
+            to: a file, which is replaced in one step.
+            alive: called again and again while that takes.
+
+        Raises:
+            UsageError: no copy can go there.
+        """
+
+
+@runtime_checkable
+class Choosy(Target, Protocol):
+    """A target that cannot hold every table."""
+
+    def refuse(self, schemas: Sequence[TableSchema]) -> None:
+        """Raise UsageError for tables of a first start that it could not hold, before anything is made for them."""
+
+
+@runtime_checkable
 class Replaceable(Target, Protocol):
     """A target into which rows that were read anew can be put, between two transactions.
 
@@ -95,7 +145,11 @@ class Replaceable(Target, Protocol):
     """
 
     def replace(self, schema: TableSchema, part: Part, batches: Sequence[ChangeBatch]) -> None:
-        """Put copied rows in the place of a part's. Becomes durable with the segment at hand, or at once."""
+        """Put copied rows in the place of a part's. Becomes durable with the segment at hand, or at once.
+
+        Raises:
+            HalfWritten: it failed inside a transaction. Whatever else it raises, the part's rows are as they were.
+        """
 
     @property
     def copying(self) -> set[int]:
@@ -114,9 +168,44 @@ class Replaceable(Target, Protocol):
         """The keys of rows whose changes did not carry enough to apply them while their table was copied."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeldColumn:
+    """A column of a table as it is in a target.
+
+    Attributes:
+        type: in the target's own words.
+        fits: it is one that the target holds the values of the source's column in. One that the pipeline did not make
+            never is.
+    """
+
+    name: str
+    type: str
+    fits: bool
+
+
 @runtime_checkable
 class Comparable(Replaceable, Protocol):
     """A target whose tables can be compared with the source's, and set right, between two transactions."""
+
+    def columns(self, schema: TableSchema) -> list[HeldColumn]:
+        """The columns that are there for a table's; none if there is no such table.
+
+        Raises:
+            TableChanged: the target has brought the table to another shape than that.
+        """
+
+    @property
+    def suspects(self) -> Mapping[int, Suspicion]:
+        """The tables, by identity, whose rows may not be the source's (`Suspect`).
+
+        Until `cleared`, a change of such a table applies to what rows there are, as while it is copied by parts.
+        """
+
+    def suspect(self, identity: int, reason: str) -> None:
+        """Mark a table as suspect. Becomes durable with the segment at hand, or at once."""
+
+    def cleared(self, identity: int, number: int) -> None:
+        """A table has been compared and set right; it stays suspect if it was marked again since mark `number`."""
 
     def digest(self, schema: TableSchema, part: Part) -> Digest:
         """What the rows of a part are.
@@ -130,3 +219,10 @@ class Comparable(Replaceable, Protocol):
 
     def values(self, schema: TableSchema, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
         """The rows that have these keys, every value as the source's text."""
+
+    def keys(self, schema: TableSchema, part: Part) -> set[Key]:
+        """The keys of a part's rows; of a table without a key one that is empty, if there are any rows.
+
+        Raises:
+            UsageError: the part's condition cannot be decided.
+        """

@@ -20,12 +20,13 @@ from enum import StrEnum
 
 import numpy as np
 
-from cdc.errors import InvariantError, TargetDrift, Unavailable
+from cdc.errors import InvariantError, RowDrift, TargetDrift, Unavailable
 from cdc.model.arrays import texts
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
-from cdc.model.segment import Changes, Copied, Evolve, Note, Replace, Reset, Segment, Step, Truncate
+from cdc.model.segment import Changes, Copied, Drop, Evolve, Gap, Note, Replace, Reset, Segment, Step, Suspect, Truncate
+from cdc.model.standing import Standing
 from cdc.source import Head, Link
 from cdc.target import Target
 
@@ -63,11 +64,11 @@ class MemoryTable:
         self.held.setdefault(self.key_of(row), []).append(row)
 
     def take(self, row: Row) -> Row:
-        """Remove the row that has the key of this one, and give it back; raises TargetDrift without one (A-42)."""
+        """Remove the row that has the key of this one, and give it back; raises RowDrift without one (A-42)."""
         key = self.key_of(row)
         rows = self.held.get(key)
         if not rows:
-            raise TargetDrift(f"A row of {self.schema.table} is changed that is not there.")
+            raise RowDrift(f"A row of {self.schema.table} is changed that is not there.")
         found = rows.pop(0)
         if not rows:
             del self.held[key]
@@ -163,7 +164,9 @@ class MemoryTarget:
             self._draft[step.schema.identity] = MemoryTable(step.schema)
         elif isinstance(step, Replace | Copied):
             raise InvariantError(f"{step.schema.table} is copied by parts, which is not for this target.")
-        elif isinstance(step, Note) or (at is not None and order[step.transaction] < at.order):
+        elif isinstance(step, Note | Suspect | Gap | Drop) or (
+            step.transaction != ABSENT and at is not None and order[step.transaction] < at.order
+        ):
             return
         elif isinstance(step, Truncate):
             self._table(step.schema).held.clear()
@@ -316,6 +319,18 @@ class ScriptedSource:
     @property
     def estimates(self) -> Mapping[TableName, int]:
         return {}
+
+    @property
+    def followed(self) -> Mapping[int, TableName]:
+        return {}
+
+    @property
+    def apart(self) -> Mapping[TableName, Standing]:
+        return {}
+
+    @property
+    def meant(self) -> list[TableSchema]:
+        return []
 
     @property
     def is_complete(self) -> bool:

@@ -1,7 +1,8 @@
 """Verification: source and target compared part by part, each part at one exact place in the log, while both go on.
 
 For each part the applier stops between two transactions, the source's server digests the part in a snapshot, the target
-is brought to the place of that snapshot and digests the same part there. Where the digests differ, the rows of the
+is brought to the place of that snapshot and digests the same part there, once the table has the same shape in the
+source's catalog, for the pipeline, and in the target. Where the digests differ, the rows of the
 buckets that do are compared one by one, with both sides still at that place. Nothing of the source waits meanwhile.
 """
 
@@ -10,20 +11,22 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 from cdc.errors import CdcError, TableChanged, Unavailable, UsageError
-from cdc.model.parts import Difference, Key, Part, compare
+from cdc.model.parts import Difference, Digest, Key, Part, compare
 from cdc.model.position import Position
 from cdc.model.schema import TableName, TableSchema
-from cdc.observer import Look, Observer
-from cdc.pipeline import Pipeline, VerificationView
+from cdc.observer import Look, Observer, Selected
+from cdc.pipeline import Pipeline
 from cdc.selection import Selection
+from cdc.shapes import OtherShape, ShapeDifference, compare_shapes, not_followed
 from cdc.stage import Missed, Stage, Stopped
 from cdc.target import Comparable, Replaceable
+from cdc.views import VerificationView
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +45,13 @@ _SPREAD = 0.8  # share of the time between two of them that one takes
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a verification may be told.
+    """The wishes of the caller of a verification.
 
     Attributes:
         tables: which of those that are followed.
         sample: share of the parts of each table that are compared, at random.
         max_rate: rows of the source that are digested per second, at most; None for no bound.
-        with_values: tell the values of rows that differ.
+        with_values: report the values of rows that differ.
     """
 
     tables: Selection = field(default_factory=Selection)
@@ -85,6 +88,8 @@ class TableReport:
         different: how many rows differ, listed or not.
         first, last: where in the log the first and the last part were compared.
         trouble: why it, or the rest of it, could not be compared.
+        shape: what is not the same of its shape in the source, for the pipeline, and in the target.
+        left_out: its columns that the pipeline leaves out by a rule.
     """
 
     schema: TableSchema
@@ -96,6 +101,8 @@ class TableReport:
     first: Position | None = None
     last: Position | None = None
     trouble: str | None = None
+    shape: list[ShapeDifference] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def table(self) -> TableName:
@@ -112,7 +119,7 @@ class Verifier:
     Args:
         pipeline: it goes on meanwhile, but for the moments of the parts.
         observer: looks at its source.
-        progress: is told of a table's report whenever it has grown.
+        progress: is called with a table's report whenever it has grown.
     """
 
     def __init__(
@@ -123,23 +130,55 @@ class Verifier:
         self._progress = progress
 
     def verify(self, wishes: Wishes) -> list[TableReport]:
-        """Compare tables, one after the other.
+        """Compare tables, one after the other; at the end those that are meant and not followed.
 
         Raises:
-            UsageError: none is meant, or the target is one that cannot be compared.
+            UsageError: no table is meant, or the target is one that cannot be compared.
             CdcError: the pipeline or the source ended it.
         """
-        return [self._table(schema, comparable, wishes) for schema, comparable in self.tables(wishes.tables).items()]
+        missing = self._not_followed(wishes.tables)
+        followed = self.tables(wishes.tables, [report.schema for report in missing])
+        return [*(self._table(schema, comparable, wishes) for schema, comparable in followed.items()), *missing]
 
-    def tables(self, selection: Selection) -> dict[TableSchema, bool]:
+    def _not_followed(self, asked: Selection) -> list[TableReport]:
+        """Where nobody knows what the pipeline is meant to follow, that is what is asked for by its whole name."""
+        meant = self._pipeline.meant
+        if meant is None:
+            meant = Selection(tuple(name for name in asked.include if not {"*", "?"} & set(name)))
+            if not meant.include:
+                return []
+        meant = replace(meant, default_schema=self._observer.default_schema)
+        for attempt in range(_TRIES):
+            followed = {schema.table for schema in self.errand(self._followed)}
+            missing = [
+                found
+                for found in self._observer.selected(asked)
+                if found.schema.table not in followed and meant.matches(found.schema.table)
+            ]
+            held = {schema.table: why for schema, why in self.errand(self._held).items()}
+            # A new table comes within seconds.
+            if all(found.left_out is not None or found.schema.table in held for found in missing):
+                break
+            if attempt < _TRIES - 1:
+                self._pipeline.rest(_TRY_AGAIN_IN)
+        return [_report_missing(found, held.get(found.schema.table)) for found in missing]
+
+    def _held(self, stage: Stage) -> dict[TableSchema, str]:
+        return self._observer.held(stage.checkpoint.state) if stage.checkpoint is not None else {}
+
+    def tables(self, selection: Selection, besides: Iterable[TableSchema] = ()) -> dict[TableSchema, bool]:
         """The tables that are meant, each with whether it can be compared; at least one, since none proves nothing.
 
+        Args:
+            besides: tables that are meant and not among those that are followed.
+
         Raises:
-            UsageError: none is meant.
-            Unavailable: none is followed yet.
+            UsageError: no table is meant.
+            Unavailable: no table is followed yet.
         """
         followed = self.errand(self._followed)
-        names = [schema.table for schema in followed]
+        others = [schema.table for schema in besides]
+        names = [*(schema.table for schema in followed), *others]
         if not names:
             raise Unavailable("The pipeline does not follow any table yet.", hint="Its own messages say why.")
         if unmatched := Selection(selection.include, (), selection.default_schema).unmatched(names):
@@ -149,7 +188,7 @@ class Verifier:
             for schema, comparable in sorted(followed.items(), key=lambda item: item[0].table)
             if selection.matches(schema.table)
         }
-        if not meant:
+        if not meant and not others:
             raise UsageError("No table is left to compare.", hint="Exclude fewer of them.")
         return meant
 
@@ -168,17 +207,20 @@ class Verifier:
             try:
                 self._compare(report, wishes)
                 return report
+            except OtherShape as other:
+                report.trouble, report.shape = other.message, other.differences
             except TableChanged as change:
                 report.trouble = change.message
             followed = self.errand(self._followed)
             now = {known.identity: (known, able) for known, able in followed.items()}
-            if schema.identity not in now:
+            if now.get(schema.identity, (schema, comparable)) == (schema, comparable):
                 break
             schema, comparable = now[schema.identity]
         self._progress(report)
         return report
 
     def _compare(self, report: TableReport, wishes: Wishes) -> None:
+        report.left_out = self._see(report.schema, None, wishes).left_out
         for part in parts(self._observer, report.schema):
             report.parts_seen += 1
             if wishes.sample < 1 and random.random() >= wishes.sample:
@@ -198,8 +240,8 @@ class Verifier:
         report.findings += seen.findings[: MOST_DIFFERENCES - len(report.findings)]
         return seen.rows
 
-    def _see(self, schema: TableSchema, part: Part, wishes: Wishes) -> _Seen:
-        """Look until both sides are seen at one place.
+    def _see(self, schema: TableSchema, part: Part | None, wishes: Wishes) -> _Seen:
+        """Look at a part, or at the shape alone, until both sides are seen at one place.
 
         Where the source does not tell the place exactly, being equal proves it, and being different nothing: that takes
         a look with a moment's lock, of which there are few.
@@ -211,19 +253,26 @@ class Verifier:
                 last: CdcError = missed
             except TableChanged as changed:
                 last = changed
-                # PostgreSQL tells of a new shape with the next row: the target may come to have it.
-                if schema not in self.errand(self._followed):
+                # PostgreSQL's log has a new shape with the next row: the target may come to have it.
+                stays = isinstance(changed, OtherShape) and (not changed.may_pass or attempt >= _TRIES_OF_A_SHAPE)
+                if stays or schema not in self.errand(self._followed):
                     raise
             time.sleep(_TRY_AGAIN_IN)
         raise last
 
-    def _look(self, schema: TableSchema, part: Part, wishes: Wishes, exact: bool, stage: Stage) -> _Seen:
+    def _look(self, schema: TableSchema, part: Part | None, wishes: Wishes, exact: bool, stage: Stage) -> _Seen:
         target = comparable_target(stage)
         self._followed(stage)  # which tells the observer where the log is
         with self._observer.look(schema, exact=exact) as look, stage.places(look.place) as places:
-            ours = look.digest(schema, part)
+            shape = look.shape(schema)
+            ours: Digest | None = None
             buckets: list[int] | None = None
             for changed in places:
+                if differences := compare_shapes(shape, schema, target.columns(schema)):
+                    raise OtherShape(schema.table, differences)
+                if part is None:
+                    return _Seen(0, look.place.until, [], look.left_out(schema))
+                ours = ours or look.digest(schema, part)
                 if buckets is None or schema.identity in changed:
                     buckets = ours.differing(target.digest(schema, part))
                 findings = _findings(look, target, schema, part, buckets, wishes) if look.place.is_exact else []
@@ -249,6 +298,13 @@ class _Seen:
     rows: int
     position: Position
     findings: list[Finding]
+    left_out: list[str] = field(default_factory=list)
+
+
+def _report_missing(found: Selected, held: str | None) -> TableReport:
+    if found.left_out is not None:
+        return TableReport(found.schema, left_out=[f"the table: {found.left_out}"])
+    return TableReport(found.schema, trouble=held or "It is meant, and not followed.", shape=[not_followed()])
 
 
 def _findings(
@@ -286,6 +342,7 @@ def verify_every(pipeline: Pipeline, observer: Observer, seconds: float) -> None
             rows=sum(report.rows for report in reports),
             different={str(report.table): report.different for report in reports if report.different},
             not_compared={str(report.table): report.trouble for report in reports if report.trouble is not None},
+            shapes={str(report.table): list(map(str, report.shape)) for report in reports if report.shape},
         )
         pipeline.rest(max(0.0, seconds - (time.monotonic() - began)))
 
@@ -316,7 +373,7 @@ def replaceable_target(stage: Stage) -> Replaceable:
     """The stage's target, if it is one into which rows can be put."""
     if not isinstance(stage.target, Replaceable):
         raise UsageError(
-            "This target cannot take rows that are read anew.", hint="Exclude the table, or start again with it."
+            "This target cannot take rows that are read again.", hint="Exclude the table, or start again with it."
         )
     return stage.target
 
@@ -324,6 +381,8 @@ def replaceable_target(stage: Stage) -> Replaceable:
 def sum_up(reports: Sequence[TableReport]) -> bool:
     """Say in the log what was found; whether all of it is identical."""
     for report in reports:
+        for difference in report.shape:
+            log.error("verify: the shape of %s differs: %s", report.table, difference)
         if report.trouble is not None:
             log.warning("verify: %s was not compared: %s", report.table, report.trouble)
         elif report.different:

@@ -5,7 +5,9 @@ import io.debezium.transforms.ExtractNewRecordState;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.util.Base64;
+import java.util.HexFormat;
 import java.util.Map;
+import java.util.Objects;
 import org.apache.kafka.connect.data.Field;
 import org.apache.kafka.connect.data.SchemaAndValue;
 import org.apache.kafka.connect.data.Struct;
@@ -61,7 +63,7 @@ public class DebeziumConsumer {
             ArrayNode said = made.putArray(field.name());
             said.add(field.schema().type().getName()).add(field.schema().name());
             Object value = struct.get(field);
-            said.add(value == null ? null : value.toString());
+            said.add(value instanceof byte[] bytes ? HexFormat.of().formatHex(bytes) : Objects.toString(value, null));
         }
         return made;
     }

@@ -17,6 +17,11 @@ def files(path: Path) -> list[Path]:
 
 def read(path: Path) -> list[Event]:
     """Every event; each line must be whole."""
+    return [event for event in lines(path) if event["op"] != "schema"]
+
+
+def lines(path: Path) -> list[Event]:
+    """The same with the shapes of tables."""
     return [json.loads(line) for file in files(path) for line in file.read_bytes().splitlines()]
 
 
@@ -24,7 +29,7 @@ def assert_in_order(events: list[Event]) -> None:
     """No identity comes twice; the ordinals of a transaction have no gap; no transaction is taken up again."""
     identities = [event["id"] for event in events]
     assert len(set(identities)) == len(identities)
-    changes = [event for event in events if event["op"] not in ("copy", "reset", "note")]
+    changes = [event for event in events if event["op"] not in ("copy", "reset", "note", "gap", "drop")]
     seen: set[str] = set()
     at, ordinal, total = "", 0, None
     for event in changes:
@@ -41,10 +46,10 @@ def replay(events: list[Event]) -> Tables:
     """The rows of each table with a key, by their keys as JSON."""
     tables: Tables = {}
     for event in events:
-        if event["op"] == "note":
+        if event["op"] in ("note", "gap"):
             continue
         table = tables.setdefault(event["table"], {})
-        if event["op"] in ("reset", "truncate"):
+        if event["op"] in ("reset", "truncate", "drop"):
             table.clear()
             continue
         key = json.dumps(event["key"])

@@ -41,7 +41,7 @@ class Database:
         return self.server.execute(query, self.name)
 
     def remove(self) -> None:
-        """Drop it with its slots, whoever uses them."""
+        """Drop it with its slots, even if a process uses them."""
         with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
             slots = "FROM pg_replication_slots WHERE database = %s"
             connection.execute(f"SELECT pg_terminate_backend(active_pid) {slots} AND active", (self.name,))

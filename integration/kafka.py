@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -22,14 +23,18 @@ from cdc.demo.server import cache_folder, free_port
 from cdc.errors import Unavailable, UsageError
 from integration.tls import Authority
 
-USER, PASSWORD = "app", "s3cret"  # who may come in by SASL_SSL
+USER = "app"
 _START_WITHIN = 120.0  # seconds
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL",
+    "sasl.enabled.mechanisms": "PLAIN",
+    "sasl.mechanism.controller.protocol": "PLAIN",
+    "sasl.mechanism.inter.broker.protocol": "PLAIN",
+    "security.inter.broker.protocol": "SASL_PLAINTEXT",
+    "listener.security.protocol.map": "CONTROLLER:SASL_PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
     "auto.create.topics.enable": "false",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "1",
@@ -52,23 +57,27 @@ class Record:
     partition: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class PrivateKafka:
-    """One broker on a free port, gone with everything it holds when this is closed.
+    """One broker on a free port, gone with everything it holds when this is closed. Only `USER` may come in.
 
     Attributes:
         folder: of all its files.
-        port: where everybody may come in.
-        secure_port: where only `USER` may, and everything is encrypted.
+        password: of `USER`, made up for this broker.
+        port: where nothing is encrypted.
+        secure_port: where everything is.
+        controller_port: where its parts talk to each other.
         authority: who signed the certificate that the broker shows there.
     """
 
     def __init__(self, settings: dict[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cdc-kafka-"))
+        self.password = secrets.token_hex(16)
         self.port, self.secure_port = free_port(), free_port()
         self.authority = Authority(self.folder, "authority")
-        self._controller = free_port()
+        self.controller_port = free_port()
         self._settings = settings or {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -84,25 +93,37 @@ class PrivateKafka:
     def brokers(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    def address(self, *options: str) -> str:
+        """The broker as a target, with how to log in: `//127.0.0.1:9092?config=FILE&partitions=3`."""
+        return f"//{self.brokers}?{'&'.join((f'config={self._properties}', *options))}"
+
     def create(self) -> None:
         """Make the folder of a cluster that has one node."""
         atexit.register(self.close)
         self.authority.issue("127.0.0.1", self.folder)
         keystore = self.folder / "keystore.pem"
         keystore.write_bytes((self.folder / "server.key").read_bytes() + (self.folder / "server.pem").read_bytes())
-        clients = f"PLAINTEXT://{self.brokers},SASL_SSL://127.0.0.1:{self.secure_port}"
+        self._properties.touch(0o600)
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._login.items()))
+        clients = f"SASL_PLAINTEXT://{self.brokers},SASL_SSL://127.0.0.1:{self.secure_port}"
+        users = f'username="{USER}" password="{self.password}" user_{USER}="{self.password}"'
+        login = f"{_LOGIN} required {users};"
         own = {
-            "listeners": f"{clients},CONTROLLER://127.0.0.1:{self._controller}",
+            "listeners": f"{clients},CONTROLLER://127.0.0.1:{self.controller_port}",
             "advertised.listeners": clients,
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{_LOGIN} required user_{USER}="{PASSWORD}";',
+            **{
+                f"listener.name.{of}.plain.sasl.jaas.config": login
+                for of in ("controller", "sasl_plaintext", "sasl_ssl")
+            },
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(keystore),
-            "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
             "log.dirs": str(self.folder / "data"),
         }
         lines = [f"{name}={value}\n" for name, value in (_SETTINGS | own | self._settings).items()]
-        (self.folder / "server.properties").write_text("".join(lines))
+        settings = self.folder / "server.properties"
+        settings.touch(0o600)
+        settings.write_text("".join(lines))
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().strip("=")
         identity = f"x{cluster[1:]}"  # a name that begins with a dash would be taken for an option
         with self._log.open("ab") as log:
@@ -112,7 +133,7 @@ class PrivateKafka:
         """Start the broker and wait until it answers."""
         with self._log.open("ab") as log:
             self._process = self._java("kafka.Kafka", log=log)
-        admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0, "reconnect.backoff.max.ms": 100})
+        admin = AdminClient(self._client | {"log_level": "0", "reconnect.backoff.max.ms": "100"})
         until = time.monotonic() + _START_WITHIN
         while time.monotonic() < until and self._process.poll() is None:
             try:
@@ -141,7 +162,7 @@ class PrivateKafka:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.brokers})
+        return AdminClient(self._client)
 
     def topics(self, prefix: str) -> list[str]:
         """The topics whose names begin so."""
@@ -151,7 +172,7 @@ class PrivateKafka:
         """Everything that is committed in the topics whose names begin so, partition by partition."""
         reader = Consumer(
             {
-                "bootstrap.servers": self.brokers,
+                **self._client,
                 "group.id": "reader",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
@@ -178,10 +199,29 @@ class PrivateKafka:
             else:
                 assert topic is not None
                 assert partition is not None
-                records.append(Record(topic, partition, message.key(), message.value()))
+                headers = tuple(message.headers() or ())
+                records.append(Record(topic, partition, message.key(), message.value(), headers))
         reader.close()
         records.sort(key=lambda record: (record.topic, record.partition))  # which the broker gives as they come
         return records
+
+    def events(self, pipeline: str) -> list[Record]:
+        """What a pipeline has emitted, without the shapes of its tables."""
+        return [record for record in self.read(f"{pipeline}.") if record.topic != f"{pipeline}.schema"]
+
+    @property
+    def _login(self) -> dict[str, str]:
+        how = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN"}
+        return how | {"sasl.username": USER, "sasl.password": self.password}
+
+    @property
+    def _client(self) -> dict[str, str]:
+        return {"bootstrap.servers": self.brokers, **self._login}
+
+    @property
+    def _properties(self) -> Path:
+        """How a client logs in, for who runs the tests alone."""
+        return self.folder / "client.properties"
 
     @property
     def _log(self) -> Path:

@@ -50,10 +50,11 @@ def write(database: Database | MySqlDatabase, transactions: int = 5) -> None:
 def through(proxy: FaultProxy, database: Database | MySqlDatabase, *options: str, host: str = "127.0.0.1") -> str:
     """The DSN of a database behind the proxy; without TLS unless options say otherwise."""
     if isinstance(database, Database):
-        start, plain = "postgresql://postgres", "sslmode=disable"
+        start, plain = "postgresql://postgres", ("sslmode=disable",)
+        options = (f"passfile={database.server.passfile}", *(options or plain))
     else:
-        start, plain = f"{database.flavor}://cdc:secret", "ssl_mode=disabled"
-    return f"{start}@{host}:{proxy.port}/{database.name}?" + "&".join(options or (plain,))
+        start, plain = f"{database.flavor}://cdc:{database.server.password}", database.server.without_tls
+    return f"{start}@{host}:{proxy.port}/{database.name}?" + "&".join(options or plain)
 
 
 @dataclass
@@ -95,7 +96,8 @@ class Line:
 
     def forget(self) -> None:
         dsn = self.replica.database.dsn
-        source_module(dsn).teardown_source(dsn, self.replica.options.name)
+        for removal in source_module(dsn).source_removals(dsn, self.replica.options.name, None):
+            removal.remove()
         self.replica.path.unlink(missing_ok=True)
 
 

@@ -204,6 +204,10 @@ class FaultProxy:
         self._thread.join()
         self._loop.close()
 
+    def lead_to(self, server_port: int) -> None:
+        """Pass connections on to another server from now on, as an address does that moves."""
+        self._server_port = server_port
+
     def listen(self) -> None:
         """Accept connections, on the same port as before."""
         self._call(self._listen())
@@ -232,7 +236,7 @@ class FaultProxy:
         self._do(close)
 
     def lose(self) -> None:
-        """Forget all connections that there are without telling anybody, as a router does."""
+        """Forget all connections that there are without an error to either side, as a router does."""
 
         def forget() -> None:
             for link in list(self._links):
@@ -242,7 +246,7 @@ class FaultProxy:
 
     @contextmanager
     def hole(self) -> Iterator[None]:
-        """Nothing passes either way, and nobody is told."""
+        """Nothing passes either way, and neither side gets an error."""
         self.up.is_hole = self.down.is_hole = True
         yield
         self.up.is_hole = self.down.is_hole = False

@@ -1,4 +1,4 @@
-"""Record the journals of `tests/journal/recorded` anew: `python -m integration.record_journals`.
+"""Record the journals of `tests/journal/recorded` again: `python -m integration.record_journals`.
 
 Each holds a bit of everything that a source can say, and beside it what its tables were in the end, compared with
 the source. Later versions must read the same out of them.

@@ -59,7 +59,7 @@ class Recording:
         except CdcError as error:
             failure.add_note(f"What the log said was not recorded: {error}")
             return
-        failure.add_note(f"Recorded: cdc rebuild duckdb:again.duckdb --from journal:{self.path}")
+        failure.add_note(f"Recorded: cdc rebuild journal:{self.path} duckdb:again.duckdb")
 
     def _catch_up(self) -> None:
         options = Options(name=f"recorded_{self._database.name}", until_caught_up=True)

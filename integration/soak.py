@@ -48,7 +48,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Outcome:
-    """What is told at the end."""
+    """The report at the end."""
 
     source: str
     seed: int
@@ -205,7 +205,7 @@ class Soak:
         else:
             self._end_work()
             if kind == "restart of the source":
-                # A process that has only begun tells at once that nobody answers, and leaves the rest to who started it.
+                # A process that has only begun says at once that nobody answers, and leaves the rest to who started it.
                 time.sleep(max(0.0, _WARM - (time.monotonic() - self._started)))
                 self._live.restart()
             else:

@@ -11,12 +11,11 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,8 +37,11 @@ from cdc.control import ask
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.errors import Unavailable
+from cdc.model.position import Checkpoint
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
+from integration.processes import Process, start
 from integration.recording import Recording, failing
+from integration.rows_alike import assert_alike
 
 keys = st.integers(1, 6)
 texts = st.one_of(st.none(), st.sampled_from(["", "x", "NULL", 'a,b{}"\\', "é😀", "long " * 1000]))
@@ -61,6 +63,12 @@ WORK = (
 NOT_INSIDE = {"swap", "truncate", "add_column", "drop_column", "new_table"}
 DISTURBANCES = "pause end_politely kill cut_connections choose_other_tables choose_other_tables".split()
 
+OUTCOMES = (
+    "insert;insert refused;update;untouched;move;swap;delete;several tables;keyless;partition;savepoint;truncate;"
+    "add column;drop column;new table;work on new table;COMMIT;ROLLBACK;idle;pause;SIGTERM;SIGKILL;cut connections;"
+    "without p;with p;verified"
+).split(";")
+
 
 class Disturbed(RuleBasedStateMachine):
     """Statements in and out of transactions, changes of shape, tables that come and go; and the process, disturbed."""
@@ -69,6 +77,7 @@ class Disturbed(RuleBasedStateMachine):
     databases = itertools.count()
     seen: ClassVar[Counter[str]] = Counter()
     rows_compared = 0
+    outcomes: ClassVar[Sequence[str]] = OUTCOMES
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +88,7 @@ class Disturbed(RuleBasedStateMachine):
         self.extra: list[str] = []
         self.without_p = False
         self.calm = 0  # steps since the process was disturbed: starting it takes longer than all of them
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     # --- what is there ----------------------------------------------------------------------------------------------
 
@@ -140,11 +149,9 @@ class Disturbed(RuleBasedStateMachine):
 
     def start(self) -> None:
         exclude = ["--exclude", f"{'public' if self.is_postgres else self.database.name}.p"] if self.without_p else []
-        command = [sys.executable, "-m", "cdc", "run", self.database.dsn, self.replica.target]
+        ends = (self.database.dsn, self.replica.target, "--name", self.replica.options.name)
         self.log = open(Path(self.folder.name) / "log", "ab")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [*command, "--name", self.replica.options.name, *exclude], stderr=self.log, env=os.environ
-        )
+        self.process = start("run", *ends, *exclude, log=self.log)
         status = Path(f"{self.replica.path}.cdc.json")
         until = time.monotonic() + _STREAMS_WITHIN
         while True:
@@ -170,9 +177,7 @@ class Disturbed(RuleBasedStateMachine):
 
     def verify_checkpoint(self) -> None:
         """A-05, B-10: the source was told to forget no more than the target has; a position is never inside a transaction."""
-        module, path = target_module(self.replica.target)
-        checkpoint = module.read_checkpoint(path, self.replica.options.name)
-        assert checkpoint is not None
+        checkpoint = self.checkpoint()
         if isinstance(self.database, Database):
             assert self.confirmed() <= checkpoint.position.order
             return
@@ -181,6 +186,12 @@ class Disturbed(RuleBasedStateMachine):
             f"SHOW BINLOG EVENTS IN '{place['file']}' FROM {max(4, place['offset'])} LIMIT 1"
         )
         assert not events or events[0][2].lower() in BETWEEN_TRANSACTIONS, events
+
+    def checkpoint(self) -> Checkpoint:
+        module, path = target_module(self.replica.target)
+        checkpoint: Checkpoint | None = module.read_checkpoint(path, self.replica.options.name)
+        assert checkpoint is not None
+        return checkpoint
 
     def confirmed(self) -> int:
         found = self.database.execute(
@@ -400,6 +411,7 @@ class Disturbed(RuleBasedStateMachine):
                 if failure is None:
                     self.settle()
                     self.stop(signal.SIGTERM)
+                    assert_alike(self.database, self.replica.path, *(["p"] if self.without_p else []))
         finally:
             if self.process is not None and self.process.poll() is None:
                 self.process.kill()
@@ -421,11 +433,6 @@ BETWEEN_TRANSACTIONS = {
     "binlog_checkpoint",
     "start_encryption",
 }
-OUTCOMES = (
-    "insert;insert refused;update;untouched;move;swap;delete;several tables;keyless;partition;savepoint;truncate;"
-    "add column;drop column;new table;work on new table;COMMIT;ROLLBACK;idle;pause;SIGTERM;SIGKILL;cut connections;"
-    "without p;with p;verified"
-).split(";")
 
 
 class Watch:
@@ -464,19 +471,19 @@ class Watch:
                                 self._failures.append(f"{slot} was told {confirmed}, the target has {now['order']}")
 
 
-def work_at_random(server: PrivatePostgres | PrivateMySql, steps: int, outcomes: int) -> None:
+def work_at_random(kind: type[Disturbed], server: PrivatePostgres | PrivateMySql, steps: int, outcomes: int) -> None:
     """Examples until there were so many steps with so many different outcomes; the seed is printed.
 
     `CDC_SEED` repeats a run, `CDC_STATEFUL_STEPS` makes it a long one, in which every outcome has to come up.
     """
     if "CDC_STATEFUL_STEPS" in os.environ:
-        outcomes = len(OUTCOMES)
+        outcomes = len(kind.outcomes)
     first = int(os.environ.get("CDC_SEED", random.randrange(1 << 32)))
     steps = int(os.environ.get("CDC_STATEFUL_STEPS", steps))
-    machine = type("Disturbed", (Disturbed,), {"server": server, "seen": Counter()})
+    machine = type(kind.__name__, (kind,), {"server": server, "seen": Counter()})
     print(f"CDC_SEED={first}")
     rounds = 0
-    while sum(machine.seen.values()) < steps or sum(machine.seen[what] > 0 for what in OUTCOMES) < outcomes:
+    while sum(machine.seen.values()) < steps or sum(machine.seen[what] > 0 for what in kind.outcomes) < outcomes:
         assert rounds < 8 + steps // 50, f"too few outcomes come up: {machine.seen} (CDC_SEED={first})"
         # The first example of each round is the simplest one that there is.
         chosen = settings(max_examples=4, stateful_step_count=25, deadline=None, phases=[Phase.generate], database=None)

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,25 +15,26 @@ import pytest
 from cdc.config import Options, open_pipeline
 from cdc.demo.shop import Workload
 from cdc.selection import Selection
+from integration import processes
 from integration.audit import assert_in_order, files, read, replay
 from integration.conftest import Database, MySqlDatabase, make_database, make_my
 from integration.mysql_work import make_tables, start_work
-from integration.test_cli import cdc, in_words
+from integration.processes import Process, cdc
+from integration.test_cli import in_words
 from integration.test_kill import make_shop
 
 ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "5"))
 
 
 def run(database: Database | MySqlDatabase, path: Path, *tables: str, **options: Any) -> None:
-    """Until everything that the source has now is told."""
+    """Until everything that the source has now is emitted."""
     chosen = Options(name=database.name, selection=Selection(tables), until_caught_up=True, **options)
     open_pipeline(database.dsn, f"jsonl:{path}", chosen).run()
 
 
-def start(database: Database | MySqlDatabase, path: Path, *arguments: str, fault: str = "") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "cdc", "run", database.dsn, f"jsonl:{path}", "--name", database.name]
-    environment = os.environ | ({"CDC_FAULT": fault} if fault else {})
-    return subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE)
+def start(database: Database | MySqlDatabase, path: Path, *arguments: str, fault: str = "") -> Process:
+    ends = (database.dsn, f"jsonl:{path}", "--name", database.name)
+    return processes.start("run", *ends, *arguments, CDC_FAULT=fault)
 
 
 def source_rows(database: Database | MySqlDatabase, folder: Path) -> dict[str, dict[str, Any]]:
@@ -44,7 +43,7 @@ def source_rows(database: Database | MySqlDatabase, folder: Path) -> dict[str, d
     name = f"oracle_{random.getrandbits(32):x}"
     open_pipeline(database.dsn, f"jsonl:{path}", Options(name=name, until_caught_up=True)).run()
     assert {event["op"] for event in read(path)} <= {"copy", "reset"}
-    cdc("teardown", database.dsn, "--name", name)
+    cdc("teardown", database.dsn, "--name", name, "--yes")
     return replay(read(path))
 
 
@@ -66,7 +65,7 @@ def test_kill_at_random_moments(source: str, request: pytest.FixtureRequest, tmp
             else:
                 work = start_work(database, number + 1)
             process = start(database, path)
-            time.sleep(rng.uniform(0.8, 2.0))
+            time.sleep(rng.uniform(0.1, 1.2))
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL, process.stderr.read()  # type: ignore[union-attr]
             work.stop()
@@ -85,7 +84,7 @@ def test_kill_at_random_moments(source: str, request: pytest.FixtureRequest, tmp
 
 @pytest.mark.parametrize("source", ["postgres", "mariadb"])
 def test_tables_that_come_later(source: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Their rows are told part by part, and a table that is told anew says so first; status knows, verify refuses."""
+    """Their rows are emitted part by part, and a table that comes again says so first; status knows, verify refuses."""
     server = request.getfixturevalue(source)
     for database in make_database(server) if source == "postgres" else make_my(server):
         path = tmp_path / "audit.jsonl"
@@ -115,7 +114,7 @@ def test_tables_that_come_later(source: str, request: pytest.FixtureRequest, tmp
         assert told == [{"a": 1, "b": 1}, {"a": 1, "b": 1}, {"a": 2, "b": 2}]
 
         target, name = f"jsonl:{path}", ("--name", database.name)
-        assert cdc("resync", database.dsn, target, *name, "--table", f"{schema_of(database)}.later").returncode == 0
+        assert cdc("resync", database.dsn, target, *name, "--tables", f"{schema_of(database)}.later").returncode == 0
         again = [event for event in read(path) if event["op"] != "note"][len(events) :]
         assert [event["op"] for event in again] == ["reset", "copy", "copy"]
         assert replay_of(read(path), "later") == replay_of(events, "later")

@@ -1,8 +1,11 @@
 """The sweep of the fault points: whatever happens wherever a step is half done, both sides are equal afterwards.
 
 By default a process is killed at every point on PostgreSQL, on MariaDB at every one of the source and some of the
-target, and a choice of points fails in the other ways. CDC_FAULT_SEED makes another choice; CDC_FAULT_MATRIX=full makes
-it all points in all ways.
+target, and a choice of points fails in the other ways, of which each commit has its own. CDC_FAULT_SEED makes another
+choice; CDC_FAULT_MATRIX=full makes it all points in all ways.
+
+Status is asked at each moment: before, as long as the process runs, once it has failed, while there is a backlog, and
+after both sides are equal.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,13 +25,17 @@ from cdc import faults
 from cdc.errors import PublicationChanged
 from cdc.faults import KINDS, POINTS
 from integration.conftest import Database, make_replica
-from integration.fault_scenes import Case, Ended, Scene, Server, cases
-from integration.test_cli import cdc
+from integration.fault_scenes import Case, Ended, Scene, Server, cases, fanned_out
+from integration.processes import cdc
 
-# One choice for everybody who does not ask for another: the gate tells of a commit, not of its luck; the long form plays
-# them all.
-SEED = int(os.environ.get("CDC_FAULT_SEED", "1"))
+# Each commit has a choice of its own, so that the gate tells of the commit, not of its luck, and comes to see all of them;
+# the long form plays them all.
+_COMMIT = subprocess.run(
+    ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+).stdout
+SEED = int(os.environ.get("CDC_FAULT_SEED") or int(_COMMIT[:7] or "1", 16))
 IS_FULL = os.environ.get("CDC_FAULT_MATRIX") == "full"
+OF_THE_DISK = ("nospace", "ioerror", "full")
 STALL_TIMEOUT = 6.0  # seconds; a machine that is busy keeps a thread that lives from running for a while
 _rng = random.Random(SEED)
 
@@ -42,9 +50,17 @@ def chosen(source: str, *, target: int | None = None, more: int = 2, others: int
     killed = [case for case in points if not case.is_shared]
     killed += shared if target is None else _rng.sample(shared, target)
     softly = [case.of(_rng.choice(("raise", "fail", "delay"))) for case in _rng.sample([*points, *again], others)]
+    softly += [_rng.choice([*points, *again]).of(kind) for kind in OF_THE_DISK]
     # One hang at the source's side; the target's takes 12 times as long, and has a test of its own.
-    hanging = [case.of("hang") for case in _rng.sample([c for c in points if not c.is_of_the_target], others and 1)]
+    readers = [case for case in points if case.name.startswith("stream.")]
+    hanging = [case.of("hang") for case in _rng.sample(readers, others and 1)]
     return [*killed, *_rng.sample(again, more), *softly, *hanging]
+
+
+def chosen_fanned_out(source: str, number: int) -> list[Case]:
+    """The same where a journal feeds two targets; nothing hangs there that does not hang elsewhere."""
+    there = [case.of(kind) for case in fanned_out(source) for kind in KINDS if kind != "hang"]
+    return there if IS_FULL else _rng.sample(there, number)
 
 
 def test_no_point_is_left_out() -> None:
@@ -57,55 +73,70 @@ class Stage:
     """The scenes that follow, which are used again as long as nothing went wrong in them."""
 
     def __init__(self) -> None:
-        self.scenes: dict[int, Scene] = {}
+        self._scenes: dict[tuple[int, bool], Scene] = {}
 
-    def take(self, server: Server, folder: Path) -> Scene:
-        scene = self.scenes.pop(id(server), None)
+    def take(self, server: Server, folder: Path, *, is_fanned_out: bool) -> Scene:
+        scene = self._scenes.pop((id(server), is_fanned_out), None)
         if scene is None:
-            scene = Scene(server, folder)
-            scene.replica.catch_up()
+            scene = Scene(server, folder, is_fanned_out=is_fanned_out)
+            scene.assert_recovers()
         return scene
+
+    def give_back(self, scene: Scene) -> None:
+        self._scenes[id(scene.database.server), scene.is_fanned_out] = scene
+
+    def clear(self) -> None:
+        for scene in self._scenes.values():
+            scene.remove()
 
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     stage = Stage()
     yield stage
-    for scene in stage.scenes.values():
-        scene.remove()
+    stage.clear()
 
 
-def play(case: Case, server: Server, stage: Stage, folder: Path) -> None:
+def play(case: Case, server: Server, stage: Stage, folder: Path, *, is_fanned_out: bool = False) -> None:
     """One process that fails as the case says, and what comes after."""
     print(f"CDC_FAULT_SEED={SEED}")
     if case.scene == "first":
-        scene = Scene(server, folder)
+        scene = Scene(server, folder, is_fanned_out=is_fanned_out)
     else:
-        scene = stage.take(server, folder)
+        scene = stage.take(server, folder, is_fanned_out=is_fanned_out)
         scene.stir()
+        scene.assert_red()
         if case.name.startswith(("copy.", "setup.", "membership.", "backfill.")):
-            scene.give_something_to_copy(new=case.name not in ("copy.again", "copy.rows"))
-    goes_on = case.kind in ("raise", "fail", "delay")
-    patience = ("--stall-timeout", str(STALL_TIMEOUT if case.kind == "hang" else 120))
+            scene.give_something_to_copy(new=case.name != "copy.again")
+    goes_on = case.kind not in ("kill", "hang")
+    patience = ("--stall-timeout", f"{STALL_TIMEOUT if case.kind == 'hang' else 120}s")
     with scene.under_load():
         if case.before:
             assert scene.run(case.before).code == -signal.SIGKILL
-        if goes_on and ":" in case.point:  # it may have caught up before it passes there so often
-            ended = scene.run_until("Trying again" if case.kind == "raise" else "fault point", case.setting, *patience)
+        # It may have caught up before it passes there so often, or before a statement of the load makes it doubt.
+        if goes_on and (":" in case.point or case.name == "healing.part"):
+            is_told = case.kind == "raise" and case.name != "healing.part"  # which tries again by itself
+            words = [f"fault point {case.name}", *(["Trying again"] if is_told else [])]
+            ended = scene.run_until(words, case.setting, *patience)
         elif goes_on or case.name == "target.before_close":
             ended = scene.run(case.setting, *patience, "--until-caught-up")
         else:
             ended = scene.run(case.setting, *patience)
-    assert_failed_as_meant(case, ended)
+    (assert_fan_out_failed if is_fanned_out else assert_failed_as_meant)(case, ended)
+    scene.leave_a_backlog()
+    scene.assert_red()
+    if ended.code > 0 and case.kind not in ("full", "hang"):  # these leave it unsaid, as a kill does
+        assert_says_why(scene, ended)
     scene.assert_recovers()
     if case.scene == "first":
         scene.remove()
     else:
-        stage.scenes[id(server)] = scene
+        stage.give_back(scene)
 
 
 def assert_failed_as_meant(case: Case, ended: Ended) -> None:
     assert ended.reached(case.name, case.kind), f"{case} was not reached:\n{ended.said}"
+    assert "Traceback" not in ended.said, ended.said
     if case.kind == "kill":
         assert ended.code == -signal.SIGKILL, ended.said
     elif case.kind == "hang":
@@ -115,11 +146,54 @@ def assert_failed_as_meant(case: Case, ended: Ended) -> None:
     elif case.kind == "delay":
         assert ended.code == 0, ended.said
     elif case.kind == "raise":
-        assert (ended.code, "Trying again" in ended.said) in ((0, True), (1, False), (1, True)), ended.said
+        assert ended.code or "Trying again" in ended.said or case.name == "healing.part", ended.said
+        assert ended.code in (0, 1), ended.said
         assert ended.code == 0 or is_before_a_first_success(case), ended.said
+    elif case.kind == "full":
+        assert ended.code in (0, 3), ended.said  # 0 if nothing had to be written after it
+        assert ended.code == 0 or "There is no space left for " in ended.said, ended.said
+    elif case.kind in ("nospace", "ioerror"):
+        words = "There is no space left for " if case.kind == "nospace" else "The system cannot read or write "
+        is_lost = not case.is_of_the_target and "the connection was lost" in ended.said
+        assert ended.code == (0 if is_lost else 3), ended.said
+        assert ("Trying again" if is_lost else words) in ended.said, ended.said
     else:
         assert ended.code == 1, ended.said
         assert "failed for good" in ended.said
+
+
+def assert_fan_out_failed(case: Case, ended: Ended) -> None:
+    """What a feed fails with is tried again while the writer goes on; what the writer fails with ends all."""
+    assert ended.reached(case.name, case.kind), f"{case} was not reached:\n{ended.said}"
+    assert "Traceback" not in ended.said, ended.said
+    if case.kind == "kill":
+        assert ended.code == -signal.SIGKILL, ended.said
+    elif case.kind == "delay":
+        assert ended.code == 0, ended.said
+    elif case.kind == "full":
+        assert ended.code in (0, 3), ended.said
+        assert ended.code == 0 or "There is no space left for " in ended.said, ended.said
+    else:
+        code, words = FAN_OUT_FAILS[case.kind]
+        assert ended.code in (0, code), ended.said
+        assert words in ended.said, ended.said
+        assert ended.code or "is not fed just now" in ended.said or "Trying again" in ended.said, ended.said
+
+
+FAN_OUT_FAILS = {
+    "raise": (1, "failed."),
+    "fail": (1, "failed for good"),
+    "nospace": (3, "There is no space left for "),
+    "ioerror": (3, "The system cannot read or write "),
+}
+
+
+def assert_says_why(scene: Scene, ended: Ended) -> None:
+    """A run that has failed turns status red at once, with the words that it has ended with (O14)."""
+    problems = [problem for report in scene.status(3600.0).values() for problem in report["problems"]]
+    failures = [problem.partition("has failed: ")[2] for problem in problems if "has failed: " in problem]
+    assert failures, (problems, ended.said)
+    assert any(f"Error: {failure}" in ended.said for failure in failures), (failures, ended.said)
 
 
 def is_before_a_first_success(case: Case) -> bool:
@@ -160,6 +234,18 @@ def test_mariadb(case: Case, mariadb: Server, stage: Stage, tmp_path: Path) -> N
     play(case, mariadb, stage, tmp_path)
 
 
+@pytest.mark.parametrize("case", chosen_fanned_out("postgres", 3), ids=str)
+def test_fan_out_from_postgres(case: Case, postgres: Server, stage: Stage, tmp_path: Path) -> None:
+    """D-19, E-01, O11, O12, O27: a journal and two targets in one process."""
+    play(case, postgres, stage, tmp_path, is_fanned_out=True)
+
+
+@pytest.mark.parametrize("case", chosen_fanned_out("mariadb", 1), ids=str)
+def test_fan_out_from_mariadb(case: Case, mariadb: Server, stage: Stage, tmp_path: Path) -> None:
+    """D-19, E-01, O11, O12, O27."""
+    play(case, mariadb, stage, tmp_path, is_fanned_out=True)
+
+
 @pytest.mark.parametrize("case", [*_rng.sample(cases("mysql")[0], 3), Case("copy.locked", "first")], ids=str)
 def test_mysql(case: Case, mysql: Server, stage: Stage, tmp_path: Path) -> None:
     """B-10, C-04, C-10, D-19: it shares the code with MariaDB."""
@@ -178,7 +264,7 @@ def test_status_is_red_while_the_target_hangs(postgres: Server, tmp_path: Path) 
     scene.stir()
     ends = ("--until-caught-up",) if point == "target.before_close" else ()
     began = time.time()
-    process = scene.start(f"{point}=hang", "--stall-timeout", str(STALL_TIMEOUT), *ends)
+    process = scene.start(f"{point}=hang", "--stall-timeout", f"{STALL_TIMEOUT}s", *ends)
     status = ("status", scene.database.dsn, scene.replica.target, "--name", scene.replica.options.name)
     assert process.stderr is not None
     said = ""
@@ -195,7 +281,7 @@ def test_status_is_red_while_the_target_hangs(postgres: Server, tmp_path: Path) 
     finally:
         process.kill()
         said += process.communicate()[1]
-    assert Ended(process.returncode, said).reached(point, "hang"), said
+    assert Ended(process.wait(), said).reached(point, "hang"), said
     assert report["running"]
     assert not report["healthy"]
     assert report["stall"]["stage"] == "applier", (report, said)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,16 +12,17 @@ import psycopg
 import pytest
 
 from cdc.demo.shop import Workload, create
+from integration import processes
 from integration.conftest import Database, Replica, make_replica
+from integration.processes import Process
 
-ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "30"))
+ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "12"))
 
 
-def start(replica: Replica, fault: str = "", *arguments: str) -> subprocess.Popen[bytes]:
+def start(replica: Replica, fault: str = "", *arguments: str) -> Process:
     """`cdc run` as a process of its own."""
-    command = [sys.executable, "-m", "cdc", "run", replica.database.dsn, replica.target, "--name", replica.options.name]
-    environment = os.environ | ({"CDC_FAULT": fault} if fault else {})
-    return subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE)
+    ends = (replica.database.dsn, replica.target, "--name", replica.options.name)
+    return processes.start("run", *ends, *arguments, CDC_FAULT=fault)
 
 
 def make_shop(database: Database, customers: int = 2000) -> None:
@@ -40,7 +39,7 @@ def test_kill_at_random_moments(database: Database, tmp_path: Path) -> None:
         workload = Workload(database.dsn, rate=3000, seed=number + 1)
         workload.start()
         process = start(replica)
-        time.sleep(rng.uniform(0.4, 2.0))
+        time.sleep(rng.uniform(0.05, 1.2))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, f"round {number} ended by itself: {process.stderr.read()!r}"  # type: ignore[union-attr]
         workload.stop()
@@ -55,7 +54,7 @@ def test_kill_inside_a_transaction_in_parts(database: Database, tmp_path: Path) 
     replica.catch_up()
     database.execute("INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, 100000) i")
     for nth in (1, 2, 5):
-        process = start(replica, f"stream.segment:{nth}", "--segment", "1")
+        process = start(replica, f"stream.segment:{nth}", "--segment", "1MB")
         assert process.wait(60) == -signal.SIGKILL
         assert replica.query("SELECT count(*) FROM t") == [(0,)]
     replica.catch_up()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import psycopg
 import pytest
 
 from integration.conftest import Database, Replica, make_replica
+from integration.processes import Process
 from integration.test_kill import start
 
 STALL_TIMEOUT = 4.0
@@ -22,14 +22,14 @@ def one_table(database: Database, tmp_path: Path) -> Replica:
     return make_replica(database, tmp_path)
 
 
-def run(replica: Replica) -> subprocess.Popen[bytes]:
-    return start(replica, "", "--stall-timeout", str(STALL_TIMEOUT))
+def run(replica: Replica) -> Process:
+    return start(replica, "", "--stall-timeout", f"{STALL_TIMEOUT}s")
 
 
-def said_by(process: subprocess.Popen[bytes], words: bytes) -> bytes:
+def said_by(process: Process, words: str) -> str:
     """What a process says up to the line with those words."""
     assert process.stderr is not None
-    said = b""
+    said = ""
     while words not in said:
         line = process.stderr.readline()
         assert line, said
@@ -42,7 +42,7 @@ def test_a_slot_that_waits_for_an_open_transaction(database: Database, one_table
     with psycopg.connect(database.dsn) as pin:
         pin.execute("INSERT INTO t VALUES (2)")
         process = run(one_table)
-        said_by(process, b"waits for transactions that are open")
+        said_by(process, "waits for transactions that are open")
         time.sleep(1.5 * STALL_TIMEOUT)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
@@ -58,7 +58,7 @@ def test_a_slot_that_waits_for_an_open_transaction(database: Database, one_table
 def test_a_process_that_was_stopped_goes_on(database: Database, one_table: Replica) -> None:
     """E-01: as when a machine sleeps; what passes meanwhile is not held against its threads."""
     process = run(one_table)
-    said_by(process, b"phase=streaming")
+    said_by(process, "phase=streaming")
     process.send_signal(signal.SIGSTOP)
     time.sleep(1.5 * STALL_TIMEOUT)
     process.send_signal(signal.SIGCONT)
@@ -68,6 +68,6 @@ def test_a_process_that_was_stopped_goes_on(database: Database, one_table: Repli
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 0, said
-    assert b"has not moved on" not in said
+    assert "has not moved on" not in said
     one_table.catch_up()
     one_table.assert_equal()

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from integration.conftest import MySqlDatabase, make_replica
-
-
-def cdc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cdc", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+from integration.processes import cdc, start
 
 
 def test_commands(my: MySqlDatabase, tmp_path: Path) -> None:
@@ -34,14 +27,14 @@ def test_commands(my: MySqlDatabase, tmp_path: Path) -> None:
     report = json.loads(found.stdout)
     assert report["healthy"]
     assert report["lag_bytes"] > 0
-    assert report["tables"] == {f"{my.name}.t": "streaming"}
+    assert {table: entry["state"] for table, entry in report["tables"].items()} == {f"{my.name}.t": "following"}
     assert report["log"]["file"].startswith("binlog.")
     said.append(found := cdc("run", my.dsn, target, "--tables", "t", "--until-caught-up"))
     said.append(found := cdc("status", my.dsn, target))
     assert "kept log" in found.stdout
     said.append(found := cdc("run", my.dsn, target, "--tables", "nothing", "--until-caught-up"))
     assert found.returncode == 2
-    said.append(found := cdc("teardown", my.dsn, target))
+    said.append(found := cdc("teardown", my.dsn, target, "--yes"))
     assert found.returncode == 0, found.stderr
     for one in said:
         assert "secret" not in one.stdout + one.stderr
@@ -61,8 +54,7 @@ def test_tail(my: MySqlDatabase) -> None:
     )
     rows = ["--op", "insert,update,delete,truncate"]  # MariaDB has the statements as well
     before = dumps(my)
-    process = subprocess.Popen([sys.executable, "-m", "cdc", "tail", my.dsn, *rows], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    process = start("tail", my.dsn, *rows)
     while not dumps(my) - before:
         assert process.poll() is None
         time.sleep(0.05)

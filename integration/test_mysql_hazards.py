@@ -13,10 +13,13 @@ import pytest
 
 from cdc.config import Options, open_pipeline, source_module
 from cdc.demo.mysql import PrivateMySql
-from cdc.errors import CdcError, LogLost, SlotBusy, SourceChanged, Unavailable, UsageError
+from cdc.errors import CdcError, LogLost, SlotBusy, SourceBehind, SourceChanged, SourceUnfit, UsageError
 from cdc.pipeline import Pipeline
 from cdc.selection import Selection
+from cdc.sources.mysql.connection import Connection, Dsn
 from integration.conftest import MySqlDatabase, Replica, make_replica
+from integration.processes import cdc
+from integration.tls import Authority
 
 FLAVORS = ["mysql", "mariadb"]
 
@@ -71,8 +74,8 @@ def test_purged_log_without_gtids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)
-def test_log_begun_anew(tmp_path: Path, flavor: str) -> None:
-    """B-02: the same file name with other bytes in it."""
+def test_log_begun_again(tmp_path: Path, flavor: str) -> None:
+    """B-02, M26: the same file name with other bytes in it; also where it has more of them than before."""
     with PrivateMySql(flavor) as server:
         own = Own(server, tmp_path)
         own.database.execute("RESET BINARY LOGS AND GTIDS" if flavor == "mysql" else "RESET MASTER")
@@ -81,9 +84,33 @@ def test_log_begun_anew(tmp_path: Path, flavor: str) -> None:
         own.database.execute(*[f"INSERT INTO t VALUES ({100 + n}, REPEAT('x', 500))" for n in range(20)])
         with pytest.raises((SourceChanged, LogLost)):
             own.replica.catch_up()
+        state = own.replica.query("SELECT state FROM _cdc.checkpoint")[0][0]
+        status = source_module(own.database.dsn).source_status(own.database.dsn, "own", str(state), None)
+        assert "other transactions" in str(status.problem) or "another log file" in str(status.problem)
 
 
-def test_log_begun_anew_without_gtids(tmp_path: Path) -> None:
+def test_places_beyond_what_a_dump_can_begin_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M12: without GTIDs a dump begins at a byte of 32 bits; a place beyond it is reached from the begin of its file. The
+    limit is a small one here. Also a distributed transaction that was prepared there."""
+    monkeypatch.setattr("cdc.sources.mysql.dump.FARTHEST_DUMP", 500)
+    with PrivateMySql("mysql", {"gtid-mode": "OFF", "enforce-gtid-consistency": "OFF"}) as server:
+        own = Own(server, tmp_path)
+        own.database.execute(*[f"INSERT INTO t VALUES ({100 + n}, REPEAT('x', 500))" for n in range(20)])
+        own.replica.catch_up()
+        own.database.execute("DELETE FROM t WHERE id = 105", "UPDATE t SET v = 'y' WHERE id = 106")
+        own.replica.catch_up()
+        own.replica.assert_equal()
+        own.database.execute("XA START 'x'", "INSERT INTO t VALUES (2, 'xa')", "XA END 'x'", "XA PREPARE 'x'")
+        own.replica.catch_up()
+        own.database.execute("XA COMMIT 'x'", "SET SESSION binlog_transaction_compression = ON", "UPDATE t SET v = 'z'")
+        own.replica.catch_up()
+        own.replica.assert_equal()
+        own.database.execute("FLUSH BINARY LOGS", "INSERT INTO t VALUES (3, 'in the next file')")
+        own.replica.catch_up()
+        own.replica.assert_equal()
+
+
+def test_log_begun_again_without_gtids(tmp_path: Path) -> None:
     """B-02: nothing but lengths can be compared then; a longer log is caught in the middle of an event or not at all,
     which is why `check` asks for GTIDs."""
     with PrivateMySql("mysql", {"gtid-mode": "OFF", "enforce-gtid-consistency": "OFF"}) as server:
@@ -137,13 +164,13 @@ def replicate(server: PrivateMySql, replica: PrivateMySql) -> None:
     if server.flavor == "mysql":
         replica.execute(
             f"CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={server.port}, SOURCE_USER='cdc', "
-            "SOURCE_PASSWORD='secret', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1",
+            f"SOURCE_PASSWORD='{server.password}', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1",
             "START REPLICA",
         )
     else:
         replica.execute(
             f"CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={server.port}, MASTER_USER='cdc', "
-            "MASTER_PASSWORD='secret', MASTER_USE_GTID=slave_pos",
+            f"MASTER_PASSWORD='{server.password}', MASTER_USE_GTID=slave_pos",
             "START SLAVE",
         )
 
@@ -169,7 +196,7 @@ def test_failover(tmp_path: Path, flavor: str) -> None:
         own.database.execute("INSERT INTO t VALUES (2, 'the replica lacks this')")
         own.replica.catch_up()
         own.replica.database = MySqlDatabase(replica, "own")
-        with pytest.raises((SourceChanged, LogLost, Unavailable)):
+        with pytest.raises(SourceBehind):
             own.replica.catch_up()
         replica.execute("START REPLICA" if flavor == "mysql" else "START SLAVE")
         wait_for(lambda: replica.execute("SELECT count(*) FROM own.t") == [(2,)])
@@ -233,7 +260,7 @@ def stop(running: tuple[Pipeline, threading.Thread, list[CdcError]]) -> None:
 
 
 class Proxy:
-    """Passes bytes between a port and a server; cuts connections, or lets them hang, when told to."""
+    """Passes bytes between a port and a server; cuts connections, or lets them hang, when asked to."""
 
     def __init__(self, port: int) -> None:
         self._server = port
@@ -283,7 +310,9 @@ class Proxy:
 
 
 def through(proxy: Proxy, database: MySqlDatabase) -> str:
-    return f"{database.flavor}://cdc:secret@127.0.0.1:{proxy.port}/{database.name}?ssl_mode=disabled"
+    server = database.server
+    user = f"cdc:{server.password}"
+    return f"{database.flavor}://{user}@127.0.0.1:{proxy.port}/{database.name}?" + "&".join(server.without_tls)
 
 
 def test_cut_connections(my: MySqlDatabase, tmp_path: Path) -> None:
@@ -398,6 +427,64 @@ def test_prepared_before_the_copy(my: MySqlDatabase, tmp_path: Path) -> None:
         my.execute("XA ROLLBACK 'x'")
 
 
+def test_prepared_before_the_copy_and_unseen(on_mysql: MySqlDatabase, tmp_path: Path) -> None:
+    """B-28: a user who may not ask for prepared transactions begins; where one is committed that the log had before, each
+    table is compared with the source."""
+    on_mysql.execute("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    prepared = (
+        "XA START 'x'",
+        "INSERT INTO t VALUES (2)",
+        "UPDATE t SET id = 3 WHERE id = 1",
+        "XA END 'x'",
+        "XA PREPARE 'x'",
+    )
+    on_mysql.execute(*prepared)
+    user = f"u_{on_mysql.name}"
+    rights = "REPLICATION SLAVE, REPLICATION CLIENT, RELOAD, LOCK TABLES, SELECT"
+    on_mysql.execute(f"CREATE USER {user} IDENTIFIED BY 'pw'", f"GRANT {rights} ON *.* TO {user}")
+    replica = make_replica(on_mysql, tmp_path)
+    dsn = on_mysql.server.dsn(on_mysql.name, user, "pw")
+    try:
+        open_pipeline(dsn, replica.target, replica.options).run()
+        assert replica.query("SELECT id FROM t") == [(1,)]
+        on_mysql.execute("XA COMMIT 'x'", "INSERT INTO t VALUES (4)")
+        open_pipeline(dsn, replica.target, replica.options).run()
+        replica.assert_equal()
+        assert replica.query("SELECT id FROM t ORDER BY id") == [(2,), (3,), (4,)]
+    finally:
+        if on_mysql.execute("XA RECOVER"):
+            on_mysql.execute("XA ROLLBACK 'x'")  # it keeps everybody from the table
+        on_mysql.execute(f"DROP USER {user}")
+
+
+def test_a_rollback_that_some_engine_does_not_take_part_in(on_mariadb: MySqlDatabase, tmp_path: Path) -> None:
+    """B-29: the log has the rows that were rolled back, and ROLLBACK TO: the tables are compared."""
+    on_mariadb.execute(
+        "CREATE TABLE t (id int PRIMARY KEY)",
+        "CREATE TABLE other (id int PRIMARY KEY)",
+        "CREATE TABLE m (id int PRIMARY KEY) ENGINE = MyISAM",
+    )
+    replica = make_replica(on_mariadb, tmp_path)
+    replica.catch_up()
+    ((before,),) = on_mariadb.execute("SELECT @@gtid_binlog_pos")
+    on_mariadb.execute(
+        *("BEGIN", "INSERT INTO t VALUES (1)", "SAVEPOINT s"),
+        *("INSERT INTO t VALUES (2), (3)", "INSERT INTO m VALUES (1)", "ROLLBACK TO s"),
+        *("INSERT INTO t VALUES (4)", "INSERT INTO other VALUES (1)", "COMMIT"),
+    )
+    pipeline = open_pipeline(on_mariadb.dsn, replica.target, replica.options)
+    pipeline.run()
+    replica.assert_equal()
+    assert replica.query("SELECT id FROM t ORDER BY id") == [(1,), (4,)]
+    assert replica.query("SELECT id FROM m") == [(1,)]
+    different = {name.name: entry.different for name, entry in pipeline.view().tables.items()}
+    assert different["t"] == 1  # the first one, which was skipped with those that were rolled back
+    assert not different.get("other")
+    tailed = cdc("tail", on_mariadb.dsn, "--from", str(before), "--until-caught-up")
+    assert tailed.returncode == 3
+    assert "mixes engines" in tailed.stderr
+
+
 def test_no_log(tmp_path: Path) -> None:
     """B-15: a server without a log, and what `check` says of one that is set up badly."""
     with PrivateMySql("mariadb", {"skip-log-bin": "1"}) as server:
@@ -411,28 +498,41 @@ def test_secure_transport(tmp_path: Path) -> None:
     with PrivateMySql("mysql") as server:
         own = Own(server, tmp_path)
         server.execute("SET GLOBAL require_secure_transport = ON")
+        plain = server.dsn("own").replace(f"ssl_ca={server.data}/ca.pem", "&".join(server.without_tls))
         with pytest.raises(UsageError) as caught:
-            open_pipeline(own.database.dsn + "?ssl_mode=disabled", own.replica.target, own.replica.options).run()
+            open_pipeline(plain, own.replica.target, own.replica.options).run()
         assert "ssl_mode=required" in str(caught.value.hint)
         options = own.replica.options
-        dsn = own.database.dsn + "?ssl_mode=required"
-        import pymysql
-
-        with pymysql.connect(unix_socket=str(server.socket), user="root", autocommit=True) as c, c.cursor() as cursor:
+        dsn = own.database.dsn + "&ssl_mode=required"
+        with server.administrator() as connection, connection.cursor() as cursor:
             cursor.execute("INSERT INTO own.t VALUES (2, 'over TLS')")
         open_pipeline(dsn, own.replica.target, options).run()
         assert own.replica.query("SELECT count(*) FROM t") == [(2,)]
 
 
+def test_a_named_authority_is_the_servers(mysql: PrivateMySql, tmp_path: Path) -> None:
+    """B-15, M25: a user who names an authority means that it has signed the server's certificate, whatever the mode."""
+    other = Authority(tmp_path, "somebody else").file
+    own = str(mysql.data / "ca.pem")
+    assert own in mysql.dsn()
+    for mode in ("", "&ssl_mode=preferred", "&ssl_mode=required", "&ssl_mode=verify_ca"):
+        with Connection(Dsn.parse(mysql.dsn() + mode), "test") as connection:
+            assert connection.record("SHOW STATUS LIKE 'Ssl_cipher'")["value"]
+        with pytest.raises(UsageError, match="certificate"):
+            Connection(Dsn.parse(mysql.dsn().replace(own, str(other)) + mode), "test")
+    with pytest.raises(UsageError, match="contradict"):
+        Dsn.parse(f"{mysql.dsn()}&ssl_mode=disabled")
+
+
 def test_least_rights(my: MySqlDatabase, tmp_path: Path) -> None:
-    """C-10: a user without RELOAD locks the tables it copies; one who may do nothing is told what is missing."""
+    """C-10: a user without RELOAD locks the tables it copies; one who may do nothing learns what is missing."""
     my.execute("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     user = f"u_{my.name}@'127.0.0.1'"
     client = "BINLOG MONITOR" if my.flavor == "mariadb" else "REPLICATION CLIENT"
     my.execute(f"CREATE USER {user} IDENTIFIED BY 'pw'", f"GRANT SELECT, LOCK TABLES ON {my.name}.* TO {user}")
-    dsn = f"{my.flavor}://u_{my.name}:pw@127.0.0.1:{my.server.port}/{my.name}"
+    dsn = my.server.dsn(my.name, f"u_{my.name}", "pw")
     replica = make_replica(my, tmp_path)
-    with pytest.raises(UsageError, match=r"REPLICATION SLAVE|may not|denied"):
+    with pytest.raises((UsageError, SourceUnfit), match=r"REPLICATION SLAVE|may not|denied"):
         open_pipeline(dsn, replica.target, replica.options).run()
     fixes = [f.fix or "" for f in source_module(dsn).check_source(dsn, Selection())]
     assert any("REPLICATION SLAVE" in fix for fix in fixes)

@@ -1,4 +1,4 @@
-"""C-10: locks of a copy and of a look, when whoever took them is not heard of any more."""
+"""C-10: locks of a copy and of a look, when the process that took them is not heard of any more."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_process_that_stands_still_lets_others_write(
 def test_a_table_without_transactions_whose_lock_is_lost(
     my: MySqlDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """C-10, D-05: what was written to it behind our back is in the copy and in the log: the copy is begun anew."""
+    """C-10, D-05: what was written to it behind our back is in the copy and in the log: the copy is begun again."""
     my.execute("CREATE TABLE m (a int, v text) ENGINE = MyISAM", "INSERT INTO m VALUES (1, 'x'), (1, 'x'), (2, 'y')")
     replica = make_replica(my, tmp_path)
     select_rows = source.select_rows

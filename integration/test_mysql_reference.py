@@ -72,7 +72,7 @@ def ours(my: MySqlDatabase, file: str) -> list[tuple[Row | None, Row | None]]:
 
 def library(my: MySqlDatabase, file: str) -> list[tuple[Row | None, Row | None]]:
     stream = BinLogStreamReader(
-        connection_settings={"host": "127.0.0.1", "port": my.server.port, "user": "cdc", "passwd": "secret"},
+        connection_settings={"host": "127.0.0.1", "port": my.server.port, "user": "cdc", "passwd": my.server.password},
         server_id=4_000_000_002,
         log_file=file,
         log_pos=4,

@@ -22,7 +22,7 @@ from integration.line import SEED, Line, Running, fill, write
 from integration.proxy import FaultProxy
 from integration.tls import Authority, TlsFront
 
-POINTS = int(os.environ.get("CDC_PROXY_POINTS", "25"))
+POINTS = int(os.environ.get("CDC_PROXY_POINTS", "12"))
 GROWTH = 400 << 10  # kB that the memory may grow by, whatever length a damaged message claims
 
 
@@ -38,8 +38,8 @@ def bounded_memory() -> Iterator[None]:
 def test_flips_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) -> None:
     """E-16: a bit of a whole session is turned around: it comes through or ends in one error; no hang, no traceback.
 
-    Without TLS a flipped bit inside a copied value, or one of PostgreSQL's stream, is a value like any other to whoever
-    receives it, so that nothing is said here of the target.
+    Without TLS a flipped bit inside a copied value, or one of PostgreSQL's stream, is a value like any other to its
+    reader, so that nothing is said here of the target.
     """
     rng = random.Random(SEED)
     print(f"CDC_PROXY_SEED={SEED}")
@@ -134,7 +134,7 @@ def secure_server(
         with TlsFront(server.port, folder) as front:
             yield SecureServer(server, front.port, front)
         return
-    files = {"ssl-cert": f"{folder}/server.pem", "ssl-key": f"{folder}/server.key"}
+    files = {"ssl-cert": f"{folder}/server.pem", "ssl-key": f"{folder}/server.key", "ssl-ca": str(authorities[0].file)}
     with PrivateMySql(request.param, files) as made:
         yield SecureServer(made, made.port)
 
@@ -183,7 +183,7 @@ def test_certificates(secure_line: Line, authorities: tuple[Authority, Authority
 
 
 def test_tls_that_is_asked_for_is_had(bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path) -> None:
-    """E-05: whoever stands between and takes the offer of TLS out of the greeting is found out."""
+    """E-05: somebody who stands between and takes the offer of TLS out of the greeting is found out."""
     if isinstance(bad_source, Database):  # this server has no TLS
         line = Line.make(proxy, bad_source, tmp_path, "sslmode=require")
     else:
@@ -238,7 +238,7 @@ def test_long_rows_under_tls(secure_line: Line) -> None:
 def test_rotated_certificate(
     secure_server: SecureServer, secure_line: Line, authorities: tuple[Authority, Authority], tmp_path: Path
 ) -> None:
-    """E-11, E-05: a certificate that is not accepted any more stops a pipeline that runs; it is not tried for ever."""
+    """E-11, E-05: a certificate that is not accepted any more stops a pipeline that runs; it does not try without end."""
     assert secure_server.front is not None
     theirs, line = authorities[1], secure_line
     line.come_through()

@@ -57,7 +57,7 @@ def test_a_failure_comes_back(
         with pytest.raises(AssertionError) as failure:
             work_in_vain()
     (journal,) = (tmp_path / "recorded").iterdir()
-    assert f"cdc rebuild duckdb:again.duckdb --from journal:{journal}" in failure.value.__notes__[-1]
+    assert f"cdc rebuild journal:{journal} duckdb:again.duckdb" in failure.value.__notes__[-1]
     wrong = rows(replica, replica.path)
     assert len(wrong) == 3
     anywhere.execute("DROP TABLE t")

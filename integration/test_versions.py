@@ -74,7 +74,7 @@ def kill_in_the_middle(replica: Replica) -> None:
     """kill -9 once something was applied, under whatever load there is."""
     process = start(replica)
     assert process.stderr is not None
-    while b"phase=streaming" not in process.stderr.readline():
+    while "phase=streaming" not in process.stderr.readline():
         assert process.poll() is None
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)

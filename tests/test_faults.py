@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -72,6 +74,33 @@ def test_a_fault_happens_once_at_the_passing_that_was_said(monkeypatch: pytest.M
     with pytest.raises(faults.FaultLasting) as lasting:
         faults.point("target.opened")
     assert not lasting.value.retry
+
+
+@pytest.mark.parametrize(("kind", "number"), [("nospace", errno.ENOSPC), ("ioerror", errno.EIO)])
+def test_the_errors_of_a_disk(monkeypatch: pytest.MonkeyPatch, kind: str, number: int) -> None:
+    """O14: they are the system's own."""
+    arm(monkeypatch, f"target.begun={kind}")
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        faults.point("target.begun")
+    assert raised.value.errno == number
+
+
+def test_a_disk_that_is_full_from_there_on(tmp_path: Path) -> None:
+    """O14: the point itself is passed, and what writes next fails in its own words."""
+    program = (
+        "import duckdb, sys\n"
+        "from cdc import faults\n"
+        "there = duckdb.connect(sys.argv[1])\n"
+        "there.execute('CREATE TABLE t (i int)')\n"
+        "faults.point('target.begun')\n"
+        "try: there.execute('INSERT INTO t VALUES (1)')\n"
+        "except duckdb.Error as error: print(error, file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "x.duckdb")]
+    environment = {"CDC_FAULT": "target.begun=full"}
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=True)
+    assert "Could not write file" in done.stderr
+    assert "File too large" in done.stderr
 
 
 def test_a_delay_is_as_long_as_was_said(monkeypatch: pytest.MonkeyPatch) -> None:

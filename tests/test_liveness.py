@@ -1,4 +1,4 @@
-"""E-01: whoever has something to do and does not move on is found out; whoever waits, or is slow, is left alone."""
+"""E-01: a thread that has something to do and does not move on is found out; one that waits, or is slow, is not."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_a_sign_of_life_is_enough() -> None:
     assert looking.stall is None
 
 
-def test_whoever_is_at_nothing_is_not_watched() -> None:
-    """Waiting for the other side is no stall, and what was one is none any more once it goes on."""
+def test_a_thread_that_waits_is_not_watched() -> None:
+    """Waiting for the other side is no stall, and a stall is over once the thread goes on."""
     looking = watch([])
     for _ in range(1000):
         looking.look(10)

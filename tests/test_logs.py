@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-from cdc.logs import Repetitions
+from cdc.logs import Repetitions, without
 
 
 class Night:
@@ -53,3 +53,12 @@ def test_it_remembers_a_bounded_number_of_texts() -> None:
     for number in range(2000):
         night.say(logging.WARNING, "x" * number)
     assert len(night.filter._kinds) <= 200
+
+
+def test_secrets_are_hidden_whole() -> None:
+    """O49: a part of a longer word is no secret, and hidden it would tell a short one."""
+    assert without('password authentication failed for user "app"', "a", "app2") == (
+        'password authentication failed for user "app"'
+    )
+    assert without("bad DSN postgresql://u:pw.$1@h/d (pw.$1)", "pw.$1") == "bad DSN postgresql://u:***@h/d (***)"
+    assert without("secretary of secret", "secret", None, "") == "secretary of ***"

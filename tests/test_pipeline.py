@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from cdc.errors import InvariantError, SlotBusy, Unavailable
+from cdc.errors import HalfWritten, InvariantError, SlotBusy, TablesHeld, TargetBusy, Unavailable
 from cdc.handoff import Handoff
+from cdc.journal.folder import Folder
+from cdc.journal.target import JournalTarget
+from cdc.journal.writer import Writer
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
 from cdc.model.segment import Segment
+from cdc.model.standing import Standing, State
 from cdc.pipeline import Pipeline
 from cdc.source import Head, Link
+from cdc.stage import Stage
+from cdc.target import TargetSettings
 
 
 def at(order: int) -> Position:
@@ -36,6 +47,9 @@ class Script:
 
     head = Head(at(1000), 0)
     estimates: Mapping[TableName, int] = {}
+    followed: Mapping[int, TableName] = {}
+    apart: Mapping[TableName, Standing] = {}
+    is_complete = True
 
     def source(self) -> Script:
         return self
@@ -116,6 +130,25 @@ def test_at_a_first_start_a_failure_is_told_at_once(monkeypatch: pytest.MonkeyPa
     assert script.opened == 1
 
 
+def test_who_only_looks_at_a_target_keeps_no_run_from_beginning(tmp_path: Path) -> None:
+    """O33: `cdc status` has a target open for a moment, whatever kind it is; who has it open for longer is a writer."""
+    folder = Folder(tmp_path / "j")
+    settings = TargetSettings("cdc", "postgresql", 0)
+    Writer(folder).open().close()
+    script = Script([])
+    pipeline = Pipeline(script.source, lambda: JournalTarget(folder, settings), queue_bytes=10)
+    with folder.lock.open("rb") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        release = threading.Timer(0.3, fcntl.flock, (looked_at, fcntl.LOCK_UN))
+        release.start()
+        pipeline.run()
+        release.join()
+        assert script.opened == 1
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        with pytest.raises(TargetBusy):
+            Pipeline(script.source, lambda: JournalTarget(folder, settings), queue_bytes=10).run()
+
+
 def test_a_busy_slot_is_waited_for_a_bounded_time() -> None:
     """A-10."""
     script = Script(*[[SlotBusy("busy")] for _ in range(50)])
@@ -124,9 +157,9 @@ def test_a_busy_slot_is_waited_for_a_bounded_time() -> None:
     assert script.opened == 6
 
 
-def test_a_lost_connection_is_no_error_of_a_run_that_is_told_to_end() -> None:
-    """D-18, E-11: what would be tried again otherwise; a failure that needs a person is told whenever it happens."""
-    for failure, is_told in ((Unavailable("gone"), False), (InvariantError("no"), True)):
+def test_a_lost_connection_is_no_error_of_a_run_that_is_asked_to_end() -> None:
+    """D-18, E-11: one that would be tried again otherwise; a failure that needs a person is reported at any time."""
+    for failure, is_reported in ((Unavailable("gone"), False), (InvariantError("no"), True)):
         script = Script()
         pipeline = script.pipeline()
 
@@ -136,10 +169,10 @@ def test_a_lost_connection_is_no_error_of_a_run_that_is_told_to_end() -> None:
             raise failure
 
         script.stream = stream  # type: ignore[method-assign]
-        with pytest.raises(InvariantError) if is_told else nullcontext():
+        with pytest.raises(InvariantError) if is_reported else nullcontext():
             pipeline.run()
         assert script.opened == script.closed == 1
-        assert pipeline.view().phase == "stopped" or is_told
+        assert pipeline.view().phase == "stopped" or is_reported
 
 
 def test_what_needs_a_person_is_not_tried_again() -> None:
@@ -151,7 +184,7 @@ def test_what_needs_a_person_is_not_tried_again() -> None:
 
 
 def test_it_follows_once_the_copy_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C-04: whoever asks a pipeline that follows finds the tables as they were copied, not a target without any."""
+    """C-04: a question to a pipeline that follows finds the tables as they were copied, not a target without tables."""
     script = Script([segment(2)])
     monkeypatch.setattr(script, "copy", lambda _: iter([segment(1)]))
     applying, may_go_on = threading.Event(), threading.Event()
@@ -247,6 +280,39 @@ def test_the_handoff_is_bounded() -> None:
     assert handoff.durable == at(3)
 
 
+def test_small_segments_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    """O50: after each one the applier counts as busy until the process has computed no more than its share of the time,
+    whichever thread it was; unless the run has a goal."""
+    now, computed = [100.0], [50.0]
+    clocks = SimpleNamespace(monotonic=lambda: now[0], process_time=lambda: computed[0])
+    monkeypatch.setattr("cdc.handoff.time", clocks)
+
+    def applied(handoff: Handoff, order: int, took: float, cpu: float) -> None:
+        handoff.put(segment(order))
+        taken = handoff.take()
+        assert isinstance(taken, Segment)
+        now[0] += took
+        computed[0] += cpu
+        handoff.applied(taken)
+
+    handoff = Handoff(10, share=0.2)
+    applied(handoff, 1, took=0.010, cpu=0.012)
+    assert handoff.rest == pytest.approx(0.050)
+    assert not handoff.idle
+    now[0] += 0.051
+    assert handoff.idle
+    applied(handoff, 2, took=0.020, cpu=0.002)  # it waited for a disk
+    assert handoff.idle
+    applied(handoff, 3, took=3.0, cpu=3.0)
+    assert handoff.rest == pytest.approx(0.2)  # and no longer
+    aimed = Handoff(10, goal=at(9), share=0.2)
+    applied(aimed, 1, took=0.010, cpu=0.010)
+    assert aimed.idle
+    whole = Handoff(10)
+    applied(whole, 1, took=0.010, cpu=0.009)
+    assert whole.idle
+
+
 def test_stopping_lets_everybody_go() -> None:
     handoff = Handoff(1)
     handoff.put(segment(1))
@@ -256,3 +322,64 @@ def test_stopping_lets_everybody_go() -> None:
     blocked.join(5)
     assert not blocked.is_alive()
     assert handoff.take() is None
+
+
+class Everything:
+    """A place that sees all transactions."""
+
+    is_exact = True
+    until = at(0)
+
+    def sees(self, transactions: Transactions) -> np.ndarray:
+        return np.ones(len(transactions), dtype=np.int8)
+
+
+def test_an_errand_that_leaves_a_target_half_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """O3, O4: the errand fails, nothing more is applied to that target, and the run goes on with it opened again."""
+    script = Script()
+
+    def stream(link: Link) -> Iterator[Segment]:
+        number = script.opened * 10
+        while not link.stopping:
+            if not link.paused:
+                number += 1
+                yield segment(number)
+            time.sleep(0.001)
+
+    def work(stage: Stage) -> None:
+        nonlocal broken
+        with stage.places(Everything()) as places:
+            for _ in places:
+                broken = list(script.applied)
+                raise HalfWritten("It failed in the middle.")
+
+    broken: list[int] = []
+    seen: list[int] = []
+    monkeypatch.setattr(script, "stream", stream)
+    pipeline = script.pipeline()
+
+    def meanwhile(_: threading.Thread) -> None:
+        with pytest.raises(HalfWritten):
+            pipeline.errand(work, patience=10)
+        pipeline.errand(lambda stage: seen.append(stage.is_broken), patience=10)
+
+    pipeline.run_beside(meanwhile)
+    assert seen == [False]
+    assert script.opened == 2
+    assert script.applied[: len(broken)] == broken
+    assert all(order > 20 for order in script.applied[len(broken) :])
+
+
+def test_who_watches_a_run_does_not_turn_its_end_into_one_that_was_asked_for() -> None:
+    """A run that was to catch up and holds a table fails, though who watches it ends as soon as it has stopped."""
+    script = Script([segment(1000)])
+    script.apart = {TableName("shop", "t"): Standing(State.HELD, "its rows are odd")}
+    pipeline = Pipeline(script.source, script.target, queue_bytes=10, until_caught_up=True)
+    pipeline.companions.append(lambda: time.sleep(0.3))  # takes a moment to end
+
+    def watch(_: threading.Thread) -> None:
+        while pipeline.view().phase != "stopped":
+            time.sleep(0.001)
+
+    with pytest.raises(TablesHeld, match=r"shop\.t: its rows are odd"):
+        pipeline.run_beside(watch)

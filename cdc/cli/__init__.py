@@ -6,6 +6,8 @@ import os
 import sys
 
 from cdc.cli.app import app
+from cdc.cli.commands import load, ordered
+from cdc.disk import meaning_of
 from cdc.errors import EXIT_DONE, CdcError, Stalled
 from cdc.logs import printable
 
@@ -13,11 +15,14 @@ from cdc.logs import printable
 def main() -> None:
     """Run a command; a known failure ends with its message, its hint and its exit code, never with a traceback."""
     try:
-        # The commands register themselves with the app.
-        import cdc.cli.commands  # noqa: F401, PLC0415
-
-        app(standalone_mode=True)
-    except CdcError as error:
+        arguments = ordered(sys.argv[1:])
+        load(arguments)
+        app(arguments, standalone_mode=True)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has had enough
+        sys.exit(EXIT_DONE)
+    except (CdcError, OSError) as failure:
+        error = failure if isinstance(failure, CdcError) else meaning_of(failure)
         print(f"Error: {printable(error.message)}", file=sys.stderr)
         if error.hint:
             print(f"Hint: {printable(error.hint)}", file=sys.stderr)
@@ -25,6 +30,3 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(error.exit_code)  # a thread that hangs would keep the ordinary end waiting
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has had enough
-        sys.exit(EXIT_DONE)

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 
 import cdc
+from cdc import liveness
+from cdc.errors import UsageError
 from cdc.logs import configure
 from cdc.selection import Selection
 
@@ -45,7 +47,14 @@ SourceArgument = Annotated[
 ]
 TARGET_FORMS = "duckdb:FILE, jsonl:FILE, kafka://HOST or journal:DIR"
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_FORMS)]
-NameOption = Annotated[str, typer.Option("--name", help="Name of the pipeline; a slot of its is called cdc_NAME.")]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        help="Name of the pipeline; its slot is called cdc_NAME. [default: as TARGET has it, or after TARGET at first: "
+        "shop for shop.duckdb]",
+    ),
+]
 TablesOption = Annotated[
     list[str] | None,
     typer.Option("--tables", "-t", help="Tables to follow, as schema.table with * and ?; may be given again."),
@@ -59,26 +68,41 @@ KeylessOption = Annotated[
 ]
 
 FormatOption = Annotated[
-    str, typer.Option("--format", metavar="FORMAT", help="How events are written: json, debezium or cloudevents.")
-]
-StallTimeoutOption = Annotated[
-    float,
+    str | None,
     typer.Option(
-        "--stall-timeout",
-        min=0.1,
-        help="Seconds without any progress at the source after which the process ends, with 1; a target gets 12 times "
-        "as long. From half of that on, status is unhealthy.",
+        "--format",
+        metavar="FORMAT",
+        help="How events are written: json, debezium or cloudevents. [default: as they are already, json at first]",
     ),
 ]
+StallTimeoutOption = Annotated[
+    str,
+    typer.Option(
+        "--stall-timeout",
+        metavar="DURATION",
+        help="For how long the source may make no progress before the process ends, with 1; a target gets 12 times as "
+        "long. From half of that on, status is unhealthy.",
+    ),
+]
+STALL_TIMEOUT = f"{liveness.STALL_TIMEOUT:.0f}s"
 
 
 def selection(tables: list[str] | None, exclude: list[str] | None) -> Selection:
-    """Patterns may also be separated by commas."""
+    """Patterns may also be separated by commas.
 
-    def split(patterns: list[str] | None) -> tuple[str, ...]:
-        return tuple(part.strip() for pattern in patterns or [] for part in pattern.split(",") if part.strip())
+    Raises:
+        UsageError: one is empty, as that of a shell's variable is which is not set.
+    """
 
-    return Selection(split(tables), split(exclude))
+    def split(option: str, patterns: list[str] | None) -> tuple[str, ...]:
+        parts = tuple(part.strip() for pattern in patterns or [] for part in pattern.split(","))
+        if not all(parts):
+            raise UsageError(
+                f"{option} names no table.", hint=f"Is a variable of the shell empty? Without {option}, all are meant."
+            )
+        return parts
+
+    return Selection(split("--tables", tables), split("--exclude", exclude))
 
 
 def _version(wanted: bool) -> None:
@@ -92,6 +116,6 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; before the command or after it.")] = False,
 ) -> None:
     configure(verbose=verbose)

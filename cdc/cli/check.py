@@ -1,13 +1,15 @@
-"""`cdc check`: what would stop replication."""
+"""`cdc check`: what would stop replication, and whether another decoder reads the log alike."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, console, selection
-from cdc.config import source_module
-from cdc.errors import EXIT_OPERATOR
+from cdc.config import compare_log, source_module
+from cdc.errors import EXIT_OPERATOR, UsageError
 from cdc.findings import Finding, Severity
 from cdc.logs import printable
 
@@ -15,9 +17,32 @@ _STYLES = {Severity.FATAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE
 
 
 @app.command()
-def check(source: SourceArgument, tables: TablesOption = None, exclude: ExcludeOption = None) -> None:
+def check(
+    source: SourceArgument,
+    file: Annotated[str | None, typer.Argument(help="Of the log, for --log; otherwise the newest.")] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Read a file of MySQL's or MariaDB's log with a second decoder, and compare.")
+    ] = False,
+    tables: TablesOption = None,
+    exclude: ExcludeOption = None,
+) -> None:
     """Look for everything that would stop replication from SOURCE, and say how to fix it. Changes nothing."""
-    findings: list[Finding] = source_module(source).check_source(source, selection(tables, exclude))
+    chosen = selection(tables, exclude)
+    if log:
+        if _tell(compare_log(source, chosen, file)):
+            raise typer.Exit(EXIT_OPERATOR)
+        return
+    if file is not None:
+        raise UsageError(f"{file!r} is one argument too many.", hint=f"For a file: cdc check SOURCE --log {file}")
+    fatal = _tell(source_module(source).check_source(source, chosen))
+    if fatal:
+        console.print(f"\n{fatal} of these would stop replication.", highlight=False)
+        raise typer.Exit(EXIT_OPERATOR)
+    console.print("\nReady to replicate.", highlight=False)
+
+
+def _tell(findings: list[Finding]) -> int:
+    """Print findings; how many of them are fatal."""
     for finding in findings:
         style = _STYLES[finding.severity]
         subject, message = escape(printable(finding.subject)), escape(printable(finding.message))
@@ -28,8 +53,4 @@ def check(source: SourceArgument, tables: TablesOption = None, exclude: ExcludeO
         )
         if finding.fix:
             console.print(f"         {escape(printable(finding.fix))}", highlight=False, soft_wrap=True)
-    fatal = sum(finding.severity is Severity.FATAL for finding in findings)
-    if fatal:
-        console.print(f"\n{fatal} of these would stop replication.", highlight=False)
-        raise typer.Exit(EXIT_OPERATOR)
-    console.print("\nReady to replicate.", highlight=False)
+    return sum(finding.severity is Severity.FATAL for finding in findings)

@@ -1,18 +1,45 @@
-"""All commands, one module each."""
+"""All commands: in which module each is, loaded when it is asked for."""
 
-from cdc.cli import check, demo, history, journal, rebuild, repair, resync, run, status, tail, teardown, verify
+from __future__ import annotations
 
-__all__ = [
-    "check",
-    "demo",
-    "history",
-    "journal",
-    "rebuild",
-    "repair",
-    "resync",
-    "run",
-    "status",
-    "tail",
-    "teardown",
-    "verify",
-]
+from collections.abc import Sequence
+from importlib import import_module
+
+# A module of a command that nobody asked for costs time: some of them need the engines of targets.
+MODULES = {
+    "check": "check",
+    "demo": "demo",
+    "history": "history",
+    "as-of": "history",
+    "backup": "backup",
+    "diff": "history",
+    "journal": "journal",
+    "rebuild": "rebuild",
+    "repair": "repair",
+    "resync": "resync",
+    "run": "run",
+    "status": "status",
+    "tail": "tail",
+    "teardown": "teardown",
+    "verify": "verify",
+}
+
+
+_OF_ALL = ("-v", "--verbose")
+
+
+def ordered(arguments: Sequence[str]) -> list[str]:
+    """With what belongs to all commands before the command, after which it may stand as well (O38)."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, rest = arguments[:end], arguments[end:]
+    return sorted(options, key=lambda argument: argument not in _OF_ALL) + list(rest)
+
+
+def load(arguments: Sequence[str]) -> None:
+    """Load the command that the arguments name; all of them for a list of commands, or for a word that is not one.
+
+    A module registers its commands with the app.
+    """
+    word = next((argument for argument in arguments if not argument.startswith("-")), "")
+    for module in {MODULES[word]: None} if word in MODULES else dict.fromkeys(MODULES.values()):
+        import_module(f"cdc.cli.{module}")

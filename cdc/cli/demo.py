@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -22,5 +24,12 @@ def demo(
         raise UsageError(f"There is no demo of {source!r}.", hint="--source is postgresql, mysql or mariadb.")
     from cdc.demo.run import run_demo  # noqa: PLC0415 - needs the extra `demo`
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     if not run_demo(source=source, seconds=seconds, rate=rate, keep=keep, console=console):
         raise typer.Exit(EXIT_RESTARTABLE)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End as an error does, which stops the server and removes its folder (O46)."""
+    raise SystemExit(128 + number)

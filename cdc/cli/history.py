@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cdc.cli.app import TargetArgument, app, console
+from cdc.cli.app import TargetArgument, app, console, messages
 from cdc.config import target_module
 from cdc.errors import UsageError
 from cdc.logs import printable
@@ -22,7 +22,9 @@ from cdc.logs import printable
 TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="schema.table, or the table's name alone.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
-_PLACE = "a time, 2026-01-31 12:00:00+00, or a position as `cdc history` shows it"
+_PLACE = (
+    "a time (2026-01-31 12:00:00+00; UTC if it names no zone; @1769860800), or a position as `cdc history` shows it"
+)
 
 
 class Format(StrEnum):
@@ -58,12 +60,14 @@ def history(
                 "row": event.row,
                 "changed": event.changed,
             }
+            | ({"reason": event.reason} if event.reason is not None else {})
             for event in events
         )
         return
     shown = Table("time", "position", "transaction", "op", "changed")
     for event in events:
-        values = (f"{name}=[bold]{_text(event.row[name])}[/bold]" for name in event.changed)
+        values = [f"{name}=[bold]{_text(event.row[name])}[/bold]" for name in event.changed]
+        values += [escape(printable(event.reason))] if event.reason is not None else []
         number = "" if event.transaction is None else str(event.transaction)
         shown.add_row(event.time, escape(event.position), number, event.op, "\n".join(values))
     console.print(shown)
@@ -78,7 +82,10 @@ def as_of(
 ) -> None:
     """Show the rows of a table as they were."""
     with _histories(target) as histories:
-        columns, rows = histories.as_of(histories.table(table), at)
+        known = histories.table(table)
+        place = histories.place(known, at)
+        columns, rows = histories.as_of(known, place)
+        _say(place)
         if form is Format.JSON:
             _json(rows)
         elif form is Format.CSV:
@@ -103,9 +110,12 @@ def diff(
     """Show the rows of a table that were added, removed or changed between two places."""
     with _histories(target) as histories:
         known = histories.table(table)
+        places = [histories.place(known, at) for at in (before, after)]
+        for place in places:
+            _say(place)
         found = (
             {"change": "added" if old is None else "removed" if new is None else "changed", "before": old, "after": new}
-            for old, new in histories.diff(known, before, after)
+            for old, new in histories.diff(known, *places)
         )
         if as_json:
             _json(found)
@@ -128,6 +138,11 @@ def _differences(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, k
         for name in new
         if old[name] != new[name] or name in key
     ]
+
+
+def _say(place: object) -> None:
+    """What is answered, beside the rows, which a program may read."""
+    messages.print(printable(str(place)), highlight=False, markup=False, soft_wrap=True)
 
 
 def _histories(target: str) -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from cdc.cli.app import app, console
-from cdc.cli.quantity import BytesOption, TimeOption, bytes_of, seconds_of
+from cdc.cli.quantity import AgeOption, SizeOption, bytes_of, seconds_of
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 from cdc.journal import folder_of
 from cdc.journal.inspect import list_files, verify_files
@@ -46,7 +46,8 @@ def list_(folder: FolderArgument, as_json: JsonOption = False) -> None:
 def info(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Show how much there is, since when, and how far each target is that is fed from it."""
     at = folder_of(folder)
-    manifest, reports, readers = at.read_manifest(), list_files(at), read_readers(at)
+    readers = read_readers(at)  # before what there is, which grows: no target is further than that
+    manifest, reports = at.read_manifest(), list_files(at)
     end = reports[-1].first + reports[-1].records if reports else 0
     commits = [moment for report in reports for moment in (report.first_commit, report.last_commit) if moment]
     facts = {
@@ -85,8 +86,19 @@ def verify(folder: FolderArgument) -> None:
         raise typer.Exit(EXIT_RESTARTABLE)
 
 
+@journal.command()
+def repair(folder: FolderArgument) -> None:
+    """Find out from the data files how far the journal goes, where that was lost, while nobody writes it."""
+    at = folder_of(folder)
+    at.read_manifest()
+    writer = Writer(at).open()
+    writer.close()
+    position = writer.checkpoint.position if writer.checkpoint is not None else "-"
+    console.print(f"{writer.next:,} records, up to {position}", highlight=False, markup=False)
+
+
 @journal.command("prune")
-def prune_(folder: FolderArgument, age: TimeOption = None, size: BytesOption = None) -> None:
+def prune_(folder: FolderArgument, age: AgeOption = None, size: SizeOption = None) -> None:
     """Remove the oldest files that all targets have applied, while nobody writes the journal."""
     if age is None and size is None:
         raise UsageError("Nothing says what may go.", hint="Give --age or --size.")
@@ -94,7 +106,7 @@ def prune_(folder: FolderArgument, age: TimeOption = None, size: BytesOption = N
     at.read_manifest()
     writer = Writer(at).open()
     try:
-        gone = prune(writer, at, Retention(seconds_of(age), bytes_of(size)))
+        gone = prune(writer, at, Retention(seconds_of("--age", age), bytes_of("--size", size)))
     finally:
         writer.close()
     for entry in gone:

@@ -1,30 +1,44 @@
-"""`cdc rebuild`: a target anew from a journal."""
+"""`cdc rebuild`: build a target again from a journal."""
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
 
-from cdc.cli.app import TargetArgument, app, messages
+from cdc.cli.app import TARGET_FORMS, app, messages
+from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of
 from cdc.cli.run import stop_on_signals
 from cdc.cli.view import watch
-from cdc.config import MEGABYTE, Options, open_rebuild
+from cdc.config import Options, name_of, open_rebuild
+from cdc.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 @app.command()
 def rebuild(
-    target: TargetArgument,
-    source: Annotated[str, typer.Option("--from", metavar="journal:DIR", help="The journal.")],
+    source: Annotated[str, typer.Argument(metavar="journal:DIR", help="The journal.")],
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help=TARGET_FORMS, show_default=False)] = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="POSITION|TIME", help="Stop there: what the source held then.")
     ] = None,
-    memory: Annotated[int, typer.Option(min=64, help="Megabytes that DuckDB may use.")] = 256,
+    memory: MemoryOption = None,
+    was_from: Annotated[str | None, typer.Option("--from", hidden=True)] = None,
 ) -> None:
     """Build TARGET, which must be new, from what a journal holds: the copy that it began with, and the log since.
 
     Nothing is asked of the database. `cdc run journal:DIR TARGET` goes on from there.
     """
-    pipeline = open_rebuild(source, target, until, Options(target_memory=memory * MEGABYTE))
+    if was_from is not None:
+        log.warning("Write `cdc rebuild %s %s`: from the next release on, --from is not known here.", was_from, source)
+        source, target = was_from, source
+    if target is None:
+        raise UsageError("There is no target.", hint=f"Write cdc rebuild {source} TARGET.")
+    options = Options(
+        name=name_of(source, target, None), target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY)
+    )
+    pipeline = open_rebuild(source, target, until, options)
     stop_on_signals(pipeline)
     pipeline.run_beside(lambda _: watch(pipeline, messages, None))

@@ -1,4 +1,4 @@
-"""`cdc repair`: read rows anew that are not what they are in the source."""
+"""`cdc repair`: read rows again that differ from those of the source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 import typer
 
 from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages
-from cdc.config import Options, have_done
+from cdc.config import Options, have_done, name_of
 from cdc.errors import UsageError
 
 
@@ -20,12 +20,12 @@ def repair(
     from_verify: Annotated[
         Path | None, typer.Option("--from-verify", metavar="FILE", help="What `cdc verify --json` printed.")
     ] = None,
-    table: Annotated[str | None, typer.Option("--table", help="The table whose rows are read anew.")] = None,
+    table: Annotated[str | None, typer.Option("--table", help="The table whose rows are read again.")] = None,
     where: Annotated[
         str | None,
         typer.Option("--where", help="Only rows of --table that fulfil this condition, in the source's SQL."),
     ] = None,
-    name: NameOption = "cdc",
+    name: NameOption = None,
 ) -> None:
     """Make rows of TARGET what they are in SOURCE, deletions included, while streaming goes on.
 
@@ -34,10 +34,11 @@ def repair(
     if (from_verify is None) == (table is None) or (where is not None and table is None):
         raise UsageError("Say which rows: --from-verify FILE, or --table T, with --where if not all of it is meant.")
     arguments = {"table": table, "where": where} if table is not None else {"tables": _tables(from_verify)}
+    options = Options(name=name_of(source, target, name))
     with messages.status("repairing"):
-        done = have_done(source, target, Options(name=name), "repair", arguments, lambda _: None)
+        done = have_done(source, target, options, "repair", arguments, lambda _: None)
     for entry in done["tables"]:
-        console.print(f"{entry['table']}: {entry['rows']:,} rows read anew", highlight=False, markup=False)
+        console.print(f"{entry['table']}: {entry['rows']:,} rows read again", highlight=False, markup=False)
     if not done["tables"]:
         console.print("There is nothing to repair.", highlight=False)
 

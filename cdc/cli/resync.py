@@ -1,25 +1,39 @@
-"""`cdc resync`: copy whole tables anew."""
+"""`cdc resync`: copy whole tables again."""
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
 
 from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages, selection
-from cdc.config import Options, have_done
+from cdc.config import Options, have_done, name_of
+from cdc.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 @app.command()
 def resync(
     source: SourceArgument,
     target: TargetArgument,
-    table: Annotated[list[str], typer.Option("--table", "-t", help="A table; may be given again, and be a pattern.")],
-    name: NameOption = "cdc",
+    tables: Annotated[
+        list[str] | None,
+        typer.Option("--tables", "-t", help="Tables, as schema.table with * and ?; may be given again."),
+    ] = None,
+    table: Annotated[list[str] | None, typer.Option("--table", hidden=True)] = None,
+    name: NameOption = None,
 ) -> None:
-    """Copy whole tables anew, part by part, while they and all others are followed."""
-    arguments = {"tables": selection(table, None).include}
+    """Copy whole tables again, part by part, while they and all others are followed."""
+    if table is not None:
+        log.warning("Write --tables: from the next release on, --table is not known here.")
+    wanted = [*(tables or []), *(table or [])]
+    if not wanted:
+        raise UsageError("Nothing says which tables.", hint="Write --tables schema.table, or --tables '*.*' for all.")
+    arguments = {"tables": selection(wanted, None).include}
+    options = Options(name=name_of(source, target, name))
     with messages.status("copying"):
-        done = have_done(source, target, Options(name=name), "resync", arguments, lambda _: None)
+        done = have_done(source, target, options, "resync", arguments, lambda _: None)
     for entry in done["tables"]:
         console.print(f"{entry['table']}: copied anew", highlight=False, markup=False)

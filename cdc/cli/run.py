@@ -7,11 +7,13 @@ import logging
 import os
 import signal
 import sys
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, overload
 
 import typer
 
 from cdc.cli.app import (
+    STALL_TIMEOUT,
     TARGET_FORMS,
     ExcludeOption,
     FormatOption,
@@ -24,16 +26,34 @@ from cdc.cli.app import (
     messages,
     selection,
 )
-from cdc.cli.quantity import bytes_of, seconds_of
-from cdc.cli.view import keep_status, watch
-from cdc.config import JOURNAL, MEGABYTE, Options, kind_of, open_fanout, open_pipeline, serve_jobs, status_file
+from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
+from cdc.cli.view import StatusFile, keep_status, watch
+from cdc.config import (
+    JOURNAL,
+    MEGABYTE,
+    Options,
+    kind_of,
+    name_of,
+    open_fanout,
+    open_pipeline,
+    own_socket,
+    serve_jobs,
+)
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 from cdc.fanout import FanOut
-from cdc.liveness import STALL_TIMEOUT, Stall
+from cdc.liveness import Stall
 from cdc.pipeline import Pipeline
 from cdc.target import Mode, Retention
+from cdc.told import AfterShape
 
 log = logging.getLogger(__name__)
+
+
+class OnTableError(StrEnum):
+    """What an error does that concerns one table."""
+
+    HOLD = "hold"
+    STOP = "stop"
 
 
 @app.command()
@@ -42,7 +62,7 @@ def run(
     target: Annotated[str | None, typer.Argument(metavar="[TARGET]", help=TARGET_FORMS)] = None,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
-    name: NameOption = "cdc",
+    name: NameOption = None,
     include_keyless: KeylessOption = False,
     mode: Annotated[
         Mode | None,
@@ -54,18 +74,45 @@ def run(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End once what the source had at the start is applied.")
     ] = False,
+    wait_for_tables: Annotated[
+        bool, typer.Option("--wait-for-tables", help="Wait until SOURCE has the tables, at a first start.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Sessions that read the snapshot. [default: number of cores]")
     ] = None,
-    memory: Annotated[int, typer.Option(min=64, help="Megabytes that DuckDB may use.")] = 256,
-    segment: Annotated[int, typer.Option(min=1, max=1024, help="Megabytes of log applied at a time, at most.")] = 16,
-    event_format: FormatOption = "json",
+    memory: MemoryOption = None,
+    segment: Annotated[
+        str, typer.Option(metavar="SIZE", help="What is applied of the log at a time, at most: 1MB to 1GB.")
+    ] = "16MB",
+    event_format: FormatOption = None,
     rotate: Annotated[
-        int, typer.Option(min=1, help="Megabytes after which a file of events is followed by another.")
-    ] = 256,
+        str | None,
+        typer.Option(metavar="SIZE", help="When a file of events is followed by another. [default: 256MB]"),
+    ] = None,
     verify_every: Annotated[
         str | None,
-        typer.Option("--verify-every", metavar="TIME", help="Compare all tables in the background, as often: 1h, 30m."),
+        typer.Option(
+            "--verify-every", metavar="DURATION", help="Compare all tables in the background, as often: 1h, 30m."
+        ),
+    ] = None,
+    on_table_error: Annotated[
+        OnTableError,
+        typer.Option(
+            "--on-table-error",
+            help="What an error does that concerns one table: hold that table while the others go on, or stop all.",
+        ),
+    ] = OnTableError.HOLD,
+    verify_after_ddl: Annotated[
+        AfterShape,
+        typer.Option(
+            "--verify-after-ddl",
+            help="What of a table is compared with the source after its shape has changed. What may have changed rows "
+            "is compared whole whatever this says.",
+        ),
+    ] = AfterShape.SAMPLE,
+    max_rate: Annotated[
+        float | None,
+        typer.Option("--max-rate", min=1, help="Rows per second that are compared at most where a table is suspect."),
     ] = None,
     stall_timeout: StallTimeoutOption = STALL_TIMEOUT,
     journal: Annotated[
@@ -74,9 +121,14 @@ def run(
     to: Annotated[
         list[str] | None, typer.Option("--to", metavar="TARGET", help="A target to feed; may be given again.")
     ] = None,
+    live_cpu: Annotated[
+        str, typer.Option("--live-cpu", metavar="PERCENT", help="Small commits may take so much of a core: 20%.")
+    ] = "20%",
     journal_age: Annotated[
         str | None,
-        typer.Option("--journal-age", metavar="TIME", help="Let go of what is older and applied everywhere: 7d, 0s."),
+        typer.Option(
+            "--journal-age", metavar="DURATION", help="Let go of what is older and applied everywhere: 7d, 0s."
+        ),
     ] = None,
     journal_size: Annotated[
         str | None,
@@ -84,63 +136,82 @@ def run(
     ] = None,
     journal_budget: Annotated[
         str | None,
-        typer.Option("--journal-budget", metavar="SIZE", help="Write no more than this, whoever is behind: 100GB."),
+        typer.Option(
+            "--journal-budget", metavar="SIZE", help="Write no more than this, whichever target is behind: 100GB."
+        ),
     ] = None,
 ) -> None:
     """Copy what SOURCE holds into TARGET, then follow its log. Goes on where it was when run again."""
-    options = Options(
-        name=name,
-        selection=selection(tables, exclude),
-        include_keyless=include_keyless,
-        workers=workers or os.cpu_count() or 1,
-        segment_bytes=segment * MEGABYTE,
-        queue_bytes=3 * segment * MEGABYTE,
-        target_memory=memory * MEGABYTE,
-        mode=mode,
-        format=event_format,
-        rotate_bytes=rotate * MEGABYTE,
-        until_caught_up=until_caught_up,
-        stall_timeout=stall_timeout,
-        verify_every=_every(verify_every),
-        retention=Retention(seconds_of(journal_age), bytes_of(journal_size), bytes_of(journal_budget)),
-    )
-    if journal is not None:
-        if target is not None:
-            raise UsageError("With --journal, targets are named by --to.", hint=f"Write --to {target}.")
-        _run_fanout(source, f"journal:{journal.removeprefix('journal:')}", to or [], options)
-        return
-    if target is None or to:
+    if journal is not None and target is not None:
+        raise UsageError("With --journal, targets are named by --to.", hint=f"Write --to {target}.")
+    if journal is None and (target is None or to):
         raise UsageError(
             "There is no target." if target is None else "--to needs --journal.",
             hint="Write cdc run SOURCE TARGET, or cdc run SOURCE --journal DIR --to TARGET --to TARGET.",
         )
+    writes_to = target or f"journal:{(journal or '').removeprefix('journal:')}"
+    segment_bytes = bytes_of("--segment", segment, least=MEGABYTE, most=1024 * MEGABYTE)
+    options = Options(
+        name=name_of(source, writes_to, name),
+        selection=selection(tables, exclude),
+        include_keyless=include_keyless,
+        workers=workers or os.cpu_count() or 1,
+        segment_bytes=segment_bytes,
+        queue_bytes=3 * segment_bytes,
+        live_share=share_of(live_cpu),
+        target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY),
+        mode=mode,
+        format=event_format,
+        rotate_bytes=bytes_of("--rotate", rotate, least=1),
+        until_caught_up=until_caught_up,
+        waits_for_tables=wait_for_tables,
+        holds_tables=on_table_error is OnTableError.HOLD,
+        after_shape=verify_after_ddl,
+        max_rate=max_rate,
+        stall_timeout=_every("--stall-timeout", stall_timeout),
+        verify_every=_every("--verify-every", verify_every),
+        retention=Retention(
+            seconds_of("--journal-age", journal_age),
+            bytes_of("--journal-size", journal_size),
+            bytes_of("--journal-budget", journal_budget),
+        ),
+    )
+    if target is None:
+        _run_fanout(source, writes_to, to or [], options)
+        return
     pipeline = open_pipeline(source, target, options, end_process)
     if kind_of(source) != JOURNAL:
         serve_jobs(pipeline, source, target, options)
     stop_on_signals(pipeline)
-    pipeline.run_beside(lambda _: watch(pipeline, messages, status_file(target, name)))
+    file = StatusFile.of(target, options.name)
+    pipeline.run_beside(lambda _: watch(pipeline, messages, file))
 
 
 def _run_fanout(source: str, journal: str, targets: list[str], options: Options) -> None:
     """A journal, and targets that are fed from it, in one process."""
 
+    for target in targets:
+        own_socket(target, options.name)  # so that it is refused before anything is made
+
     def feed_made(pipeline: Pipeline, target: str) -> None:
-        pipeline.companions.append(lambda: keep_status(pipeline, status_file(target, options.name)))
+        pipeline.companions.append(lambda: keep_status(pipeline, StatusFile.of(target, options.name)))
         serve_jobs(pipeline, source, target, options)
 
     fanout = open_fanout(source, journal, targets, options, end_process, feed_made)
     stop_on_signals(fanout)
-    fanout.run(lambda _: watch(fanout.writer, messages, status_file(journal, options.name)))
+    fanout.run(lambda _: watch(fanout.writer, messages, StatusFile.of(journal, options.name)))
 
 
 def stop_on_signals(pipeline: Pipeline | FanOut) -> None:
-    """SIGINT and SIGTERM end the run at the next commit boundary (D-18)."""
+    """SIGINT, SIGTERM and SIGHUP end the run at the next commit boundary (D-18)."""
 
     def stop(_number: int, _frame: object) -> None:
         pipeline.stop()
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
+        signal.signal(signal.SIGHUP, stop)
 
 
 def end_process(stall: Stall) -> None:
@@ -153,9 +224,13 @@ def end_process(stall: Stall) -> None:
     os._exit(EXIT_RESTARTABLE)
 
 
-def _every(text: str | None) -> float | None:
+@overload
+def _every(option: str, text: str) -> float: ...
+@overload
+def _every(option: str, text: str | None) -> float | None: ...
+def _every(option: str, text: str | None) -> float | None:
     """An interval, which is not 0."""
-    seconds = seconds_of(text)
+    seconds = seconds_of(option, text)
     if seconds == 0:
-        raise UsageError(f"{text!r} is no interval.", hint="Write it as 30m or 1h.")
+        raise UsageError(f"{option} {text!r} is no interval.", hint="Write it as 30m or 1h.")
     return seconds

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from cdc.cli.app import (
+    STALL_TIMEOUT,
     ExcludeOption,
     FormatOption,
     KeylessOption,
@@ -20,18 +19,18 @@ from cdc.cli.app import (
     app,
     selection,
 )
+from cdc.cli.quantity import seconds_of
 from cdc.cli.run import end_process, stop_on_signals
 from cdc.config import Options, origin_of, source_module
 from cdc.errors import UsageError
 from cdc.formats import Chosen, FormatSettings, make
 from cdc.formats.where import Where
-from cdc.liveness import STALL_TIMEOUT, Watch
+from cdc.liveness import Watch
+from cdc.model.moment import Moment
 from cdc.pipeline import Pipeline
-from cdc.source import Begin
-from cdc.targets.jsonl.stream import StreamTarget
+from cdc.targets.jsonl.stream import StreamTarget, Taken
 
-OPS = ("insert", "update", "delete", "truncate", "copy", "reset", "note")
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ].*")
+OPS = ("insert", "update", "delete", "truncate", "drop", "copy", "reset", "gap", "note", "schema")
 
 
 @app.command()
@@ -53,7 +52,7 @@ def tail(
             help="Begin there: binlog.000001:4, a GTID set, 0/16D3748 (PostgreSQL, with --slot), 2024-12-31T23:59:59Z.",
         ),
     ] = None,
-    event_format: FormatOption = "json",
+    event_format: FormatOption = None,
     schemas: Annotated[
         bool, typer.Option("--schemas", help="Debezium: describe the fields of each message beside its payload.")
     ] = False,
@@ -76,10 +75,11 @@ def tail(
     """
     options = Options(selection=selection(tables, exclude))
     chosen = Chosen(_ops(op), Where(where) if where is not None else None)
-    wanted = _begin(begin) if begin is not None else None
+    wanted = Moment.parse(begin) if begin is not None else None
     settings = FormatSettings("tail", *origin_of(source), schemas=schemas, transactions=transactions)
-    make(event_format, settings)
-    if (schemas or transactions) and event_format != "debezium":
+    form, patience = event_format or "json", seconds_of("--stall-timeout", stall_timeout)
+    make(form, settings)
+    if (schemas or transactions) and form != "debezium":
         raise UsageError("--schemas and --transactions belong to Debezium's format.", hint="--format debezium")
     make_source = source_module(source).tail_factory(
         source,
@@ -90,13 +90,14 @@ def tail(
         begin=wanted,
     )
     since = wanted.time if wanted is not None else None
-    output = StreamTarget(sys.stdout.buffer, lambda: make(event_format, settings), chosen, since)
+    lines = Taken(sys.stdout.fileno(), lambda: pipeline.is_running)
+    output = StreamTarget(lines, lambda: make(form, settings), chosen, since)
     pipeline = Pipeline(
         make_source,
         lambda: output,
         queue_bytes=options.queue_bytes,
         until_caught_up=until_caught_up,
-        watch=Watch(stall_timeout, end_process, target_factor=math.inf),  # who reads the lines may take their time
+        watch=Watch(patience, end_process, target_factor=math.inf),  # who reads the lines may take their time
     )
     stop_on_signals(pipeline)
     pipeline.run()
@@ -110,16 +111,3 @@ def _ops(wanted: list[str] | None) -> frozenset[str] | None:
     if unknown := sorted(names.difference(OPS)):
         raise UsageError(f"{unknown[0]!r} is not something that happens.", hint=f"There are {', '.join(OPS)}.")
     return names
-
-
-def _begin(text: str) -> Begin:
-    """A place in the log, or a time; one without a zone is meant as UTC."""
-    if not _TIME.fullmatch(text):
-        return Begin(position=text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is not a time.", hint="Write it as 2024-12-31T23:59:59Z.") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return Begin(time=round(moment.timestamp() * 1_000_000))

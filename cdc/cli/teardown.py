@@ -7,26 +7,35 @@ from typing import Annotated
 import typer
 
 from cdc.cli.app import TARGET_FORMS, NameOption, SourceArgument, app, console
-from cdc.config import known_as, source_module, status_file, target_module
+from cdc.config import removals
+from cdc.errors import EXIT_RESTARTABLE
 
 
 @app.command()
 def teardown(
     source: SourceArgument,
     target: Annotated[str | None, typer.Argument(metavar="[TARGET]", help=TARGET_FORMS)] = None,
-    name: NameOption = "cdc",
+    name: NameOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove the slot, the publications and the state that the pipeline made, and nothing else. Its tables stay."""
-    removed = []
-    if target is not None:
-        module, path = target_module(target)
-        removed += module.teardown_target(path, name)
-        file = status_file(target, name)
-        if file.exists():
-            file.unlink()
-            removed.append(f"status file {file}")
-    removed += source_module(source).teardown_source(source, known_as(source, target, name))
-    for what in removed:
-        console.print(f"removed {what}", highlight=False, markup=False, soft_wrap=True)
-    if not removed:
-        console.print(f"There is nothing of a pipeline named {name!r}.", highlight=False, markup=False)
+    """Remove the slot, the publications and the state that the pipeline made, and nothing else. Its tables stay.
+
+    SOURCE, TARGET and name have to belong together. What is removed is shown first. Without TARGET, which may be gone,
+    only SOURCE is tidied up, of the pipeline that --name gives.
+    """
+    found = removals(source, target, name)
+    if not found:
+        console.print("There is nothing to remove.", highlight=False)
+        return
+    if not yes:
+        for removal in found:
+            _say(f"to be removed: {removal.what}")
+        if not typer.confirm("Remove this? The pipeline can not go on afterwards.", err=True):
+            raise typer.Exit(EXIT_RESTARTABLE)
+    for removal in found:
+        removal.remove()
+        _say(f"removed {removal.what}")
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

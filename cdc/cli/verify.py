@@ -12,8 +12,9 @@ from rich.table import Table
 
 from cdc.cli.app import ExcludeOption, NameOption, SourceArgument, TablesOption, TargetArgument, app, console, messages
 from cdc.cli.app import selection as chosen
-from cdc.config import Options, have_done
+from cdc.config import Options, have_done, name_of
 from cdc.errors import EXIT_RESTARTABLE
+from cdc.shapes import ShapeDifference
 
 _SHOWN = 20  # differing rows of one table; --json has them all
 
@@ -24,7 +25,7 @@ def verify(
     target: TargetArgument,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
-    name: NameOption = "cdc",
+    name: NameOption = None,
     sample: Annotated[
         float, typer.Option(min=0.0001, max=1.0, help="Share of each table that is compared, at random.")
     ] = 1.0,
@@ -36,8 +37,9 @@ def verify(
 ) -> None:
     """Compare every value of every row, while replication runs and the application writes.
 
-    Each part of a table is compared at one exact position of the log. Ends with 0 if all is identical, with 1 if
-    anything differs or could not be compared.
+    Each part of a table is compared at one exact position of the log, and before its rows its shape: in the source's
+    catalog, for the pipeline, in the target. Ends with 0 if all is identical, with 1 if anything differs, could not be
+    compared, or is not followed.
     """
     wanted = chosen(tables, exclude)
     arguments = {
@@ -51,7 +53,7 @@ def verify(
         found = have_done(
             source,
             target,
-            Options(name=name),
+            Options(name=name_of(source, target, name)),
             "verify",
             arguments,
             lambda report: line.update(f"comparing {report['table']}: {report['rows']:,} rows"),
@@ -74,7 +76,9 @@ def _shown(source: str) -> str:
 def _print(tables: list[Mapping[str, Any]]) -> None:
     summary = Table("table", "rows compared", "at", "outcome")
     for table in tables:
-        if table["trouble"]:
+        if table["shape"]:
+            outcome = "[red]another shape[/red]"
+        elif table["trouble"]:
             outcome = f"[yellow]not compared[/yellow]: {table['trouble']}"
         elif table["different"]:
             outcome = f"[red]{table['different']:,} rows differ[/red]"
@@ -83,6 +87,12 @@ def _print(tables: list[Mapping[str, Any]]) -> None:
         summary.add_row(table["table"], f"{table['rows']:,}", table["last_position"] or "-", outcome)
     console.print(summary)
     for table in tables:
+        for entry in table["shape"]:
+            line = f"{table['table']}: {ShapeDifference(**entry)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if table["left_out"]:
+            line = f"{table['table']}: left out: {', '.join(table['left_out'])}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         for difference in table["differences"][:_SHOWN]:
             console.print(_line(table["table"], difference), highlight=False, markup=False, soft_wrap=True)
         if (more := table["different"] - _SHOWN) > 0:

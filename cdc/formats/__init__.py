@@ -1,26 +1,28 @@
 """Change events as messages: what a target writes that stores no tables. Encoded by columns, never row by row.
 
     form = make("json", FormatSettings(pipeline="audit", source="postgresql"))
-    for message in form.messages(segment):
+    shapes = Shapes({})
+    for message in form.messages(segment, shapes.new_in(segment)):
         ...
 
-A format is told every segment in order and remembers what goes on in the next one, so that whoever begins anew at a
-checkpoint takes a new one.
+A format takes every segment in order and remembers what goes on in the next one. So a caller that begins again at a
+checkpoint makes a new format.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from cdc.errors import UsageError
 from cdc.formats.chosen import ALL, Chosen
 from cdc.formats.encoded import Encoded, Message
+from cdc.formats.shapes import Shape, Shapes
 from cdc.model.segment import Segment
 
-__all__ = ["ALL", "FORMATS", "Chosen", "Encoded", "Format", "FormatSettings", "Message", "make"]
+__all__ = ["ALL", "FORMATS", "Chosen", "Encoded", "Format", "FormatSettings", "Message", "Shape", "Shapes", "make"]
 
 # name -> module and class that encodes it.
 FORMATS = {
@@ -32,7 +34,7 @@ FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class FormatSettings:
-    """What a format is told.
+    """The settings of a format.
 
     Attributes:
         pipeline: its name.
@@ -40,8 +42,8 @@ class FormatSettings:
         database: the database's name, where the source's tables do not carry it (PostgreSQL).
         schemas: Debezium: describe each message's fields beside its payload.
         tombstones: Debezium: after a delete, a message with the key and no value.
-        transactions: Debezium: number the events of each transaction, and tell its begin and end.
-        old_keys: where events of one key are read together (Kafka): tell an update to another key under the old one
+        transactions: Debezium: number the events of each transaction, and emit its begin and end.
+        old_keys: where events of one key are read together (Kafka): emit an update to another key under the old one
             as well, just before.
     """
 
@@ -57,10 +59,10 @@ class FormatSettings:
 class Format(Protocol):
     """Makes messages of segments."""
 
-    def messages(self, segment: Segment) -> Iterator[Message]:
-        """The messages of a segment, in commit order across tables."""
+    def messages(self, segment: Segment, shapes: Sequence[Shape] = ()) -> Iterator[Message]:
+        """The messages of a segment, in commit order across tables, with those that describe some shapes."""
 
-    def encode(self, segment: Segment, chosen: Chosen = ALL) -> Encoded:
+    def encode(self, segment: Segment, chosen: Chosen = ALL, shapes: Sequence[Shape] = ()) -> Encoded:
         """The same as columns; of the changes that are chosen alone."""
 
 

@@ -1,4 +1,4 @@
-"""Rows that are read anew, as events: what a target of events keeps in mind of tables that are copied part by part."""
+"""Rows that are read again, as events: what a target of events keeps in mind of tables that are copied part by part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cdc.model.segment import Changes, Copied, Replace, Reset, Segment, Step
 
 
 class Anew:
-    """The tables whose rows are told anew.
+    """The tables whose rows are emitted again.
 
     Args:
         copying: those, by identity, that were copied part by part when the target was closed.
@@ -24,8 +24,8 @@ class Anew:
         self._missed: dict[int, set[Key]] = {}
 
     def told(self, segment: Segment) -> Segment:
-        """What is told of a segment, of which note is taken. One from a journal has steps of its own for rows that were
-        read anew."""
+        """The segment as it is emitted, of which note is taken. A segment from a journal has steps of its own for rows
+        that were read again."""
         steps: list[Step] = []
         for step in segment.steps:
             if isinstance(step, Replace):
@@ -38,7 +38,7 @@ class Anew:
         return replace(segment, steps=steps)
 
     def mind(self, steps: Iterable[Step]) -> None:
-        """Take note of steps that are told."""
+        """Take note of steps that are emitted."""
         for step in steps:
             if isinstance(step, Reset):
                 self.copying.discard(step.schema.identity)
@@ -49,26 +49,27 @@ class Anew:
                 )
 
     def begin(self, schema: TableSchema) -> list[Step]:
-        """What is told when a table begins to be copied part by part; what was told since it began stays valid."""
+        """The steps that are emitted when a table begins to be copied part by part. If it has begun already, its events
+        since then stay valid."""
         return [] if schema.identity in self.copying else [Reset(schema, by_parts=True)]
 
     @staticmethod
     def part(schema: TableSchema, part: Part, batches: Sequence[ChangeBatch]) -> list[Step]:
-        """What is told of the rows of a part.
+        """The steps that are emitted for the rows of a part.
 
         Raises:
-            UsageError: without a key, nothing tells a row that is read from the same one that its change has told.
+            UsageError: without a key, a row that is read may be one that an event of its change has brought already.
         """
         rows: list[Step] = [Changes(batch) for batch in batches]
         if schema.key:
             return rows
         if part.shares > 1:
             raise UsageError(
-                f"{schema.table} has no key and too many rows to be copied while its changes are told.",
+                f"{schema.table} has no key and too many rows to be copied while its changes are emitted.",
                 hint="Leave it out (--exclude), or begin with a new pipeline, by which it is copied first.",
             )
         return [Reset(schema), *rows]
 
     def take_missed(self, schema: TableSchema) -> list[Key]:
-        """The keys of rows that were told without some of their values, which may not have been told before."""
+        """The keys of rows that were emitted without some of their values. Perhaps no event before had these values."""
         return sorted(self._missed.pop(schema.identity, set()))

@@ -1,4 +1,4 @@
-"""Which changes somebody wants to hear of."""
+"""The changes that a reader wants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Chosen:
 
     Attributes:
         ops: labels of what may have happened (`insert`, `copy`, `note`, ...); None for anything.
-        rows: of a batch, which changes (bool[n]); None for all. Whoever chooses rows hears of nothing else.
+        rows: of a batch, which changes (bool[n]); None for all. A reader who chooses rows gets nothing else.
     """
 
     ops: frozenset[str] | None = None

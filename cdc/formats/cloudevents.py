@@ -5,7 +5,7 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow as pa
 from cdc.formats.chosen import ALL, Chosen
 from cdc.formats.encoded import Encoded, Message
 from cdc.formats.plain import Event, PlainFormat
+from cdc.formats.shapes import Shape
 from cdc.formats.text import Piece, joined, literal
 from cdc.model.segment import Segment
 
@@ -30,11 +31,11 @@ class CloudEventsFormat:
         self._source = literal(place)
         self._plain = PlainFormat(settings, self._wrapped)
 
-    def messages(self, segment: Segment) -> Iterator[Message]:
-        return self.encode(segment).messages()
+    def messages(self, segment: Segment, shapes: Sequence[Shape] = ()) -> Iterator[Message]:
+        return self._plain.messages(segment, shapes)
 
-    def encode(self, segment: Segment, chosen: Chosen = ALL) -> Encoded:
-        return self._plain.encode(segment, chosen)
+    def encode(self, segment: Segment, chosen: Chosen = ALL, shapes: Sequence[Shape] = ()) -> Encoded:
+        return self._plain.encode(segment, chosen, shapes)
 
     def _wrapped(self, event: Event) -> pa.Array:
         time: tuple[Piece, ...] = (',"time":"', event.committed_at, '"') if event.committed_at is not None else ()

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdc.formats.debezium_values import bit_width, is_zoned_time
 from cdc.formats.text import LARGE, Piece, literal
 from cdc.model.schema import Column, Kind, TableSchema
 
@@ -37,14 +38,20 @@ _TYPES: dict[Kind, tuple[str, str | None]] = {
 }
 _COMMON = "io.debezium.connector.common"
 _POSTGRES = "io.debezium.connector.postgresql"
+_SCHEMA = "io.debezium.connector.schema"
 _MOMENTS = ("ts_ms", "ts_us", "ts_ns")
 
 Described = dict[str, object]
 
 
-def is_text(kind: Kind) -> bool:
-    """Whether all values of a kind are texts, so that nothing needs to be said of one that is."""
-    return _TYPES.get(kind, ("string", None))[0] == "string"
+def stray(column: Column) -> str | None:
+    """How a text begins that stands for a value of another type; None if all values of the column are texts."""
+    match _announced(column)["type"]:
+        case "string":
+            return None
+        case "bytes":
+            return '"_'  # no base64 begins so, but what stands for a value that the log left out
+    return '"'
 
 
 class Schemas:
@@ -52,6 +59,7 @@ class Schemas:
 
     def __init__(self, pipeline: str, connector: str) -> None:
         self._pipeline = pipeline
+        self._connector = connector
         self._source = _source(connector)
         self._rest = ",".join(
             literal(field)
@@ -93,8 +101,39 @@ class Schemas:
         )
 
     @property
+    def shape(self) -> tuple[str, str]:
+        """The schemas of the key and the value of a message about a table's shape."""
+        number = "int64"
+        columns = _struct(
+            f"{_SCHEMA}.Column",
+            _field("name", "string", optional=False),
+            _field("typeName", "string", optional=False),
+            _field("position", "int32", optional=False),
+            _field("identity", number, optional=False),
+        )
+        table = _struct(
+            f"{_SCHEMA}.Table",
+            _field("identity", number, optional=False),
+            _array("primaryKeyColumnNames", {"type": "string", "optional": False}),
+            _array("columns", columns),
+            field="table",
+        )
+        change = _struct(
+            f"{_SCHEMA}.Change",
+            _field("type", "string", optional=False),
+            _field("id", "string", optional=False),
+            table,
+        )
+        texts = (_field(name, "string") for name in ("databaseName", "schemaName", "ddl"))
+        moments = (_field(name, "int64") for name in _MOMENTS)
+        place = f"io.debezium.connector.{self._connector}"
+        value = _struct(f"{place}.SchemaChangeValue", self._source, *moments, *texts, _array("tableChanges", change))
+        key = _struct(f"{place}.SchemaChangeKey", _field("identity", number, optional=False))
+        return literal(key), literal(value)
+
+    @property
     def transaction(self) -> tuple[str, str]:
-        """Of the key and the value of what is told of a transaction."""
+        """Of the key and the value of a message about a transaction."""
         identity = _field("id", "string", optional=False)
         counts = _struct(
             "event.collection",
@@ -107,10 +146,25 @@ class Schemas:
             _field("status", "string", optional=False),
             identity,
             _field("event_count", "int64"),
-            {"type": "array", "items": counts, "optional": True, "field": "data_collections"},
+            _array("data_collections", counts),
             _field("ts_ms", "int64", optional=False),
         )
         return literal(_struct(f"{_COMMON}.TransactionMetadataKey", identity)), literal(value)
+
+
+def table_change(schema: TableSchema, *, is_first: bool) -> Described:
+    """A shape as Debezium has it, without what no log has (JDBC's types, lengths, defaults); `identity` is ours."""
+    table = schema.table
+    columns = [
+        {"name": column.name, "typeName": column.source_type, "position": place, "identity": column.identity}
+        for place, column in enumerate(schema.columns, 1)
+    ]
+    names = [schema.columns[index].name for index in schema.key]
+    return {
+        "type": "CREATE" if is_first else "ALTER",
+        "id": ".".join('"{}"'.format(name.replace('"', '""')) for name in (table.schema, table.name)),
+        "table": {"identity": schema.identity, "primaryKeyColumnNames": names, "columns": columns},
+    }
 
 
 def _field(name: str, kind: str, *, optional: bool = True) -> Described:
@@ -120,6 +174,10 @@ def _field(name: str, kind: str, *, optional: bool = True) -> Described:
 def _struct(name: str, *fields: Described, field: str | None = None, optional: bool = False) -> Described:
     made: Described = {"type": "struct", "fields": fields, "optional": optional, "name": name, "version": 1}
     return made | ({"field": field} if field is not None else {})
+
+
+def _array(name: str, items: Described) -> Described:
+    return {"type": "array", "items": items, "optional": True, "field": name}
 
 
 _BLOCK = _struct(
@@ -153,10 +211,21 @@ def _row(schema: TableSchema, columns: Sequence[int], texts: Texts, name: str, f
 
 
 def _column(column: Column, texts: np.ndarray | None) -> Piece:
-    kind, name = _TYPES.get(column.type.kind, ("string", None))
     optional = column.key is None
-    announced = _field(column.name, kind, optional=optional) | ({"name": name, "version": 1} if name else {})
+    announced = {**_announced(column), "optional": optional, "field": column.name}
     if texts is None:
         return literal(announced)
     as_text = literal(_field(column.name, "string", optional=optional))
     return pc.if_else(pa.array(texts), pa.scalar(as_text, LARGE), pa.scalar(literal(announced), LARGE))
+
+
+def _announced(column: Column) -> Described:
+    """The type of a column's values, and what that means."""
+    width = bit_width(column)
+    kind, name = _TYPES.get(column.type.kind, ("string", None))
+    if width is not None:
+        kind, name = ("boolean", None) if width == 1 else ("bytes", "io.debezium.data.Bits")
+    elif is_zoned_time(column):
+        name = "io.debezium.time.ZonedTime"
+    meaning: Described = {"name": name, "version": 1} if name else {}
+    return {"type": kind, **meaning, **({"parameters": {"length": str(width)}} if kind == "bytes" else {})}

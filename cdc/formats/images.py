@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -67,13 +67,14 @@ class Images:
     def _first(wanted: pa.Array, otherwise: pa.Array) -> pa.Array:
         return pc.coalesce(wanted, otherwise) if wanted.null_count else wanted
 
-    def texts_after(self, which: Iterable[int]) -> dict[int, np.ndarray]:
-        """bool[n] by column, of those columns that have any: which changes have a JSON string there in the new row."""
+    def texts_after(self, which: Mapping[int, str]) -> dict[int, np.ndarray]:
+        """bool[n] by column, of those that have any: which changes have JSON in the new row that begins as given."""
         return self._texts(self._after, self._batch.after_row, which)
 
-    def texts_before(self, which: Iterable[int]) -> dict[int, np.ndarray]:
+    def texts_before(self, which: Mapping[int, str]) -> dict[int, np.ndarray]:
         """The same of the old row, as far as it is known."""
-        return self._texts(self._before, self._batch.before_row, set(which) & set(self._known_before))
+        known = {index: begin for index, begin in which.items() if index in self._known_before}
+        return self._texts(self._before, self._batch.before_row, known)
 
     @property
     def key_is_of_after(self) -> np.ndarray:
@@ -82,10 +83,10 @@ class Images:
         return found
 
     @staticmethod
-    def _texts(rows: _Rows | None, places: np.ndarray, which: Iterable[int]) -> dict[int, np.ndarray]:
+    def _texts(rows: _Rows | None, places: np.ndarray, which: Mapping[int, str]) -> dict[int, np.ndarray]:
         if rows is None:
             return {}
-        found = {index: texts for index in which if (texts := rows.texts(index)).any()}
+        found = {index: texts for index, begin in which.items() if (texts := rows.texts(index, begin)).any()}
         return {index: texts[places] & (places != ABSENT) for index, texts in found.items()}
 
     @property
@@ -168,9 +169,9 @@ class _Rows:
         masks = [mask for index in key if (mask := self._rows.unchanged[index]) is not None]
         return pc.if_else(np.logical_or.reduce(masks), pa.scalar(None, LARGE), objects) if masks else objects
 
-    def texts(self, index: int) -> np.ndarray:
-        """bool[m]: which values of a column are JSON strings."""
-        found: np.ndarray = pc.starts_with(self._value(index).whole, '"').to_numpy(zero_copy_only=False)
+    def texts(self, index: int, begin: str) -> np.ndarray:
+        """bool[m]: which values of a column begin so."""
+        found: np.ndarray = pc.starts_with(self._value(index).whole, begin).to_numpy(zero_copy_only=False)
         return found
 
     def left_out(self) -> pa.Array:
@@ -199,7 +200,7 @@ class _Rows:
 
 
 def or_null(objects: pa.Array) -> pa.Array:
-    """Objects, with JSON's null where there is none."""
+    """Objects, with JSON's null where an object is missing."""
     if objects.null_count == len(objects):
         return constant("null", len(objects))
     return objects.fill_null("null") if objects.null_count else objects

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 from cdc.formats.chosen import ALL, Chosen
 from cdc.formats.encoded import LAST, Block, Encoded, Message, in_order
 from cdc.formats.images import Images, or_null
+from cdc.formats.shapes import Shape, key_of
+from cdc.formats.shapes import described as shape_of
 from cdc.formats.text import LARGE, Piece, constant, joined, literal, numbers, pick
 from cdc.formats.transactions import UNKNOWN, Described, Totals, described
 from cdc.formats.values import Value, json_value
 from cdc.model.change import ABSENT, ChangeBatch, Op
 from cdc.model.schema import Column, TableName
-from cdc.model.segment import Changes, Note, Reset, Segment, Truncate
+from cdc.model.segment import Changes, Drop, Gap, Note, Reset, Segment, Truncate
 
 if TYPE_CHECKING:
     from cdc.formats import FormatSettings
@@ -28,6 +30,7 @@ _OPS = ["", *(op.label for op in Op)]
 # What is known of a row: there is none; all of it; the log left columns out; its key alone; nothing.
 _NONE, _FULL, _PARTIAL, _KEY, _UNAVAILABLE = range(5)
 _NOTES = 1 << 40  # more than a transaction has; they come before the change of their ordinal, in their own order
+_SHAPE = -2 * _NOTES  # before those
 _IMAGES = ["none", "full", "partial", "key", "unavailable"]
 
 
@@ -86,14 +89,14 @@ class PlainFormat:
         self._run = secrets.token_hex(4)
         self._read = 0  # rows that were copied in this run
 
-    def messages(self, segment: Segment) -> Iterator[Message]:
-        return self.encode(segment).messages()
+    def messages(self, segment: Segment, shapes: Sequence[Shape] = ()) -> Iterator[Message]:
+        return self.encode(segment, ALL, shapes).messages()
 
-    def encode(self, segment: Segment, chosen: Chosen = ALL) -> Encoded:
+    def encode(self, segment: Segment, chosen: Chosen = ALL, shapes: Sequence[Shape] = ()) -> Encoded:
         known, totals = described(segment.transactions), self._totals.of(segment)
         if segment.checkpoint is not None and not len(totals):
             self._at = segment.checkpoint.position.text
-        blocks: list[Block] = []
+        blocks = [self._shape(shape, known, totals) for shape in shapes if chosen.has("schema")]
         last = ABSENT  # the transaction at hand, for steps that belong to none
         for step in segment.steps:
             if isinstance(step, Changes):
@@ -111,6 +114,10 @@ class PlainFormat:
                 last = step.transaction
                 if chosen.has("note"):
                     blocks.append(self._note(step, known, totals))
+            elif isinstance(step, Gap) and chosen.has("gap"):
+                blocks.append(self._mark("gap", step, known, totals, last, {"reason": step.reason}))
+            elif isinstance(step, Drop) and chosen.has("drop"):
+                blocks.append(self._mark("drop", step, known, totals, last, {}))
             elif isinstance(step, Reset) and chosen.has("reset"):
                 blocks.append(self._reset(step, last))
         if len(totals):
@@ -164,12 +171,41 @@ class PlainFormat:
         content = {"prefix": step.prefix, "content": step.content, **place}
         return self._single("note", f"note-{step.number}", None, at, step.ordinal, content, rank=step.number - _NOTES)
 
+    def _mark(
+        self, op: str, step: Gap | Drop, known: Described, totals: np.ndarray, after: int, content: dict[str, object]
+    ) -> Block:
+        """What became of a table: it stands before the change that has the same ordinal."""
+        table = step.schema
+        if step.transaction == ABSENT:
+            number, place = self._copied()
+            return self._single(op, f"copy-{self._run}-{number}", table.table, after, LAST + number, content | place)
+        place = _placed(step.transaction, step.ordinal, known, totals)
+        name = f"{op}-{table.identity}"
+        return self._single(op, name, table.table, step.transaction, step.ordinal, content | place, rank=-1)
+
     def _reset(self, step: Reset, after: int) -> Block:
         """Whatever was told of the table's rows before is void: it is about to be copied."""
+        number, place = self._copied()
+        return self._single("reset", f"copy-{self._run}-{number}", step.schema.table, after, LAST + number, place)
+
+    def _shape(self, shape: Shape, known: Described, totals: np.ndarray) -> Block:
+        """The shape of a table comes before the change that has the same ordinal; or before rows that are copied."""
+        if shape.ordinal is None:
+            number, place = self._copied()
+            name, ordinal = f"copy-{self._run}-{number}", LAST + number
+        else:
+            place = _placed(shape.transaction, shape.ordinal, known, totals)
+            name, ordinal = f"schema-{shape.ordinal}", shape.ordinal
+        content = {**shape_of(shape.schema), **place}
+        made = self._single("schema", name, shape.schema.table, shape.transaction, ordinal, content, rank=_SHAPE)
+        return replace(made, key=pa.array([key_of(shape.schema)], LARGE), is_schema=True)
+
+    def _copied(self) -> tuple[int, dict[str, object]]:
+        """A number for something that is told of a copy, and where it is."""
         number = self._read
         self._read += 1
-        place = {"position": self._at, "ordinal": number, "total": None, "transaction": None, "committed_at": None}
-        return self._single("reset", f"copy-{self._run}-{number}", step.schema.table, after, LAST + number, place)
+        nothing = dict.fromkeys(("total", "transaction", "committed_at"))
+        return number, {"position": self._at, "ordinal": number, **nothing}
 
     def _single(
         self,

@@ -39,12 +39,18 @@ class Where:
         self._condition = condition
         self._connection = duckdb.connect(":memory:", config={"threads": "1"})
         self._connection.execute("SET TimeZone = 'UTC'")
+        if not self._is_one(condition):
+            raise UsageError("--where is not a condition in SQL.", hint="For example: price > 100 AND note IS NULL")
+
+    def _is_one(self, condition: str) -> bool:
+        """Whether it stays inside of the parentheses around it, by themselves and as what is selected (O2)."""
         try:
-            self._connection.extract_statements(f"SELECT 1 WHERE ({condition}\n)")
-        except duckdb.Error as error:
-            raise UsageError(
-                "--where is not a condition in SQL.", hint="For example: price > 100 AND note IS NULL"
-            ) from error
+            return all(
+                len(self._connection.extract_statements(statement)) == 1
+                for statement in (f"SELECT 1 WHERE ({condition}\n)", f"SELECT coalesce(({condition}\n), false)")
+            )
+        except duckdb.Error:
+            return False
 
     def __call__(self, batch: ChangeBatch) -> np.ndarray:
         """bool[n]: which changes fulfil it."""
@@ -82,7 +88,7 @@ class Where:
 
 
 def _type(kind: LogicalType) -> str:
-    """DuckDB's type for a column, as text if there is none that is compared as the source would."""
+    """DuckDB's type for a column; text if DuckDB compares no type as the source would."""
     if kind.kind is Kind.DECIMAL:
         fits = (
             kind.precision is not None and kind.scale is not None and 0 <= kind.scale <= kind.precision <= _MOST_DIGITS

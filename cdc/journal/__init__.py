@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from cdc.errors import OperatorNeeded, UsageError
@@ -10,19 +12,29 @@ from cdc.findings import Finding
 from cdc.journal.folder import Folder
 from cdc.journal.inspect import bytes_from
 from cdc.journal.moment import Start, find_end, find_start
+from cdc.journal.observer import held_tables
 from cdc.journal.retention import forget_reader, read_readers
 from cdc.journal.source import JournalSource, JournalState
 from cdc.journal.target import JournalTarget
 from cdc.journal.writer import Writer
+from cdc.model.moment import Moment
 from cdc.model.parts import Digest
-from cdc.model.position import Checkpoint
-from cdc.model.schema import TableSchema
+from cdc.model.position import Checkpoint, Position
+from cdc.model.schema import TableName, TableSchema
+from cdc.model.standing import Standing, State
+from cdc.removal import Removal
 from cdc.selection import Selection
-from cdc.source import Begin, SourceStatus
-from cdc.target import TargetSettings
+from cdc.source import SourceStatus
+from cdc.target import SetApart, TargetSettings, takes_all
+from cdc.told import Told
+
+log = logging.getLogger(__name__)
 
 SCHEME = "journal:"
 TELLS_NOTES = True  # so that whoever reads it can
+IS_ONE_FILE = False
+OPTIONS = frozenset({"--journal-age", "--journal-size", "--journal-budget"})  # of `cdc run`, what this target has
+set_apart: SetApart = takes_all
 
 
 def folder_of(dsn: str) -> Folder:
@@ -37,15 +49,23 @@ def folder_of(dsn: str) -> Folder:
 
 
 def source_factory(
-    dsn: str, *, name: str, selection: Selection, include_keyless: bool, workers: int, budget: int, notes: bool = False
+    dsn: str,
+    *,
+    name: str,
+    told: Told,
+    workers: int,
+    budget: int,
+    notes: bool = False,
+    only_looks: bool = False,
+    set_apart: SetApart = takes_all,
 ) -> Callable[[], JournalSource]:
     """What opens the source; raises UsageError. It gives what was recorded, notes included."""
     folder = folder_of(dsn)
-    return lambda: JournalSource(folder, name, selection, budget)
+    return lambda: JournalSource(folder, name, told.selection, budget)
 
 
 def tail_factory(
-    dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int, begin: Begin | None = None
+    dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int, begin: Moment | None = None
 ) -> Callable[[], JournalSource]:
     """What opens the source from its end on, or from where somebody wants to begin, whom it does not wait for."""
     if slot is not None:
@@ -63,7 +83,11 @@ def rebuild_factory(dsn: str, until: str | None, budget: int) -> Callable[[], Jo
     manifest = folder.read_manifest()
     if manifest.first > 0:
         raise OperatorNeeded(f"The journal in {folder.path} no longer has the copy that it began with.")
-    end = find_end(folder, until) if until is not None else None
+    end = None
+    if until is not None:
+        moment = Moment.parse(until)
+        end = find_end(folder, moment)
+        log.info("This is what the source held as of %s: it ends at %s.", moment, end.position)
     return lambda: JournalSource(folder, "rebuild", Selection(), budget, Start(0), end)
 
 
@@ -71,7 +95,7 @@ def make_observer(dsn: str, *, name: str) -> None:
     """Nobody: there are no tables to look at."""
 
 
-def source_status(dsn: str, name: str, state: str | None) -> SourceStatus:
+def source_status(dsn: str, name: str, state: str | None, position: Position | None) -> SourceStatus:
     """How much of the journal the target has still to apply."""
     folder = folder_of(dsn)
     manifest, durable = folder.read_manifest(), folder.read_durable()
@@ -80,27 +104,36 @@ def source_status(dsn: str, name: str, state: str | None) -> SourceStatus:
     begin = JournalState.load(state).next if state is not None else reader.next if reader is not None else None
     lag = bytes_from(folder, begin) if begin is not None else None
     behind = end - begin if begin is not None else end
+    is_there = begin is None or manifest.first <= begin <= end
     return SourceStatus(
         kind="journal",
-        healthy=begin is None or manifest.first <= begin <= end,
+        problem=None if is_there else f"The journal has no record {begin:,} any more, with which the target goes on.",
         lag_bytes=lag,
+        has_backlog=behind > 0,
         details={"journal": manifest.journal, "first": manifest.first, "next": end, "records_behind": behind},
         lines={"journal": f"{folder.path}, records {manifest.first:,} to {end:,}, {behind:,} to apply"},
     )
 
 
-def table_states(state: str) -> dict[str, str]:
-    """A journal does not keep what its records did; the target knows its tables."""
+def table_standings(state: str) -> dict[TableName, Standing]:
+    """The tables that the target cannot take; of the others a journal does not keep what its records did."""
+    return held_tables(state)
+
+
+def table_names(state: str) -> dict[int, TableName]:
     return {}
 
 
-def teardown_source(dsn: str, name: str) -> list[str]:
-    """Let the journal wait no longer for a target."""
+def source_removals(dsn: str, name: str, state: str | None) -> list[Removal]:
+    """That the journal waits for a target."""
     folder = folder_of(dsn)
     gone = [reader for reader in read_readers(folder) if reader.name == name]
-    for reader in gone:
-        forget_reader(folder, reader.reader)
-    return [f"reader {reader.name} ({reader.reader}) of {folder.path}" for reader in gone]
+    return [
+        Removal(
+            f"reader {reader.name} ({reader.reader}) of {folder.path}", partial(forget_reader, folder, reader.reader)
+        )
+        for reader in gone
+    ]
 
 
 def check_source(dsn: str, selection: Selection) -> list[Finding]:
@@ -111,6 +144,11 @@ def check_source(dsn: str, selection: Selection) -> list[Finding]:
 
 def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, Digest]:
     raise UsageError("A journal has no tables to compare.", hint="Compare with the database that it was made from.")
+
+
+def pipeline_of(dsn: str) -> str:
+    """The name of the pipeline that a journal is written by."""
+    return folder_of(dsn).read_manifest().pipeline
 
 
 def origin(dsn: str) -> tuple[str, str]:
@@ -132,15 +170,18 @@ def read_checkpoint(path: str, pipeline: str) -> Checkpoint | None:
     folder = Folder(Path(path))
     if not folder.exists:
         return None
-    writer = Writer(folder).open()
-    writer.close()
-    return writer.checkpoint
+    return Writer(folder).look().checkpoint
+
+
+def read_marks(path: str, pipeline: str) -> dict[int, Standing]:
+    """The tables, by identity, that are copied by parts; raises TargetBusy if somebody writes the journal."""
+    return dict.fromkeys(Writer(Folder(Path(path))).look().copying, Standing(State.COPYING))
 
 
 def copy_parts(path: str, pipeline: str, schemas: Iterable[TableSchema]) -> None:
     raise UsageError("A journal's tables cannot be copied anew.", hint="Resync the targets that are fed from it.")
 
 
-def teardown_target(path: str, pipeline: str) -> list[str]:
-    """Nothing is removed: a journal is data."""
+def target_removals(path: str, pipeline: str) -> list[Removal]:
+    """Nothing: a journal is data."""
     return []

@@ -19,6 +19,7 @@ from pathlib import Path
 import orjson
 
 from cdc.errors import JournalDamaged, UsageError
+from cdc.files import replacing, sync, sync_folder
 from cdc.model.records import read_record
 
 FORMAT = 1
@@ -143,7 +144,22 @@ class Folder:
         self.sync()
 
     def read_durable(self) -> Durable | None:
-        """None if nobody ever said, or the machine went down while somebody did."""
+        """How far readers may go; None for a journal that has nothing yet.
+
+        Raises:
+            JournalDamaged: it is not known, although there are data files.
+        """
+        found = self.last_durable()
+        if found is None and self.files():
+            raise JournalDamaged(
+                f"{self._durable} is missing, or not what was written: how much of the data files counts is not known.",
+                hint=f"The records themselves are in the data files: `cdc journal repair {self.path}` finds it out.",
+            )
+        return found
+
+    def last_durable(self) -> Durable | None:
+        """The same for the writer, who finds it out by himself: None also if the machine went down while it was
+        written."""
         try:
             return read_record(Durable, orjson.loads(self._durable.read_bytes()))
         except (OSError, ValueError):
@@ -151,27 +167,19 @@ class Folder:
 
     def write_durable(self, durable: Durable) -> None:
         """Say how far readers may go; in one step, but not durably."""
-        new = self._durable.with_suffix(".new")
-        new.write_bytes(orjson.dumps(asdict(durable)))
-        new.replace(self._durable)
+        with replacing(self._durable) as file:
+            file.write(orjson.dumps(asdict(durable)))
 
     def sync(self) -> None:
         """Make durable which files there are."""
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(self.path)
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Give a file another content in one step, durable but for its name's place in the folder."""
-    new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
+    with replacing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+        sync(file)
 
 
 def without(manifest: Manifest, removed: Sequence[FileEntry]) -> Manifest:

@@ -38,7 +38,7 @@ def sizes(folder: Folder) -> list[tuple[int, int]]:
     """Each data file, by the number of its first record, with the bytes that are durable."""
     manifest, durable = folder.read_manifest(), folder.read_durable()
     found = [(entry.first, entry.size) for entry in manifest.files]
-    if durable is not None and durable.file not in {first for first, _ in found}:
+    if durable is not None and durable.end and durable.file not in {first for first, _ in found}:
         found.append((durable.file, durable.end))
     return found
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 
 from cdc.errors import UsageError
 from cdc.journal.folder import Folder
+from cdc.journal.gaps import OpenGaps
 from cdc.journal.reader import Reader
 from cdc.model.change import Transactions
-from cdc.model.position import Position
-from cdc.source import Begin
-
-_LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+from cdc.model.moment import Moment, written
+from cdc.model.position import Checkpoint, Position
+from cdc.model.segment import split
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,87 +45,151 @@ class Start:
     skip: int = 0
 
 
-def find_start(folder: Folder, begin: Begin) -> Start:
-    """The place after a position, or at or before the first transaction since a time.
+def find_start(folder: Folder, begin: Moment) -> Start:
+    """The place after a position, or before the first transaction since a time.
 
     Raises:
         UsageError: the journal does not have it.
     """
-    if begin.position is not None:
-        end = find_end(folder, begin.position)
+    if begin.time is None:
+        end, _ = _find(folder, begin)
         return Start(end.record) if end.count is None else Start(end.record - 1, end.count)
     reader = Reader(folder, folder.read_manifest().first)
-    while (header := reader.peek()) is not None:
-        if header.committed_at is not None and header.committed_at[-1] >= (begin.time or 0):
-            break
-        reader.skip()
+    while (found := reader.read()) is not None:
+        late = found[1].transactions.committed_at >= begin.time
+        if late.any():
+            return Start(found[0].number, int(np.argmax(late)))
+    begin.refuse_future(int(time.time() * 1e6))
     return Start(reader.next)
 
 
-def find_end(folder: Folder, until: str) -> End:
+def find_end(folder: Folder, until: Moment) -> End:
     """The place after the last transaction up to a moment, in commit order.
 
     Args:
-        until: a time (ISO 8601; without a zone it is the local one), up to the first commit after it; or a position as
-            the source writes it, of a commit or a checkpoint, or any LSN of PostgreSQL.
+        until: a time, up to the first commit after it; or a position as the source writes it, of a commit or a
+            checkpoint, or any LSN of PostgreSQL.
 
     Raises:
-        UsageError: it is neither, or not a moment at which the journal knows what the source held.
+        UsageError: the journal does not reach it.
+        NotKnown: a table is in a gap there.
     """
-    reader = Reader(folder, folder.read_manifest().first)
-    count_in, is_at = _counter(until)
-    end: End | None = None
-    begins: Position | None = None  # what the first copy holds; before that, nothing is known
-    is_known = is_found = False
-    while not is_found and (found := reader.read()) is not None:
-        header, segment = found
-        transactions, at = segment.transactions, segment.checkpoint
-        if begins is None and at is not None:
-            begins = at.position
-            is_known = is_at(Transactions.none(), begins)
-        count = count_in(transactions)
-        is_known |= count > 0
-        if count < len(transactions):
-            is_found = True
-            if count:
-                order = int(transactions.order[count - 1])
-                end = End(header.number + 1, count, Position(order + 1, transactions.write(order)))
-        elif at is not None:
-            end = End(header.number + 1, None, at.position)
-            is_found = is_at(transactions, at.position)
-    is_moment = _LSN.fullmatch(until) is not None or _time(until) is not None
-    if end is None or not is_known or not (is_found or is_moment):
-        began = f" It begins at {begins}." if begins is not None else ""
-        raise UsageError(f"The journal in {folder.path} does not reach {until}.{began}", hint="See `cdc journal ls`.")
+    end, gaps = _find(folder, until)
+    gaps.refuse(folder, until, end.record - (end.count is not None), end.position.order)
     return end
 
 
-def _counter(until: str) -> tuple[Callable[[Transactions], int], Callable[[Transactions, Position], bool]]:
-    """What says how many of some transactions lie before a moment, and what says that a record ends there."""
-    if (found := _LSN.fullmatch(until)) is not None:
-        order = int(found[1], 16) << 32 | int(found[2], 16)
-        return lambda them: int(np.searchsorted(them.order, order)), lambda _, at: at.order >= order
-    if (micros := _time(until)) is not None:
+def _find(folder: Folder, until: Moment) -> tuple[End, OpenGaps]:
+    """That place, and the gaps that it lies in."""
+    first, gaps = _first_state(folder), OpenGaps()
+    limit = _Time(until.time) if until.time is not None else _Place(until.text, until.lsn)
+    reader = Reader(folder, folder.read_manifest().first)
+    end: End | None = None
+    newest, is_over = int(time.time() * 1e6), False
+    while not is_over and (found := reader.read()) is not None:
+        header, segment = found
+        transactions, at = segment.transactions, segment.checkpoint
+        count = limit.count(transactions)
+        is_over = count < len(transactions)
+        if is_over and count:
+            gaps.see(split(segment, count)[0])
+            order = int(transactions.order[count - 1])
+            end = End(header.number + 1, count, Position(order + 1, transactions.write(order)))
+        elif at is not None and not is_over:
+            is_over = not len(transactions) and limit.is_before(at)
+            end = End(header.number + 1, None, at.position) if not is_over else end
+        if not is_over:
+            gaps.see(segment)
+        if len(transactions):
+            newest = max(newest, int(transactions.committed_at.max()))
+    until.refuse_future(newest)
+    if end is None or first is None or not limit.is_known(first, None if is_over else end.position):
+        begins = f" It begins at {first}." if first is not None else ""
+        raise UsageError(
+            f"The journal in {folder.path} does not reach {until}.{begins}",
+            hint="`cdc journal info` says from where to where it goes.",
+        )
+    return end, gaps
 
-        def before(them: Transactions) -> int:
-            later = them.committed_at > micros
-            return int(np.argmax(later)) if later.any() else len(them)
 
-        return before, lambda *_: False
+@dataclass(frozen=True, slots=True)
+class _FirstState:
+    """What a journal knows first: that of its first copy, or the end of its first transaction.
 
-    def up_to(them: Transactions) -> int:
-        texts = [them.write(order) for order in them.order.tolist()]
-        return texts.index(until) + 1 if until in texts else len(them)
+    Attributes:
+        position: where that is.
+        time: microseconds since the Unix epoch; None where an older version did not write when the copy was.
+    """
 
-    def is_there(them: Transactions, at: Position) -> bool:
-        return at.text == until or (len(them) > 0 and them.write(int(them.order[-1])) == until)
+    position: Position
+    time: int | None
 
-    return up_to, is_there
+    def __str__(self) -> str:
+        return f"{self.position}, {written(self.time)}" if self.time is not None else str(self.position)
 
 
-def _time(text: str) -> int | None:
-    """Microseconds since the Unix epoch."""
-    try:
-        return round(datetime.fromisoformat(text).timestamp() * 1_000_000)
-    except ValueError:
-        return None
+def _first_state(folder: Folder) -> _FirstState | None:
+    """The end of the copy, after which only transactions follow."""
+    reader, first = Reader(folder, folder.read_manifest().first), None
+    while (found := reader.read()) is not None:
+        header, segment = found
+        if len(segment.transactions):
+            if first is None:
+                order, micros = int(segment.transactions.order[0]), int(segment.transactions.committed_at[0])
+                first = _FirstState(Position(order, segment.transactions.write(order)), micros)
+            break
+        if header.checkpoint is not None and (segment.steps or first is None):
+            seconds = header.read_at // 1_000_000 * 1_000_000 if header.read_at is not None else None
+            first = _FirstState(header.checkpoint, seconds)
+    return first
+
+
+class _Time:
+    """A time as the end: the first commit that is later is beyond it, whatever the clocks of those behind it say."""
+
+    def __init__(self, micros: int) -> None:
+        self._micros = micros
+        self._has_commit = False
+
+    def count(self, them: Transactions) -> int:
+        """How many of some transactions are not beyond it."""
+        later = them.committed_at > self._micros
+        count = int(np.argmax(later)) if later.any() else len(them)
+        self._has_commit = self._has_commit or count > 0
+        return count
+
+    def is_before(self, at: Checkpoint) -> bool:
+        """Whether it lies before a checkpoint."""
+        return False
+
+    def is_known(self, first: _FirstState, end: Position | None) -> bool:
+        """Whether the journal knows what there was then; `end` is its own, if nothing was beyond the limit."""
+        return self._has_commit if first.time is None else self._micros >= first.time
+
+
+class _Place:
+    """A position as the end; the last one that is written so, since a copy has many."""
+
+    def __init__(self, text: str, lsn: int | None) -> None:
+        self._text = text
+        self._is_lsn = lsn is not None
+        self._order = lsn
+
+    def count(self, them: Transactions) -> int:
+        """How many of some transactions are not beyond it."""
+        if not self._is_lsn:
+            texts = [them.write(order) for order in them.order.tolist()]
+            if self._text in texts:
+                self._order = int(them.order[texts.index(self._text)])
+        return int(np.searchsorted(them.order, self._order, side="right")) if self._order is not None else len(them)
+
+    def is_before(self, at: Checkpoint) -> bool:
+        """Whether it lies before a checkpoint."""
+        if at.position.text == self._text and not self._is_lsn:
+            self._order = at.position.order
+        return self._order is not None and self._order < at.position.order
+
+    def is_known(self, first: _FirstState, end: Position | None) -> bool:
+        """Whether the journal knows what there was then; `end` is its own, if nothing was beyond the limit."""
+        order = self._order
+        return order is not None and first.position.order <= order and (end is None or order <= end.order)

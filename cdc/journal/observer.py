@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from cdc.errors import CheckpointUnreadable
+from cdc.errors import CheckpointUnreadable, UsageError
 from cdc.journal.folder import Folder
 from cdc.journal.reader import Reader
 from cdc.journal.source import JournalState
 from cdc.model.parts import Key
-from cdc.model.schema import TableSchema
-from cdc.observer import Look, Observer
+from cdc.model.schema import TableName, TableSchema
+from cdc.model.standing import Standing, State
+from cdc.observer import Look, Observer, Selected
+from cdc.selection import Selection
 
 
 class JournalAware:
@@ -32,6 +34,12 @@ class JournalAware:
     def followed(self, state: str) -> dict[TableSchema, bool]:
         return self._observer.followed(source_state(state))
 
+    def held(self, state: str) -> dict[TableSchema, str]:
+        return self._observer.held(source_state(state))
+
+    def selected(self, selection: Selection) -> list[Selected]:
+        return self._observer.selected(selection)
+
     def rows_estimated(self, schema: TableSchema) -> int:
         return self._observer.rows_estimated(schema)
 
@@ -41,17 +49,44 @@ class JournalAware:
     def border(self, schema: TableSchema, after: Key | None, rows: int) -> Key | None:
         return self._observer.border(schema, after, rows)
 
-    def look(self, schema: TableSchema, *, exact: bool = False) -> AbstractContextManager[Look]:
-        return self._observer.look(schema, exact=exact)
+    def look(self, *schemas: TableSchema, exact: bool = False) -> AbstractContextManager[Look]:
+        return self._observer.look(*schemas, exact=exact)
 
     def close(self) -> None:
         self._observer.close()
 
 
 def source_state(state: str) -> str:
-    """The source's own state, out of one of a target that is fed from a journal; any other one as it is."""
+    """The source's own state, out of one of a target that is fed from a journal; any other one as it is.
+
+    Raises:
+        UsageError: the journal is no longer where it was.
+    """
     try:
         fed = JournalState.load(state)
     except CheckpointUnreadable:
         return state
-    return Reader(Folder(Path(fed.folder)), fed.next - 1).state()
+    folder = Folder(Path(fed.folder))
+    if not folder.exists:
+        raise UsageError(
+            f"The target is fed from a journal in {folder.path}, and that folder is no journal now.",
+            hint="If it was moved, feed the target from where it is: cdc run SOURCE --journal DIR --to TARGET",
+        )
+    return Reader(folder, fed.next - 1).state()
+
+
+def journal_of(state: str) -> str | None:
+    """The journal that feeds a target, as a source; None if none does."""
+    try:
+        return f"journal:{JournalState.load(state).folder}"
+    except CheckpointUnreadable:
+        return None
+
+
+def held_tables(state: str) -> dict[TableName, Standing]:
+    """The tables that a target which is fed from a journal cannot take."""
+    try:
+        fed = JournalState.load(state)
+    except CheckpointUnreadable:
+        return {}
+    return {held.table: Standing(State.HELD, held.reason) for held in fed.held}

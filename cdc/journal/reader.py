@@ -30,7 +30,7 @@ class Found:
 
 
 def missing(path: Path) -> JournalDamaged:
-    return JournalDamaged(f"{path} is missing.", hint="Restore it from a backup, or build the journal anew.")
+    return JournalDamaged(f"{path} is missing.", hint="Restore it from a backup, or build the journal again.")
 
 
 class DataFile:

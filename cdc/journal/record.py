@@ -24,7 +24,7 @@ from cdc.model.parts import Part
 from cdc.model.position import Checkpoint, Position
 from cdc.model.records import read_record
 from cdc.model.schema import TableSchema
-from cdc.model.segment import Changes, Copied, Evolve, Note, Replace, Reset, Segment, Step, Truncate
+from cdc.model.segment import Changes, Copied, Drop, Evolve, Gap, Note, Replace, Reset, Segment, Step, Truncate
 
 FORMAT = 1
 _MARK = b"\xff\xff\xff\xff"  # of an encapsulated message; its length follows
@@ -65,6 +65,8 @@ class StepHeader:
     part: Part | None = None
     batches: tuple[BatchHeader, ...] = ()
     note: Note | None = None
+    reason: str | None = None
+    since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Header:
         committed_at: when these were, in microseconds since the Unix epoch.
         checkpoint: the source's position; None if the last transaction goes on in the next record.
         state: what the source needs to go on from there; None if it is that of the checkpoint before in the same file.
+        read_at: `Segment.read_at`: when it was recorded; None if an older version did.
     """
 
     format: int
@@ -99,6 +102,7 @@ class Header:
     committed_at: tuple[int, ...] | None = None
     checkpoint: Position | None = None
     state: str | None = None
+    read_at: int | None = None
 
 
 @dataclass(slots=True)
@@ -152,6 +156,7 @@ def encode(segment: Segment, number: int, context: Context, copying: set[int]) -
         copying=tuple(sorted(copying)),
         schemas=new,
         steps=tuple(steps),
+        read_at=segment.read_at,
     )
     return header, _write_header(header) + bytes(payload)
 
@@ -215,7 +220,7 @@ def decode(header: Header, record: memoryview, context: Context) -> Segment:
     except (pa.ArrowException, OSError, LookupError, ValueError) as error:
         raise JournalDamaged(f"A record does not hold what its header says ({error}).") from None
     at = Checkpoint(header.checkpoint, context.state or "") if header.checkpoint is not None else None
-    return Segment(steps, transactions, at, header.size)
+    return Segment(steps, transactions, at, header.size, header.read_at)
 
 
 def _put(sink: pa.NativeFile, batch: pa.RecordBatch) -> None:
@@ -260,9 +265,14 @@ def _write_step(step: Step, sink: pa.NativeFile, context: Context, new: dict[int
         return StepHeader("note", note=step)
     schema = context.number(step.schema, new)
     if isinstance(step, Reset):
-        return StepHeader("reset", schema, by_parts=step.by_parts)
+        # An older version wrote none of its place, which is between two transactions then.
+        return StepHeader("reset", schema, step.transaction - ABSENT, by_parts=step.by_parts)
     if isinstance(step, Truncate):
         return StepHeader("truncate", schema, step.transaction, step.ordinal)
+    if isinstance(step, Gap):
+        return StepHeader("gap", schema, step.transaction, step.ordinal, reason=step.reason, since=step.since)
+    if isinstance(step, Drop):
+        return StepHeader("drop", schema, step.transaction, step.ordinal)
     if isinstance(step, Replace):
         batches = tuple(_write_batch(batch, sink, context, new) for batch in step.batches)
         return StepHeader("replace", schema, part=step.part, batches=batches)
@@ -280,9 +290,13 @@ def _read_step(header: StepHeader, source: pa.NativeFile, context: Context) -> S
         case "evolve" if header.old is not None:
             return Evolve(context.schemas[header.old], schema, header.transaction, header.fill or {})
         case "reset":
-            return Reset(schema, header.by_parts)
+            return Reset(schema, header.by_parts, header.transaction + ABSENT)
         case "truncate":
             return Truncate(schema, header.transaction, header.ordinal)
+        case "gap" if header.reason is not None:
+            return Gap(schema, header.reason, header.transaction, header.ordinal, header.since)
+        case "drop":
+            return Drop(schema, header.transaction, header.ordinal)
         case "replace" if header.part is not None:
             return Replace(schema, header.part, batches)
         case "copied":

@@ -18,7 +18,7 @@ from cdc.target import Retention
 
 log = logging.getLogger(__name__)
 
-_NEARLY = 0.8  # share of the budget from which on it is told how long it will last
+_NEARLY = 0.8  # share of the budget from which on a log line says how long the budget will last
 
 
 class JournalFull(Unavailable):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 import orjson
@@ -19,14 +20,47 @@ from cdc.journal.retention import ReaderEntry, write_reader
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.records import read_record
-from cdc.model.schema import TableName
-from cdc.model.segment import Changes, Evolve, Note, Segment, Step, join, split
+from cdc.model.schema import TableName, TableSchema
+from cdc.model.segment import (
+    Changes,
+    Copied,
+    Drop,
+    Evolve,
+    Gap,
+    Note,
+    Replace,
+    Reset,
+    Segment,
+    Step,
+    Suspect,
+    Truncate,
+    join,
+    split,
+)
+from cdc.model.standing import Standing, State
 from cdc.selection import Selection
 from cdc.source import Head, Link
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 _POLL = 0.02  # seconds
 _SAY_EVERY = 1.0  # seconds between notes of how far the target is
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTable:
+    """A table that a target cannot take: its steps are skipped until it is copied again.
+
+    Attributes:
+        until: the number of the record up to which that it begins to be copied says nothing new: what the target could
+            not take may have been just that (O7).
+    """
+
+    identity: int
+    table: TableName
+    reason: str
+    until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +74,7 @@ class JournalState:
         reader: the target's own identity among those that are fed from it.
         next: the number of the record to go on with.
         include, exclude: the tables that the target is given.
+        held: tables, by identity, that the target cannot take, each with its name and the reason.
     """
 
     format: int
@@ -49,6 +84,7 @@ class JournalState:
     next: int
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    held: tuple[HeldTable, ...] = ()
 
     @classmethod
     def load(cls, text: str) -> JournalState:
@@ -102,6 +138,7 @@ class JournalSource:
         self._entry: ReaderEntry | None = None
         self._said = 0.0
         self._head = Head(Position(0, "-"), 0)
+        self._names: dict[int, TableName] = {}  # of the tables that were given
 
     @property
     def head(self) -> Head:
@@ -110,6 +147,18 @@ class JournalSource:
     @property
     def estimates(self) -> dict[TableName, int]:
         return {}
+
+    @property
+    def followed(self) -> dict[int, TableName]:
+        return dict(self._names)
+
+    @property
+    def apart(self) -> dict[TableName, Standing]:
+        return {held.table: Standing(State.HELD, held.reason) for held in self._state.held}
+
+    @property
+    def meant(self) -> list[TableSchema]:
+        return []
 
     @property
     def is_complete(self) -> bool:
@@ -146,6 +195,7 @@ class JournalSource:
         while not link.stopping:
             link.alive()
             self._say_progress(link)
+            self._mind_wishes(link)
             size = sum(segment.size for _, segment in gathered)
             found = self._next() if size < self._budget and not link.paused else None
             if found is not None:
@@ -233,6 +283,9 @@ class JournalSource:
         """A segment whose checkpoint is the target's, and whose steps are of the chosen tables."""
         if self._selection.include or self._selection.exclude:
             segment = replace(segment, steps=[step for step in segment.steps if self._is_chosen(step)])
+        # Rows of a copy were read when they were recorded, not now; when, an older version did not write.
+        steps = list(self._not_held(segment.steps, header.number))
+        segment = replace(segment, steps=steps, read_at=header.read_at or 0)
         if segment.checkpoint is None:
             return segment
         is_cut = self._end is not None and self._end.count is not None and header.number + 1 == self._end.record
@@ -252,7 +305,34 @@ class JournalSource:
             return was
         if isinstance(step, Note):
             return True
-        return self._selection.matches((step.batch.schema if isinstance(step, Changes) else step.schema).table)
+        return self._selection.matches(_schema_of(step).table)
+
+    def _mind_wishes(self, link: Link) -> None:
+        """Hold what the target cannot take, and give again what somebody wants to be copied again."""
+        for identity, reason in link.take_refused().items():
+            name = self._names.get(identity, TableName("", str(identity)))
+            log.error("%s is held, its changes are skipped: %s", name, reason)
+            self._let_in({identity})
+            self._state = replace(self._state, held=(*self._state.held, HeldTable(identity, name, reason, self._goal)))
+        self._let_in(link.take_again())
+
+    def _let_in(self, identities: set[int]) -> None:
+        self._state = replace(self._state, held=tuple(h for h in self._state.held if h.identity not in identities))
+
+    def _held(self, schema: TableSchema) -> list[HeldTable]:
+        return [held for held in self._state.held if held.identity == schema.identity]
+
+    def _not_held(self, steps: Iterable[Step], record: int) -> Iterator[Step]:
+        """Steps without those of tables that are held. A table that begins again by a later reset is held no longer."""
+        for step in steps:
+            if not isinstance(step, Note):
+                schema = step.new if isinstance(step, Evolve) else _schema_of(step)
+                self._names[schema.identity] = schema.table
+                if isinstance(step, Reset):
+                    self._let_in({held.identity for held in self._held(schema) if held.until <= record})
+                if self._held(schema):
+                    continue
+            yield step
 
     def _see(self, header: Header) -> None:
         """The head is what was read, unless more is known."""
@@ -295,6 +375,10 @@ class JournalSource:
         self._said = time.monotonic()
         self._entry = entry
         write_reader(self._folder, entry)
+
+
+def _schema_of(step: Changes | Reset | Truncate | Suspect | Gap | Drop | Replace | Copied) -> TableSchema:
+    return step.batch.schema if isinstance(step, Changes) else step.schema
 
 
 def _can_be_joined(segment: Segment) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cdc.errors import UsageError
 from cdc.journal.folder import Folder
@@ -45,6 +46,10 @@ class JournalTarget:
         ).open()
         self._keep_house()
         return self._writer.checkpoint
+
+    def verify_place(self) -> None:
+        if self._writer is not None:
+            self._writer.verify_place()
 
     def close(self) -> None:
         if self._writer is not None:
@@ -111,7 +116,7 @@ class JournalTarget:
 
     def _append(self, segment: Segment) -> None:
         writer = self._open_writer
-        writer.append(segment)
+        writer.append(replace(segment, read_at=int(time.time() * 1e6)))
         self._is_inside = segment.checkpoint is None
         if len(writer.manifest.files) != self._full_files:
             self._keep_house()

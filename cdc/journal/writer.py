@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Self
 
 from cdc import faults
-from cdc.errors import JournalDamaged, TargetBusy, TargetFull, UsageError
+from cdc.disk import meaning
+from cdc.errors import CdcError, JournalDamaged, TargetBusy, TargetGone, UsageError
+from cdc.inode import Inode
 from cdc.journal.folder import FORMAT, Durable, FileEntry, Folder, Manifest
 from cdc.journal.reader import DataFile, whole_records
 from cdc.journal.record import Context, Header, encode
@@ -65,6 +67,8 @@ class Writer:
         self._file_bytes = file_bytes
         self._lock: BinaryIO | None = None
         self._file: BinaryIO | None = None
+        self._lease: Inode
+        self._inode: Inode | None = None  # of the last file
         self._first = self._next = 0
         self._end = 0  # bytes of the file, durable or not
         self._context = Context()
@@ -83,18 +87,58 @@ class Writer:
         """
         self._take_lease()
         try:
-            if self._folder.exists:
-                self.manifest = self._folder.read_manifest()
-            else:
-                if self._folder.files():
-                    raise JournalDamaged(f"{self._folder.path} has data files and no manifest.")
-                self.manifest = Manifest(FORMAT, str(uuid.uuid4()), self._pipeline, self._source, self._database)
-                self._folder.write_manifest(self.manifest)
-            self._recover()
+            self._open()
+        except OSError as error:
+            self.close()
+            raise self._unwritable(error) from None
         except BaseException:
             self.close()
             raise
         return self
+
+    def look(self) -> Self:
+        """Learn what is durable, and write nothing. It may take seconds, in which somebody may begin to write.
+
+        Raises:
+            TargetBusy: somebody writes it, or has begun to.
+            JournalDamaged: a file is missing, or damaged elsewhere than at its end.
+            UsageError: a file cannot be read.
+        """
+        try:
+            self._refuse_written()
+            try:
+                self.manifest = self._folder.read_manifest()
+                self._find_end()
+            finally:  # what was found, damage as well, may have been half of what somebody has just written
+                self._refuse_written()
+        except OSError as error:
+            raise UsageError(f"{self._folder.path} cannot be read: {error.strerror}.") from None
+        return self
+
+    def _refuse_written(self) -> None:
+        """Raise TargetBusy if somebody writes it."""
+        try:
+            with suppress(FileNotFoundError):  # of a journal that nobody has written since it was copied here
+                self._lock = self._folder.lock.open("rb")
+                self._claim(fcntl.LOCK_SH)
+        finally:
+            self.close()
+
+    def _open(self) -> None:
+        if self._folder.exists:
+            self.manifest = self._folder.read_manifest()
+        else:
+            if self._folder.files():
+                raise JournalDamaged(f"{self._folder.path} has data files and no manifest.")
+            self.manifest = Manifest(FORMAT, str(uuid.uuid4()), self._pipeline, self._source, self._database)
+            self._folder.write_manifest(self.manifest)
+        self._recover()
+
+    def verify_place(self) -> None:
+        """Raise TargetGone if the folder's name, or the last file's, leads elsewhere."""
+        self._lease.verify()
+        if (inode := self._inode) is not None:
+            inode.verify()
 
     def close(self) -> None:
         """Let go of the lease. May be called twice; what is not durable is cut off by whoever comes next."""
@@ -119,6 +163,7 @@ class Writer:
 
         Raises:
             TargetFull: there is no space for it.
+            DiskFailed: it cannot be written otherwise.
         """
         try:
             file = self._file or self._begin_file()
@@ -138,10 +183,14 @@ class Writer:
             if self._end >= self._file_bytes:
                 self._end_file()
         except OSError as error:
-            raise TargetFull(
-                f"The journal in {self._folder.path} cannot be written: {error.strerror}.",
-                hint="Make room and start again; what was half written is cut off then.",
-            ) from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> CdcError:
+        try:
+            self.verify_place()
+        except TargetGone as gone:
+            return gone
+        return meaning(error, f"the journal in {self._folder.path}")
 
     def remove(self, entries: list[FileEntry]) -> None:
         """Remove full files from the begin; the manifest forgets them first."""
@@ -154,7 +203,9 @@ class Writer:
 
     def _begin_file(self) -> BinaryIO:
         self._first, self._end, self._summary, self._context = self._next, 0, Summary(), Context()
-        self._file = self._folder.file(self._first).open("xb")
+        path = self._folder.file(self._first)
+        self._file = path.open("xb")
+        self._inode = Inode.at(path)
         self._folder.sync()
         return self._file
 
@@ -162,7 +213,7 @@ class Writer:
         assert self._file is not None
         assert self.checkpoint is not None
         self._file.close()
-        self._file = None
+        self._file = self._inode = None
         entry = FileEntry(
             first=self._first,
             records=self._summary.records,
@@ -186,21 +237,47 @@ class Writer:
             if not self._folder.exists and any(entry.name != "lock" for entry in path.iterdir()):
                 raise UsageError(f"{path} is not a journal, and not empty.", hint="Name another folder.")
             self._lock = self._folder.lock.open("ab")
+            self._lease = Inode.at(self._folder.lock)
         except OSError as error:
             raise UsageError(f"{path} cannot be a journal: {error.strerror}.") from None
+        self._claim(fcntl.LOCK_EX)
+
+    def _claim(self, kind: int) -> None:
+        assert self._lock is not None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, kind | fcntl.LOCK_NB)
         except OSError:
-            self._lock.close()
-            self._lock = None
-            raise TargetBusy(f"Another process writes the journal in {path}.", hint="Stop it first.") from None
+            self.close()
+            raise TargetBusy(
+                f"Another process writes the journal in {self._folder.path}.", hint="Stop it first."
+            ) from None
 
     # --- after a crash ----------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
-        """Find the end of what is durable, and go on from there.
+        """Go on from the end of what is durable, and remove what is behind it."""
+        new = self._find_end()
+        for first in new:
+            self._take_up(first)
+            if first != new[-1]:
+                self._end_file()
+        for first in self._folder.files():
+            if first < self.manifest.first:
+                self._folder.file(first).unlink()  # all but the file itself was removed
+        if self._file is not None:
+            self._file.truncate(self._end)
+            os.fsync(self._file.fileno())
+        self._folder.write_durable(Durable(self._first, self._end, self._next))  # before there is a data file
+        if self._file is None:
+            self._end = 0
+        elif self._end >= self._file_bytes:
+            self._end_file()
 
-        Of files that the manifest does not know there are two at most: one that was full, and the last one.
+    def _find_end(self) -> list[int]:
+        """Find the end of what is durable.
+
+        Returns:
+            The files that the manifest does not know: two at most, one that was full and the last one.
         """
         full, there = self.manifest.files, self._folder.files()
         for entry in full:
@@ -216,37 +293,26 @@ class Writer:
                 raise JournalDamaged(
                     f"Record {self._next} of the journal in {self._folder.path} is missing.", hint=_RESTORE
                 )
-            self._take_up(first, is_last=first == new[-1])
-        said = self._folder.read_durable()
+            path, end = self._folder.file(first), self._scan(first)
+            if first != new[-1] and end != path.stat().st_size:
+                raise JournalDamaged(f"{path} is damaged (byte {end:,}).", hint=_RESTORE)
+        said = self._folder.last_durable()
         if said is not None and self._next < said.next:
             raise JournalDamaged(
                 f"Records {self._next} to {said.next - 1} of the journal in {self._folder.path} were durable, "
                 "and are not what was written.",
                 hint=_RESTORE,
             )
-        for first in there:
-            if first < self.manifest.first:
-                self._folder.file(first).unlink()  # all but the file itself was removed
-        if self._file is not None:
-            self._file.truncate(self._end)
-            os.fsync(self._file.fileno())
-        if full or new:
-            self._folder.write_durable(Durable(self._first, self._end, self._next))
-        if self._file is None:
-            self._end = 0
-        elif self._end >= self._file_bytes:
-            self._end_file()
+        return new
 
-    def _take_up(self, first: int, *, is_last: bool) -> None:
+    def _take_up(self, first: int) -> None:
         """Go on with a file that the manifest does not know."""
         path = self._folder.file(first)
-        end = self._scan(first)
-        if not is_last and end != path.stat().st_size:
-            raise JournalDamaged(f"{path} is damaged (byte {end:,}).", hint=_RESTORE)
+        if first != self._first:
+            self._scan(first)
         self._file = path.open("r+b")
-        self._file.seek(end)
-        if not is_last:
-            self._end_file()
+        self._inode = Inode.at(path)
+        self._file.seek(self._end)
 
     def _scan(self, first: int) -> int:
         """Learn what the records of a file say up to its last checkpoint; where that ends."""

@@ -134,10 +134,10 @@ class ChangeBatch:
         op: uint8[n], `Op` values (INSERT, UPDATE, DELETE).
         transaction: int32[n], index into the segment's transactions.
         ordinal: int64[n], place among all the changes of its transaction, whatever their table.
-        after: row images after the change, m rows; None if there are none at all.
+        after: row images after the change, m rows; None if no change has one.
         after_row: int64[n], the row of `after`, or ABSENT (a delete).
         before: row images before the change, k rows: whole rows if `schema.full_before`, otherwise only the key
-            columns mean anything. None if there are none at all.
+            columns mean anything. None if no change has one.
         before_row: int64[n], the row of `before`, or ABSENT (an insert, or an update that kept its key).
         copied: these are rows of a snapshot: all inserts, of no transaction, each key at most once.
         size: bytes that the source sent for this.

@@ -104,7 +104,7 @@ def fold(batches: Sequence[ChangeBatch], exists: Exists) -> Folded:
 def fold_in_part(batches: Sequence[ChangeBatch]) -> tuple[Folded, list[pa.Array]]:
     """Fold changes of a table that holds only a part of its rows yet.
 
-    Which row a change of key meant cannot be told there, so that it is left out.
+    The row that a change of key meant is not known there, so that the change is left out.
 
     Returns:
         The net effect without the rows that changed their keys, and the key columns that these moved from or to.

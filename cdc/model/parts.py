@@ -13,7 +13,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition on the columns of a table, in SQL of a dialect as sqlglot names it."""
+    """A condition on the columns of a table, in SQL of a dialect as sqlglot names it (see `cdc.condition`)."""
 
     sql: str
     dialect: str
@@ -29,7 +29,7 @@ class Part:
         share: of `shares`, the number of the one to which a row belongs by the hash of its key (of all of its columns
             if it has none).
         keys: canonical texts of whole keys; only the rows that have one of them.
-        condition: only the rows that fulfil it.
+        condition: only the rows that fulfil it, which the two sides may not see alike: 7 / 4 = 1.
     """
 
     after: Key | None = None

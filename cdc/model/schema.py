@@ -79,7 +79,7 @@ class Column:
         source_type: as the source writes it: `numeric(12,2)`.
         type: what it means.
         identity: a number that stays the column's own through renames (PostgreSQL: attnum), so that drop-and-add of
-            one name is told from a rename (A-50).
+            one name is distinguished from a rename (A-50).
         key: place in the key, from 0, or None.
         nullable: whether the source allows NULL.
     """

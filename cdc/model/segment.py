@@ -27,10 +27,13 @@ class Reset:
     Attributes:
         schema: its shape.
         by_parts: its rows do not follow in segments: they are copied part by part while the log is followed.
+        transaction: index into the segment's transactions, of the one with which that is so; ABSENT if it is between
+            two of them.
     """
 
     schema: TableSchema
     by_parts: bool = False
+    transaction: int = ABSENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,60 @@ class Evolve:
     new: TableSchema
     transaction: int
     fill: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Rows of a table may have changed without an event: it has to be compared with the source.
+
+    Attributes:
+        schema: the table.
+        reason: why, in a sentence.
+        transaction: index into the segment's transactions, of the one that casts the doubt; ABSENT if none does.
+        since: order of the place in the log behind which that may have been, if it may have been before the doubt.
+    """
+
+    schema: TableSchema
+    reason: str
+    transaction: int = ABSENT
+    since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """From here on it is not known what a table's rows were, since changes of it are passed over, or may be: up to the
+    place where it is `Copied`, or where a copy that follows in segments has ended.
+
+    Attributes:
+        schema: the table.
+        reason: why, in a sentence.
+        transaction: index into the segment's transactions, of the first one that is not known; ABSENT if that is the
+            next one that comes.
+        ordinal: how many changes of that transaction come before it; it has no place of its own among them.
+        since: see `Suspect`.
+    """
+
+    schema: TableSchema
+    reason: str
+    transaction: int = ABSENT
+    ordinal: int = 0
+    since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A barrier: the table is no more in the source, and its rows with it. What a target had of it, it may keep.
+
+    Attributes:
+        schema: the table.
+        transaction: index into the segment's transactions; ABSENT if the log does not tell, so that it is somewhere
+            between the last transaction and this place.
+        ordinal: how many changes of that transaction come before it; it has no place of its own among them.
+    """
+
+    schema: TableSchema
+    transaction: int = ABSENT
+    ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +164,9 @@ class Note:
     content: str
 
 
-Step = Changes | Reset | Truncate | Evolve | Replace | Copied | Note
+Step = Changes | Reset | Truncate | Evolve | Suspect | Gap | Drop | Replace | Copied | Note
+
+_Placed = Reset | Truncate | Evolve | Suspect | Gap | Drop | Note  # which may be of a transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +179,15 @@ class Segment:
         checkpoint: what the target holds once this is applied; None if the last transaction goes on in the next
             segment, in which case nothing of it may become visible or durable yet.
         size: bytes that it holds, for back-pressure.
+        read_at: when copied rows of it were read, by the clock of the machine that did, in microseconds since the Unix
+            epoch; None for just now.
     """
 
     steps: list[Step]
     transactions: Transactions
     checkpoint: Checkpoint | None
     size: int = 0
+    read_at: int | None = None
 
     @property
     def row_count(self) -> int:
@@ -152,9 +214,18 @@ def _moved(step: Step, by: int) -> Step:
     """A step whose transactions come after so many others."""
     if isinstance(step, Changes):
         return Changes(replace(step.batch, transaction=(step.batch.transaction + by).astype(np.int32)))
-    if isinstance(step, Truncate | Evolve | Note) and step.transaction != ABSENT:
+    if isinstance(step, _Placed) and step.transaction != ABSENT:
         return replace(step, transaction=step.transaction + by)
     return step
+
+
+def with_gaps(segment: Segment, gaps: Sequence[Gap]) -> Segment:
+    """A segment with gaps that were found out while it was made. What the log does not place begins with it."""
+    if not gaps:
+        return segment
+    if len(segment.transactions):
+        gaps = [replace(gap, transaction=max(gap.transaction, 0)) for gap in gaps]
+    return replace(segment, steps=[*segment.steps, *gaps])
 
 
 def split(segment: Segment, count: int) -> tuple[Segment, Segment]:
@@ -194,13 +265,13 @@ def _steps(segment: Segment, begin: int, end: int) -> Iterator[Step]:
         elif _is_of_none(step):
             if begin == 0:
                 yield step
-        elif isinstance(step, Truncate | Evolve | Note) and begin <= step.transaction < end:
+        elif isinstance(step, _Placed) and begin <= step.transaction < end:
             yield replace(step, transaction=step.transaction - begin)
 
 
 def _is_of_none(step: Step) -> bool:
     """Whether a step belongs to no transaction; asked of those that are no changes."""
-    return not isinstance(step, Truncate | Evolve | Note) or step.transaction == ABSENT
+    return not isinstance(step, _Placed) or step.transaction == ABSENT
 
 
 _EXPANSION = 4  # how much larger than its log a segment may be in memory

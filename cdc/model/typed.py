@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from functools import cache
 
 import numpy as np
@@ -29,8 +30,33 @@ _TYPES = {
 _MOST_DIGITS = 38
 
 
-def typed(batch: ChangeBatch, transactions: Transactions) -> pa.Table:
-    """One row for each change, n of them: see `cdc.api.SegmentView.tables`."""
+def typed(batches: Sequence[ChangeBatch], transactions: Transactions) -> pa.Table:
+    """All changes of one table in a segment, one row for each: see `cdc.api.SegmentView.tables`.
+
+    What is text in one batch is text in all of them, as the source writes it.
+    """
+    parts = [_typed(batch, transactions) for batch in batches]
+    types: dict[str, set[pa.DataType]] = {}
+    for part in parts:
+        for field in part.schema:
+            types.setdefault(field.name, set()).add(field.type)
+    as_text = {name for name, found in types.items() if not _have_one_type(found)}
+    if as_text:
+        parts = [_typed(batch, transactions, as_text) for batch in batches]
+    return pa.concat_tables(parts, promote_options="permissive")
+
+
+def _have_one_type(types: Set[pa.DataType]) -> bool:
+    """Whether Arrow has a type that holds the values of all of them exactly."""
+    try:
+        schemas = [pa.schema([("", kind)]) for kind in types]
+        joined = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return False
+    return not pa.types.is_floating(joined) or all(map(pa.types.is_floating, types))
+
+
+def _typed(batch: ChangeBatch, transactions: Transactions, as_text: Set[str] = frozenset()) -> pa.Table:
     columns: dict[str, pa.Array] = {"_op": _ops(batch)}
     if batch.copied:
         nothing = len(batch)
@@ -45,8 +71,13 @@ def typed(batch: ChangeBatch, transactions: Transactions) -> pa.Table:
         columns["_committed_at"] = pa.array(transactions.committed_at[of]).cast(_MOMENT)
     columns["_unchanged"] = _unchanged(batch)
     for index, column in enumerate(batch.schema.columns):
-        columns[column.name] = native(_values(batch, index), column)
+        values = _values(batch, index)
+        columns[column.name] = _text(values) if column.name in as_text else native(values, column)
     return pa.table(list(columns.values()), names=list(columns))
+
+
+def _text(values: pa.Array) -> pa.Array:
+    return pa.array(texts(values), pa.string())
 
 
 def native(values: pa.Array, column: Column) -> pa.Array:

@@ -1,7 +1,7 @@
 """From changes to versions: which version of a row each change ends, and which one it begins. Nothing is folded.
 
-A key can be held by two rows for a moment, between the rows of one statement that swaps keys. So whoever comes to a
-key takes a *place* behind those that have it, whoever goes leaves the first place that is not left yet, and a row that
+A key can be held by two rows for a moment, between the rows of one statement that swaps keys. So a row that comes to a
+key takes a *place* behind those that have it. A row that goes leaves the first place that is not left yet. A row that
 keeps its key stays where it is. All changes of one place follow each other: each ends what the one before began. A
 table without a key is the same with whole rows as keys.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cdc.errors import InvariantError, TargetDrift
+from cdc.errors import InvariantError, RowDrift
 from cdc.model.arrays import take
 from cdc.model.change import ABSENT, Op
 from cdc.model.gathered import Gathered, key_codes
@@ -69,6 +69,41 @@ class _Places:
     is_first: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Changes with the keys that they name.
+
+    Attributes:
+        old, new: int64[n], the numbers of the keys that a row has before and after each change.
+        keys: key columns of these.
+        moves, goes, comes: bool[n]: a row gets another key; it leaves its old one; it comes to its new one.
+        there: int64[keys], how many rows with each key the table has before, of those that were asked for.
+    """
+
+    changes: Gathered
+    old: np.ndarray
+    new: np.ndarray
+    keys: list[pa.Array]
+    moves: np.ndarray
+    goes: np.ndarray
+    comes: np.ndarray
+    there: np.ndarray
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether some key would have two rows at any moment, as where the table has rows that it should not."""
+        left, taken = np.flatnonzero(self.goes), np.flatnonzero(self.comes)
+        change = np.concatenate([left, taken])
+        key = np.concatenate([self.old[left], self.new[taken]])
+        step = np.repeat([-1, 1], [len(left), len(taken)])
+        order = np.lexsort((step, change, key))
+        key, step = key[order], step[order]
+        rows = np.cumsum(step)
+        begins = np.flatnonzero(np.diff(key, prepend=-1))
+        rows -= np.repeat(rows[begins] - step[begins], np.diff([*begins, len(key)]))
+        return bool((self.there > 1).any() or (self.there[key] + rows > 1).any())
+
+
 def trace(changes: Gathered, held: Held, *, in_part: bool = False) -> Versions:
     """Find the versions that changes of one table end and begin.
 
@@ -78,20 +113,34 @@ def trace(changes: Gathered, held: Held, *, in_part: bool = False) -> Versions:
             begins takes the place of whatever has its key.
 
     Raises:
-        TargetDrift: a row is changed that is not there (A-42).
+        RowDrift: a row is changed that is not there (A-42).
         InvariantError: a new row came without all of its values.
     """
     if not in_part and (changes.op == Op.INSERT).all():
         return _only_inserts(changes)
-    schema, count = changes.schema, len(changes.op)
+    schema = changes.schema
     old, new, keys = key_codes(changes, schema.key or range(len(schema.columns)))
     moves = (changes.op == Op.UPDATE) & (old != new)
     goes, comes = moves | (changes.op == Op.DELETE), moves | (changes.op == Op.INSERT)
     asked = np.unique(np.concatenate([old[~(changes.op == Op.INSERT)], new if in_part else new[:0]]))
     there = np.zeros(len(keys[0]), dtype=np.int64)
     there[asked] = held(asked, [take(column, asked) for column in keys])
+    named = _Named(changes, old, new, keys, moves, goes, comes, there)
+    if in_part and (schema.key and named.is_crowded):
+        return _traced(named, in_part=True)
+    try:
+        return _traced(named, in_part=False)
+    except (RowDrift, InvariantError):
+        if not in_part:
+            raise
+    # Only now, since a table that may lack rows mostly has those that change, of which nothing need be given up.
+    return _traced(named, in_part=True)
 
-    places = _places(goes, comes, old, new, there, follow=not (in_part and schema.key))
+
+def _traced(named: _Named, *, in_part: bool) -> Versions:
+    changes, old, new = named.changes, named.old, named.new
+    schema, count, keys, there = changes.schema, len(changes.op), named.keys, named.there
+    places = _places(named.goes, named.comes, old, new, there, follow=not (in_part and schema.key))
     begun = np.zeros(len(places.change), dtype=bool)  # whether the entry before has begun what holds the place now
     begun[1:] = ~places.is_first[1:] & places.is_begin[:-1]
     before = np.roll(places.change, 1)
@@ -102,9 +151,9 @@ def trace(changes: Gathered, held: Held, *, in_part: bool = False) -> Versions:
 
     is_old = places.is_first & (places.place < there[places.key])
     if not in_part and (places.is_end & ~begun & ~is_old).any():
-        raise TargetDrift(
+        raise RowDrift(
             f"A row of {schema.table} was changed in the source that the target does not hold.",
-            hint="Somebody else wrote to the target. Restore it from a backup, or remove it and start again.",
+            hint=f"Read it again: `cdc resync SOURCE TARGET --tables {schema.table}`.",
         )
     ending = np.flatnonzero(is_old)
     source = np.full(count, ABSENT)
@@ -118,7 +167,8 @@ def trace(changes: Gathered, held: Held, *, in_part: bool = False) -> Versions:
     lost = lacks & (origin == ABSENT)
     if lost.any() and not in_part:
         raise InvariantError(f"A new row of {schema.table} came without all of its values.")
-    missed = np.unique(np.concatenate([old[moves], new[moves], new[beginning[lost]]])) if in_part else asked[:0]
+    moves = named.moves
+    missed = np.unique(np.concatenate([old[moves], new[moves], new[beginning[lost]]])) if in_part else old[:0]
     kept = np.flatnonzero(~lost)
     return Versions(
         keys=keys,

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
-from integration.benchmarks import binlog, drain, formats, journal, kafka, large, latency, snapshot
+from integration.benchmarks import binlog, drain, formats, journal, kafka, large, latency, snapshot, tables
 
 BENCHMARKS = {
     "w1": drain.inserts,
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "large": large.one_transaction,
     "journal": journal.write_and_replay,
     "formats": formats.events,
+    "tables": tables.copies,
 }
 BINLOG = {
     "w1": binlog.inserts,

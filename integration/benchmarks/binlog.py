@@ -120,7 +120,7 @@ def _take_theirs(server: PrivateMySql, first: str, folder: Path) -> Took:
     command = [
         *server.programs.command(tool),
         *("--no-defaults", "--read-from-remote-server", "--raw", "--to-last-log", "-h127.0.0.1", f"-P{server.port}"),
-        *("-ucdc", "-psecret", f"--result-file={raw}/", first),
+        *("-ucdc", f"-p{server.password}", f"--result-file={raw}/", first),
     ]
     took = run(command)
     shutil.rmtree(raw)
@@ -165,7 +165,7 @@ def decoding(server: PrivateMySql, console: Console, _pairs: int, scale: float) 
     rows = 0
     began = time.perf_counter()
     stream = BinLogStreamReader(
-        connection_settings={"host": "127.0.0.1", "port": server.port, "user": "cdc", "passwd": "secret"},
+        connection_settings={"host": "127.0.0.1", "port": server.port, "user": "cdc", "passwd": server.password},
         server_id=424242,
         log_file=first,
         log_pos=4,
@@ -213,7 +213,7 @@ def copy(server: PrivateMySql, console: Console, pairs: int, scale: float) -> No
     command = [
         *server.programs.command(dump),
         *("--no-defaults", "--no-create-info", "--single-transaction", "-h127.0.0.1", f"-P{server.port}"),
-        *("-ucdc", "-psecret", "--result-file=/dev/null", "copied"),
+        *("-ucdc", f"-p{server.password}", "--result-file=/dev/null", "copied"),
         *(["--set-gtid-purged=OFF"] if server.flavor == "mysql" else []),
     ]
 

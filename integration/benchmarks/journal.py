@@ -61,7 +61,7 @@ def _take(server: PrivatePostgres, dsn: str, what: str, at: Path) -> Took:
     if what == "replay":  # of what was written last
         (at / "new.duckdb").unlink(missing_ok=True)
         source = copy if copy.exists() else at / "base"
-        return run([*python, "cdc", "rebuild", f"duckdb:{at / 'new.duckdb'}", "--from", f"journal:{source}"])
+        return run([*python, "cdc", "rebuild", f"journal:{source}", f"duckdb:{at / 'new.duckdb'}"])
     with kept_slot(server, _NAME):
         if what == "nowhere":
             return run([*python, "integration.benchmarks.nowhere", dsn, f"journal:{at / 'base'}", _NAME])

@@ -24,7 +24,7 @@ def inserts(server: PrivatePostgres, console: Console, pairs: int, scale: float)
     dsn = server.create_database(name)
     server.execute(f"CREATE TABLE t ({TEN_COLUMNS})", name)
     with PrivateKafka() as kafka:
-        target = f"kafka://{kafka.brokers}?partitions=4"
+        target = f"kafka:{kafka.address('partitions=4')}"
         options = Options(name=name, selection=Selection(("public.*",)), until_caught_up=True)
         open_pipeline(dsn, target, options).run()
         command = [sys.executable, "-m", "cdc", "run", dsn, target, "--name", name, "--until-caught-up"]

@@ -28,4 +28,4 @@ def one_transaction(server: PrivatePostgres, console: Console, _pairs: int, scal
         f"peak memory {took.peak_mb:.0f} MB (limit: {LIMIT_MB})\n",
         highlight=False,
     )
-    server.execute("SELECT pg_drop_replication_slot('cdc_cdc')")
+    server.execute("SELECT pg_drop_replication_slot('cdc_x')")

@@ -30,7 +30,7 @@ def copy(server: PrivatePostgres, console: Console, pairs: int, scale: float) ->
         with tempfile.TemporaryDirectory() as folder:
             target = f"duckdb:{Path(folder) / 'copy.duckdb'}"
             took = run([sys.executable, "-m", "cdc", "run", dsn, target, "--until-caught-up"])
-        run([sys.executable, "-m", "cdc", "teardown", dsn])
+        run([sys.executable, "-m", "cdc", "teardown", dsn, "--name", "copy", "--yes"])
         return took
 
     idle, idle_theirs = replicate_once(), copy_once()

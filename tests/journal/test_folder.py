@@ -13,7 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import cdc.cli.commands  # noqa: F401
+import cdc.cli.journal
+import cdc.cli.rebuild
+import cdc.cli.run
+import cdc.cli.tail  # noqa: F401
 from cdc import faults
 from cdc.cli.app import app
 from cdc.errors import JournalDamaged, OperatorNeeded, SourceChanged, TargetBusy, UsageError
@@ -29,6 +32,7 @@ from cdc.model.change import Op
 from cdc.model.position import Checkpoint
 from cdc.model.segment import Changes, Reset, Segment
 from cdc.selection import Selection
+from cdc.sources.postgres.position import write_lsn
 from cdc.target import KEEP_ALL, Retention, TargetSettings
 from tests.journal.segments import natives, said, segments
 from tests.model.batches import UNCHANGED, batch, table
@@ -70,8 +74,8 @@ def numbered(begin: int, count: int) -> list[Segment]:
     plain = natives()
     made = []
     for order in range(begin, begin + count):
-        orders = replace(plain.transactions, order=plain.transactions.order * 0 + order)
-        position = replace(plain.checkpoint.position, order=order, text=str(order)) if plain.checkpoint else None
+        orders = replace(plain.transactions, order=plain.transactions.order * 0 + order, write=write_lsn)
+        position = replace(plain.checkpoint.position, order=order, text=write_lsn(order)) if plain.checkpoint else None
         assert position is not None
         made.append(replace(plain, transactions=orders, checkpoint=Checkpoint(position, f"state {order % 3}")))
     return made
@@ -105,7 +109,7 @@ def test_a_crash_takes_what_was_not_durable_and_no_more(tmp_path: Path, data: st
 
 def _tear(folder: Folder, data: st.DataObject) -> None:
     """Leave of what is not durable what a crash may leave of it: a part, zeros, anything."""
-    durable = folder.read_durable()
+    durable = folder.last_durable()
     full = {entry.first for entry in folder.read_manifest().files}
     last = max(set(folder.files()) - full, default=None)
     if last is None:
@@ -126,7 +130,7 @@ def filled(tmp_path: Path) -> Path:
 
 
 def test_any_damage_of_what_was_durable_is_found_and_named(filled: Path) -> None:
-    """Whoever reads it says which file it is; the last file is checked when it is opened for writing."""
+    """Its reader says which file it is; the last file is checked when it is opened for writing."""
     folder = Folder(filled)
     for first, size in sizes(folder):
         path = folder.file(first)
@@ -148,9 +152,46 @@ def test_any_damage_of_what_was_durable_is_found_and_named(filled: Path) -> None
     assert [found for _, found in verify_files(folder)] == [None] * len(folder.files())
 
 
+@pytest.mark.parametrize("lost", ["missing", "empty", "zeros"])
+def test_how_far_it_goes_is_lost(filled: Path, lost: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """H15: a journal whose durable.json a power cut took is no empty one. All that read it name the file; `cdc journal
+    repair`, or the next writer, finds out from the data files what it said."""
+    folder, file = Folder(filled), filled / "durable.json"
+    held, said_before = everything(filled), file.read_bytes()
+    file.unlink() if lost == "missing" else file.write_bytes(b"" if lost == "empty" else bytes(len(said_before)))
+    target = filled.parent / "t.duckdb"
+    for command in (
+        ["journal", "verify", str(filled)],
+        ["journal", "ls", str(filled)],
+        ["journal", "info", str(filled)],
+        ["rebuild", f"duckdb:{target}", "--from", f"journal:{filled}"],
+        ["run", f"journal:{filled}", f"duckdb:{target}", "--until-caught-up"],
+        ["tail", f"journal:{filled}", "--until-caught-up"],
+    ):
+        with pytest.raises(JournalDamaged, match=r"durable\.json is missing") as refused:
+            app(command)
+        assert f"cdc journal repair {filled}" in str(refused.value.hint)
+    with pytest.raises(SystemExit) as ended:
+        app(["journal", "repair", str(filled)])
+    assert ended.value.code == 0
+    assert "12 records, up to 0/C" in capsys.readouterr().out
+    assert file.read_bytes() == said_before
+    assert everything(filled) == held
+    assert [found for _, found in verify_files(folder)] == [None] * len(folder.files())
+
+
+def test_a_journal_that_has_nothing_yet_is_empty(tmp_path: Path) -> None:
+    """H15: readers may come before the first record, also while a first one is half written."""
+    writer = Writer(Folder(tmp_path), "cdc", "postgresql").open()
+    writer.append(replace(numbered(1, 1)[0], checkpoint=None))
+    assert everything(tmp_path) == []
+    assert list_files(Folder(tmp_path)) == []
+    writer.close()
+
+
 @pytest.mark.parametrize("which", [0, 1, -1])
 def test_a_file_that_is_missing_or_short_is_an_error(filled: Path, which: int) -> None:
-    """Nothing is ever begun anew, or passed over, since a file is gone."""
+    """Nothing is ever begun again, or skipped, since a file is gone."""
     folder = Folder(filled)
     path = folder.file(folder.files()[which])
     whole = path.read_bytes()
@@ -198,7 +239,7 @@ def test_a_listing_reads_in_order_and_seeking_opens_one_file(filled: Path) -> No
     reports = list_files(Folder(filled))
     assert [report.name for report in reports] == sorted(report.name for report in reports)
     assert [report.first for report in reports] == [0, *[r.first + r.records for r in reports[:-1]]]
-    assert reports[-1].position == "12"
+    assert reports[-1].position == "0/C"
     assert bytes_from(Folder(filled), 0) == sum(report.size for report in reports)
     assert bytes_from(Folder(filled), 12) == 0
     for report in reports[:-1]:
@@ -224,15 +265,42 @@ def _orders(record: list[Any]) -> list[int]:
     return [event.position.order for step in record[4:] for event in step[4][:1]]
 
 
+def test_who_looks_keeps_nobody_from_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O33: a look at a large journal takes longer than a run waits for it; what it finds then is not what is there."""
+    go_on(tmp_path / "j", numbered(1, 3))
+    looking, writing = Writer(Folder(tmp_path / "j")), Writer(Folder(tmp_path / "j"))
+    find_end, began = Writer._find_end, list[Writer]()
+
+    def meanwhile(writer: Writer) -> list[int]:
+        if writer is looking:
+            began.append(writing.open())
+        return find_end(writer)
+
+    monkeypatch.setattr(Writer, "_find_end", meanwhile)
+    with pytest.raises(TargetBusy):
+        looking.look()
+    assert began == [writing]
+    writing.close()
+    assert Writer(Folder(tmp_path / "j")).look().next == 3
+
+
 @pytest.mark.parametrize("point", ["journal.written", "journal.synced", "journal.file_full"])
 def test_a_step_that_is_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
-    """D-19: whatever was done of a record, or of a file that is full, the next writer makes the best of it."""
+    """D-19, O42: whatever was done of a record, or of a file that is full, the next writer makes the best of it. A look
+    finds the same end, and writes nothing."""
     given = numbered(1, 12)
     for nth in range(1, 4):
         with monkeypatch.context() as armed:
             armed.setattr(faults, "_armed", faults.parse(f"{point}:{nth}=fail"))
             with pytest.raises(faults.FaultLasting):
                 go_on(tmp_path / "j", given)
+        before = {path: path.read_bytes() for path in (tmp_path / "j").iterdir()}
+        seen = Writer(Folder(tmp_path / "j")).look()
+        assert {path: path.read_bytes() for path in (tmp_path / "j").iterdir()} == before
+        shutil.copytree(tmp_path / "j", tmp_path / f"copy{nth}")
+        found = Writer(Folder(tmp_path / f"copy{nth}"), file_bytes=SMALL_FILE).open()
+        found.close()
+        assert (seen.next, seen.checkpoint, seen.copying) == (found.next, found.checkpoint, found.copying)
     go_on(tmp_path / "j", given)
     assert everything(tmp_path / "j") == [said(segment) for segment in given]
 
@@ -363,17 +431,18 @@ def test_a_checkpoint_of_another_journal_or_an_earlier_state_of_it_is_refused(fi
 
 
 def test_the_audit_stream_of_a_journal(filled: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """All of it, or from a position or a time on; nothing is kept for whoever only reads."""
+    """All of it, or from a position or a time on; nothing is kept for a reader that only reads."""
 
     def tail(*arguments: str) -> list[str]:
         with pytest.raises(SystemExit) as ended:
             app(["tail", f"journal:{filled}", "--until-caught-up", *arguments])
         assert ended.value.code == 0
-        return [json.loads(line)["position"] for line in capfdbinary.readouterr().out.splitlines()]
+        events = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+        return [event["position"] for event in events if event["op"] != "schema"]
 
     assert tail() == []
-    assert tail("--from", "9") == ["10", "10", "11", "11", "12", "12"]
-    assert tail("--from", "1970-01-01T00:00:00.000009Z") == [str(n) for n in range(1, 13) for _ in range(2)]
+    assert tail("--from", "0/9") == ["0/A", "0/A", "0/B", "0/B", "0/C", "0/C"]
+    assert tail("--from", "1970-01-01T00:00:00.000009Z") == [write_lsn(n) for n in range(1, 13) for _ in range(2)]
     assert tail("--from", "1970-01-01T00:00:00.000010Z") == []
-    assert tail("--from", "9", "--tables", "other.*") == []
+    assert tail("--from", "0/9", "--tables", "other.*") == []
     assert read_readers(Folder(filled)) == []

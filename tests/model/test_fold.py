@@ -117,7 +117,7 @@ def test_the_net_effect_is_that_of_all_changes(data: st.DataObject, full: bool, 
 
 @given(st.lists(st.tuples(values, values), max_size=6), st.data())
 def test_rows_without_a_key_are_counted(start: list[Row], data: st.DataObject) -> None:
-    """A-46: equal rows are told apart by nothing, so that only how many there are can be right or wrong."""
+    """A-46: equal rows are distinguished by nothing, so that only how many there are can be right or wrong."""
     rows, changes = list(start), []
     for act in data.draw(st.lists(st.sampled_from(["insert", "delete", "update"]), min_size=1)):
         new = data.draw(st.tuples(values, values))

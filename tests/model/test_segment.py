@@ -9,18 +9,18 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.model.change import events
-from cdc.model.segment import Changes, Evolve, Note, Segment, Truncate, join, split
+from cdc.model.change import ABSENT, events
+from cdc.model.segment import Changes, Drop, Evolve, Gap, Note, Reset, Segment, Truncate, join, split
 from tests.journal.segments import segments
 
 
-def told(segment: Segment) -> Counter[Any]:
-    """What each transaction says; and what belongs to none."""
+def content(segment: Segment) -> Counter[Any]:
+    """What each transaction says; and what belongs to no transaction."""
     said: Counter[Any] = Counter()
     for step in segment.steps:
         if isinstance(step, Changes):
             said.update(repr(event) for event in events(step.batch, segment.transactions))
-        elif isinstance(step, Truncate | Evolve | Note):
+        elif isinstance(step, Truncate | Evolve | Note | Reset | Gap | Drop) and step.transaction != ABSENT:
             said[repr((segment.transactions[step.transaction], replace(step, transaction=0)))] += 1
         else:
             said[repr(step)] += 1
@@ -33,11 +33,11 @@ def test_what_is_split_is_joined(whole: Segment, data: st.DataObject) -> None:
     again = join([first, rest])
     assert again.checkpoint == whole.checkpoint
     assert again.transactions.order.tolist() == whole.transactions.order.tolist()
-    assert told(again) == told(whole)
+    assert content(again) == content(whole)
 
 
 @given(segments(), segments(1000))
-def test_what_is_joined_is_told(one: Segment, other: Segment) -> None:
+def test_joined_segments_say_the_same(one: Segment, other: Segment) -> None:
     both = join([one, other])
-    assert told(both) == told(one) + told(other)
+    assert content(both) == content(one) + content(other)
     assert both.checkpoint == other.checkpoint

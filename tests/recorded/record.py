@@ -1,4 +1,4 @@
-"""Record the sessions anew, from private servers: python -m tests.recorded.record [postgres] [mariadb] [mysql]"""
+"""Record the sessions again, from private servers: python -m tests.recorded.record [postgres] [mariadb] [mysql]"""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def postgres() -> Session:
             tables = user_tables(session)
             held = {str(table.schema.table): _postgres_table(session, str(table.schema.table)) for table in tables}
             missing = {
-                str(table.schema.identity): {str(n): value for n, value in missing_values(session, t).items()}
+                str(t): {str(n): values[t] for n, values in missing_values(session, t, [t]).items()}
                 for table in tables
                 if (t := table.schema.identity)
             }

@@ -22,7 +22,7 @@ class Session:
         state: a checkpoint's state from before the first message, in which all tables are copied, and empty.
         pieces: CopyData messages of PostgreSQL; of a binlog dump the bytes as they came.
         later: a state in which the tables are as the catalog knew them in the end.
-        missing: of PostgreSQL's columns, by table and number: whether there is a default, and what older rows have.
+        missing: what rows have that are older than one of PostgreSQL's columns, by table and number of the column.
         tables: by name, as text from the server's own output functions.
     """
 
@@ -30,7 +30,7 @@ class Session:
     state: str
     pieces: list[bytes]
     later: str
-    missing: dict[str, dict[str, tuple[bool, str | None]]]
+    missing: dict[str, dict[str, str]]
     tables: dict[str, Table]
 
     @classmethod

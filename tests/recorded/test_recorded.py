@@ -22,7 +22,8 @@ from cdc.sources.mysql.state import SourceState as MyState
 from cdc.sources.mysql.tables import FollowedTables
 from cdc.sources.postgres import pgoutput
 from cdc.sources.postgres.catalog import Table
-from cdc.sources.postgres.evolution import fill_values, next_schema
+from cdc.sources.postgres.evolution import added_columns, fill_values, next_schema
+from cdc.sources.postgres.fingerprint import Fingerprint
 from cdc.sources.postgres.pgoutput import HEADER, Relation, Resolved
 from cdc.sources.postgres.state import SourceState
 from cdc.sources.postgres.types import TypeInfo
@@ -34,7 +35,7 @@ _TYPES[1009] = TypeInfo(1009, "A", 25, 0, -1, 0, ",")
 
 
 class Catalog:
-    """What the recorded server's catalog said; the rest is the source's own way to tell shapes."""
+    """What the recorded server's catalog said; the rest is the source's own way to find shapes."""
 
     def __init__(self, session: Session, state: str) -> None:
         self.state = SourceState.load(state)
@@ -50,9 +51,12 @@ class Catalog:
         schema = next_schema(entry, relation, today, _TYPES)
         if schema == entry.schema and relation == entry.relation:
             return Resolved(schema)
-        missing = {int(number): (had, value) for number, (had, value) in self._missing[str(relation.oid)].items()}
+        known = self._missing[str(relation.oid)].items()
+        missing = {int(number): {relation.oid: value} for number, value in known}
+        seen = Fingerprint(f"{relation.oid}:1", 0, 1)  # nothing was rewritten
+        fill, _ = fill_values(added_columns(entry.schema, schema), seen, seen, missing)
         self.state.tables[relation.oid] = replace(entry, schema=schema, relation=relation)
-        return Resolved(schema, entry.schema, fill_values(entry.schema, schema, missing))
+        return Resolved(schema, entry.schema, fill)
 
 
 def begin(target: MemoryTarget, schemas: Sequence[TableSchema], state: str) -> None:
@@ -91,7 +95,7 @@ def postgres_segments(session: Session, checkpoint: Checkpoint, rng: random.Rand
 
 
 def messages_after(session: Session, position: int) -> list[bytes]:
-    """The transactions after a position. A server describes every table anew to every connection."""
+    """The transactions after a position. A server describes every table again to every connection."""
     found: list[bytes] = []
     shapes: dict[bytes, bytes] = {}
     wanted, described = False, set[bytes]()

@@ -71,8 +71,8 @@ class Version:
 
     Attributes:
         shape: its shape.
-        told: the shape that the log last had rows of, if a log tells of a shape with the rows only.
-        told_in: the number of the transaction with these rows, -1 if there were none yet.
+        told: the shape that the log last had rows of, if a log describes a shape with the rows only.
+        told_in: the number of the transaction with these rows, -1 if no such transaction has come yet.
         rows: all of them.
     """
 
@@ -237,7 +237,7 @@ class History:
     def _reshape(self) -> list[Op]:
         oid = self._any()
         shape = self._tables[oid]
-        if self._reshaped[oid] >= 2:  # more at once cannot be told apart by the log and today's catalog alone
+        if self._reshaped[oid] >= 2:  # more at once cannot be distinguished by the log and today's catalog alone
             return self._rows_of(self._rng.randint(1, 6))
         self._reshaped[oid] += 1
         before = [] if self._alone else self._some()
@@ -260,7 +260,7 @@ class History:
         elif what == "widen" and key.type == INT:
             columns = (replace(key, type=BIGINT), *columns[1:])
         elif what == "rewrite" and any(column.type == TEXT for column in columns):
-            # Existing rows are written anew, which no log has, so that the table has to be copied again.
+            # Existing rows are written again, which no log has, so that the table has to be copied again.
             first = next(column for column in columns if column.type == TEXT)
             columns = tuple(replace(column, type=NARROW) if column is first else column for column in columns)
             number, fill = first.number, first.fill

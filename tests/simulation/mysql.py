@@ -15,6 +15,7 @@ from unittest.mock import patch
 from cdc.errors import Unavailable, UsageError
 from cdc.model.change import Op
 from cdc.model.position import Checkpoint
+from cdc.model.segment import Segment
 from cdc.selection import Selection
 from cdc.source import Link
 from cdc.sources.mysql import dump, identity, source, tables
@@ -26,6 +27,7 @@ from cdc.sources.mysql.gtid import MariaDbGtids
 from cdc.sources.mysql.identity import Log
 from cdc.sources.mysql.source import MySqlSource, Settings
 from cdc.sources.mysql.state import SourceState
+from cdc.told import Told
 from tests.simulation.binlog import DATABASE, BinaryLog, File, table
 from tests.simulation.history import History
 from tests.simulation.history import Version as TableVersion
@@ -147,7 +149,7 @@ class MySqlServer:
         assert came == expected
 
     def source(self, budget: int) -> MySqlSource:
-        settings = Settings("s", Selection(()), workers=1, budget=budget)
+        settings = Settings("s", Told(Selection(default_schema=DATABASE)), workers=1, budget=budget, by_parts=False)
         return MySqlSource(self, settings, self.world)  # type: ignore[arg-type]
 
 
@@ -378,6 +380,8 @@ ANSWERS: dict[str, Any] = {
     "user_tables": _tables,
     "named_tables": lambda connection, names: {t.name: t for t in _tables(connection) if t.name in set(names)},
     "refuse_prepared": _refuse_prepared,
+    "grants": lambda _: [],
+    "unreadable": lambda *_: {},
     "Snapshot": Snapshot,
     "SnapshotReader": Reader,
     "ServerConverter": lambda _: None,
@@ -392,6 +396,13 @@ def scripted() -> Iterator[None]:
         stack.enter_context(patch.multiple(identity, log_files=_log_files, **_IDENTITY))
         stack.enter_context(patch.multiple(tables, **_SHARED))
         # Tables that come later are copied as those of a first start are: nobody here reads parts of tables.
-        stack.enter_context(patch.object(MySqlSource, "_take_in", lambda *_: iter(())))
+        stack.enter_context(patch.object(MySqlSource, "_take_in", _adopt))
         stack.enter_context(patch.object(dump, "Connection", Connection))
         yield
+
+
+def _adopt(source: MySqlSource) -> Iterator[Segment]:
+    """Number the tables that came, which are copied while the stream waits: there is nobody to copy them by parts."""
+    if source._tables.can_look:
+        source._adopt()
+    return iter(())

@@ -12,6 +12,7 @@ from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
+from zlib import crc32
 
 import psycopg
 from psycopg import pq, sql
@@ -19,16 +20,17 @@ from psycopg import pq, sql
 from cdc.errors import Unavailable
 from cdc.model.change import Op
 from cdc.model.position import Checkpoint, Position
-from cdc.selection import Selection
 from cdc.source import Link
-from cdc.sources.postgres import identity, membership, source
+from cdc.sources.postgres import identity, membership, shapes, source
 from cdc.sources.postgres.catalog import Table
 from cdc.sources.postgres.copy import Copied
+from cdc.sources.postgres.fingerprint import Fingerprint, Look
 from cdc.sources.postgres.identity import Server, Slot
 from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
 from cdc.sources.postgres.source import PostgresSource, Settings
 from cdc.sources.postgres.state import SourceState
 from cdc.sources.postgres.types import TypeInfo
+from cdc.told import Told
 from tests.simulation.history import History, Shape, Version
 from tests.simulation.pgoutput import OIDS, SCHEMA, Logged, data, describe, keepalive, table, write_log
 from tests.simulation.snapshot import copy_tables
@@ -43,7 +45,7 @@ class PostgresServer:
     """One database with a history, which goes on as time does.
 
     Attributes:
-        confirmed: what the slot was told to be durable.
+        confirmed: the place up to which the slot counts all as durable.
         faults_left: how many more times it ends a session or refuses one.
     """
 
@@ -91,6 +93,11 @@ class PostgresServer:
             start = self.number_at(entry.start)
             version: Version = self.history.states[max(start, number)][oid]
             shape = version.told if version.told_in >= start else self.history.states[start][oid].shape
+            # The catalog may have shown a later one before any row came.
+            had = entry.schema.table.name, [column.name for column in entry.schema.columns]
+            for state in self.history.states[max(start, version.told_in) : number + 1]:
+                later = state[oid].shape
+                shape = later if had == (later.name, [column.name for column in later.columns]) else shape
             rows = [shape.row(values) for values in version.rows]
             known = [c.name for c in shape.columns], sorted(rows, key=order)
             found[f"{SCHEMA}.{shape.name}"] = known if entry.copied else None
@@ -117,7 +124,7 @@ class PostgresServer:
         assert sorted(changes) == found
 
     def source(self, budget: int) -> PostgresSource:
-        settings = Settings("s", "cdc_s", Selection(()), include_keyless=True, workers=1, budget=budget)
+        settings = Settings("s", "cdc_s", Told(include_keyless=True), workers=1, budget=budget)
         return PostgresSource(self, settings, self.world)  # type: ignore[arg-type]
 
     # --- what the source sees ---------------------------------------------------------------------------------------
@@ -176,6 +183,8 @@ class Session:
             rows = [(name,) for name, owner in publications.items() if owner == parameters[1]]
         elif text.startswith("SELECT pg_drop_replication_slot"):
             self.server.confirmed = None
+        elif text.startswith("SELECT r.prrelid"):
+            rows = [(table.schema.identity, name) for name in publications for table in _tables(self)]
         elif text.startswith("SELECT safe_wal_size"):
             rows = [(None,)]
         elif text.startswith("SELECT pg_logical_emit_message"):
@@ -185,7 +194,9 @@ class Session:
                 del publications[match[2]]
             else:
                 publications[match[2]] = text.split("'")[1] if match[1] == "COMMENT ON" else ""
-        elif text != "COMMIT":
+        elif text.startswith("SELECT pg_current_wal_insert_lsn"):
+            rows = [(write_lsn(self.server.now()),) * 2]
+        elif text != "COMMIT" and not text.startswith("SET TRANSACTION"):
             raise AssertionError(f"a statement that the script does not know: {text}")
         return SimpleNamespace(fetchall=lambda: rows, fetchone=lambda: rows[0] if rows else None)
 
@@ -320,7 +331,7 @@ class Reader:
         self._server = dsn
         self._number = int(snapshot)
 
-    def read(self, tables: Sequence[Table], shapes: dict[int, str | None], link: Link) -> Iterator[Copied]:
+    def read(self, tables: Sequence[Table], link: Link) -> Iterator[Copied]:
         numbered = [(table.schema.identity, table) for table in tables]
         return copy_tables(self._server, self._number, numbered, link, Copied)
 
@@ -366,9 +377,15 @@ def _tables(session: Session, oids: Any = None) -> list[Table]:
     return [table(v.shape) for oid, v in versions.items() if oids is None or oid in oids]
 
 
-def _missing_values(session: Session, oid: int) -> dict[int, tuple[bool, str | None]]:
+def _missing_values(session: Session, oid: int, _: object) -> dict[int, dict[int, str]]:
     shape = session.server.versions(session.server.committed())[oid].shape
-    return {column.number: (column.fill is not None, column.fill) for column in shape.columns}
+    return {column.number: {oid: column.fill} for column in shape.columns if column.fill is not None}
+
+
+def _look(session: Session, oids: Any) -> Look:
+    seen = {t.schema.identity: t.relation for t in _tables(session, oids)}
+    tables = {oid: Fingerprint(f"{oid}:1", 0, crc32(repr((t.name, t.columns)).encode()) | 1) for oid, t in seen.items()}
+    return Look(tables, uses=dict.fromkeys(tables, frozenset()))
 
 
 ANSWERS: dict[str, Any] = {
@@ -378,15 +395,22 @@ ANSWERS: dict[str, Any] = {
     "check": lambda *_, **__: [],
     "user_tables": _tables,
     "tables_by_oid": lambda session, oids: {t.schema.identity: t for t in _tables(session, oids)},
-    "type_infos": lambda _: _TYPES,
-    "missing_values": _missing_values,
+    "look": _look,
     "create_slot": _create_slot,
     "begin_snapshot": _begin_snapshot,
     "is_at_work": lambda *_: True,
     "end_lost_session": lambda *_: None,
     "holder": lambda *_: "a session that just ended",
-    "shape": lambda *_: "",
+    "verify_witness": lambda *_: None,
+    "shapes": lambda _, oids: dict.fromkeys(oids, ""),
     "SnapshotReader": Reader,
+}
+_SHAPES = {
+    "look": _look,
+    "tables_by_oid": ANSWERS["tables_by_oid"],
+    "dropped_columns": lambda *_: (),
+    "type_infos": lambda _: _TYPES,
+    "missing_values": _missing_values,
 }
 _SHARED = {
     "read_slot": _read_slot,
@@ -400,7 +424,8 @@ def scripted() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(patch.multiple(source, **ANSWERS, **_SHARED))
         stack.enter_context(patch.multiple(identity, **_SHARED))
-        both = {name: {**ANSWERS, **_SHARED}[name] for name in ("publication_fingerprint", "tables_by_oid")}
+        both = {name: {**ANSWERS, **_SHARED}[name] for name in ("publication_fingerprint", "tables_by_oid", "look")}
         stack.enter_context(patch.multiple(membership, **both))
+        stack.enter_context(patch.multiple(shapes, **_SHAPES))
         stack.enter_context(patch("cdc.sources.postgres.stream.server_error", lambda result: result.error))
         yield

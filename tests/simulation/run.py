@@ -1,7 +1,7 @@
 """One schedule from a seed: a source with a history, a process that may die, a target that may fail.
 
-At every step: the source was told no more than what is durable in the target, and the target's tables are exactly those
-of the source at the target's checkpoint. In the end: everything has arrived, and nothing came twice.
+At every step: no more is acknowledged to the source than what is durable in the target, and the target's tables are
+exactly those of the source at the target's checkpoint. In the end: everything has arrived, and nothing came twice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Server(Protocol):
         """Columns and sorted rows of each table at a checkpoint, None for one that is not copied yet."""
 
     def waiting_since(self, checkpoint: Checkpoint, order: int) -> float | None:
-        """The virtual second of the first commit after a place, None if there is none by now.
+        """The virtual second of the first commit after a place, None if no commit is there by now.
 
         Args:
             checkpoint: a checkpoint of the pipeline whose place it is.
@@ -146,7 +146,7 @@ class Schedule:
             if pipeline.view().phase == "stopped" or world.is_dead:
                 return
             if world.time > until or self._has_arrived():
-                world.coverage["outcome: told to stop"] += 1
+                world.coverage["outcome: asked to stop"] += 1
                 pipeline.stop()
                 return
             world.later(0.3, look)

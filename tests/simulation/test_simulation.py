@@ -19,7 +19,7 @@ from tests.simulation.run import Schedule, Server
 from tests.simulation.targets import DuckDb, Memory, Probed
 from tests.simulation.world import World
 
-SCHEDULES = int(os.environ.get("CDC_SCHEDULES", "900"))
+SCHEDULES = int(os.environ.get("CDC_SCHEDULES", "400"))
 SEED = os.environ.get("CDC_SEED")
 ENOUGH = 5  # times that anything must have happened in the shortest run
 
@@ -36,7 +36,7 @@ transaction: empty | transaction: aborted | transaction: several tables
 fault: reject | fault: fail after write | fault: hold | fault: slow | fault: repeat
 server: refuses | server: cut
 outcome: crashed | outcome: ended | outcome: everything arrived | outcome: gave up | outcome: stopped for a person
-outcome: told to stop | outcome: tried again | outcome: part of a transaction | outcome: paused | outcome: copied
+outcome: asked to stop | outcome: tried again | outcome: part of a transaction | outcome: paused | outcome: copied
 outcome: changed while copied | outcome: nothing but a position | outcome: session | view: late
 """
 OWN = {

@@ -1,16 +1,16 @@
-"""Binlog events made by hand, for what no release server can be told to write."""
+"""Binlog events made by hand, which no release server can be made to write."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from cdc.model.change import events as as_events
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.model.segment import Changes, Step
 from cdc.sources.mysql.batches import Plan
-from cdc.sources.mysql.binlog import Decoder
+from cdc.sources.mysql.binlog import Decoded, Decoder
 from cdc.sources.mysql.events import Event
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.tablemap import TableMap
@@ -21,15 +21,20 @@ from cdc.sources.mysql.types import logical_type, source_type
 class Log:
     """Writes events one behind the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, at: int = 4) -> None:
         self.events: list[bytes] = []
-        self._at = 4
+        self._at = at
 
     def add(self, kind: int, body: bytes, flags: int = 0) -> Log:
         size = 19 + len(body) + 4
         self._at += size
-        header = struct.pack("<IBIIIH", 1_700_000_000, kind, 1, size, self._at, flags)
+        header = struct.pack("<IBIIIH", 1_700_000_000, kind, 1, size, self._at % (1 << 32), flags)
         self.events.append(header + body)
+        return self
+
+    def skip(self, size: int) -> Log:
+        """Leave room for events that nobody makes."""
+        self._at += size
         return self
 
     def gtid(self, number: int, flags: int = 0) -> Log:
@@ -74,6 +79,7 @@ class Tables:
 
     def __init__(self) -> None:
         self.statements: list[str] = []
+        self.lacking: list[tuple[set[str] | None, str, int]] = []
 
     def start(self, name: TableName) -> int:
         return 0
@@ -87,6 +93,13 @@ class Tables:
         identity = sum(table_map.table.encode())
         schema = TableSchema(TableName(table_map.schema, table_map.table), identity, columns)
         return Plan(schema, table_map.columns, (0, 1), sources, (None, None))
+
+    def doubted(self, name: TableName, why: str, transaction: int) -> list[Step] | None:
+        raise AssertionError(why)
+
+    def unsaid(self, names: Collection[TableName] | None, why: str, order: int, transaction: int) -> list[Step]:
+        self.lacking.append(({name.name for name in names} if names is not None else None, why, transaction))
+        return []
 
     def statement(self, statement: Query, order: int, transaction: int, ordinal: int) -> list[Step]:
         self.statements.append(statement.text)
@@ -104,7 +117,11 @@ def decoder(tables: Tables | None = None, prepared: Mapping[str, LogPlace] | Non
 
 def decode(events: Sequence[bytes]) -> list[tuple[str, str, int | None, str | None]]:
     """Operation, table, and new row (old key for a delete) of each change, in order of table and change."""
-    decoded = decoder().decode(events)
+    return changes_of(decoder().decode(events))
+
+
+def changes_of(decoded: Decoded) -> list[tuple[str, str, int | None, str | None]]:
+    """The same of what was decoded."""
     found = []
     for step in decoded.steps:
         assert isinstance(step, Changes)

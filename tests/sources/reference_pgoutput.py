@@ -133,7 +133,8 @@ class Reference:
         holds(tag == (b"" if kind == b"D" else b"N"))
         if tag:
             new = reader.row(len(names))
-        if identity == "f" and old and new:
-            new = [was if value is ... else value for was, value in zip(old, new, strict=True)]
+        if old and new:
+            new = [was if value is ... and was is not None else value for was, value in zip(old, new, strict=True)]
+        holds(not new or new[0] is not ...)  # the first column is the key
         self.events.append(Event(kind.decode(), oid, names, old, new, self.xid, self.commit, self.ordinal))
         self.ordinal += 1

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from random import Random
 
 from cdc.model.schema import Column, Kind, TableName, TableSchema
-from cdc.model.segment import Step
+from cdc.model.segment import Step, Suspect
 from cdc.sources.mysql.batches import Plan
 from cdc.sources.mysql.events import Event
 from cdc.sources.mysql.state import TableState
@@ -302,6 +302,12 @@ class Followed:
 
     def plan(self, described: TableMap) -> Plan | None:
         return plan_rows(self._entry, described)
+
+    def doubted(self, name: TableName, why: str, transaction: int) -> list[Step] | None:
+        return [Suspect(self._entry.schema, why, transaction)]
+
+    def unsaid(self, names: Collection[TableName] | None, why: str, order: int, transaction: int) -> list[Step]:
+        raise AssertionError(why)
 
     def statement(self, statement: Query, order: int, transaction: int, ordinal: int) -> list[Step]:
         return []

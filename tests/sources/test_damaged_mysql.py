@@ -270,7 +270,9 @@ def test_packets_that_are_no_rows() -> None:
 def wrong(change: Callable[[dict], object]) -> str:
     schema = TableSchema(TableName("d", "t"), 1, (Column("a", "int", LogicalType(Kind.INT32), 1),))
     table = TableState(schema, None, 0, copied=True, next_column=2)
-    raw = orjson.loads(SourceState("p", "mysql", "s", 1, LogPlace("f", 0), tables={1: table}).dump())
+    state = SourceState("p", "mysql", "s", 1, LogPlace("f", 0))
+    state.tables[1] = table
+    raw = orjson.loads(state.dump())
     change(raw)
     return orjson.dumps(raw).decode()
 

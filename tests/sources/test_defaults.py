@@ -6,14 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cdc.errors import OperatorNeeded
 from cdc.model.arrays import texts
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.sources.mysql.ddl import Altered, effects
 from cdc.sources.mysql.defaults import Default, filled, of_column
-from cdc.sources.mysql.events import HEADER, Event
 from cdc.sources.mysql.evolution import evolved
-from cdc.sources.mysql.replaces import Replaces, Statements, StatementsNeeded, is_replace
 from cdc.sources.mysql.state import TableState
 from cdc.sources.mysql.types import logical_type, source_type
 
@@ -100,58 +97,6 @@ def test_no_default_at_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("REPLACE INTO orders (id) VALUES (1)", True),
-        ("/* app */ -- why\n  replace orders select 1", True),
-        ("LOAD DATA INFILE 'x' REPLACE INTO TABLE `Orders`", True),
-        ("UPDATE orders SET note = REPLACE(note, 'a', 'b')", False),
-        ("update `shop`.`orders` o join a on 1 set o.x = 1", False),
-        ("INSERT INTO orders VALUES (1, '# on') ON  DUPLICATE\nKEY UPDATE x = 1", False),
-        ("INSERT INTO orders VALUES (1)", None),
-        ("UPDATE customers SET x = 1", None),
-        ("REPLACE INTO customers VALUES (1)", None),
-        ("DELETE FROM orders", None),
-        ("", None),
-        ("/**/" * 40 + "`orders`", None),
-    ],
-)
-def test_what_a_statement_says_of_a_replace(text: str, told: bool | None) -> None:
-    """B-48."""
-    assert is_replace(text, TABLE) is told
-
-
-def annotated(*events: str) -> Statements:
-    """Events in short: a statement's text, `row`, or `end` for the row event that ends a statement."""
-    raw = [b"\0" * HEADER + (text.encode() if text not in ("row", "end") else b"") for text in events]
-    rows = {"row", "end"}
-    kind = np.array([Event.UPDATE_ROWS_V1 if text in rows else Event.ANNOTATE_ROWS for text in events], dtype=np.uint8)
-    return Statements(raw, kind, np.array([text == "end" for text in events]))
-
-
-def test_which_statement_rows_are_of() -> None:
-    """B-48: also in parts of a transaction, and where only some sessions log their statements."""
-    replace, update = "REPLACE INTO orders", "UPDATE orders"
-    replaces = Replaces(has_texts=True)
-    run = annotated(replace, "row", "end", update, "end", replace)
-    at = np.array([1, 1, 2, 4])
-    assert replaces.among(run, at, TABLE, names_key=True).tolist() == [True, True, True, False]
-    replaces.passed(run)
-    run = annotated("row", "row")
-    assert replaces.among(run, np.array([0, 1]), TABLE, names_key=True).tolist() == [True, True]
-    replaces.passed(run)
-    run = annotated("end", "end", update, "row")
-    assert replaces.among(run, np.array([0, 1, 3]), TABLE, names_key=False).tolist() == [True, False, False]
-    with pytest.raises(OperatorNeeded, match="it may be a REPLACE"):
-        replaces.among(run, np.array([0, 1]), TABLE, names_key=True)
-    replaces.passed(annotated("end"))
-    with pytest.raises(OperatorNeeded):
-        replaces.among(annotated("row"), np.array([0]), TABLE, names_key=True)
-    with pytest.raises(StatementsNeeded):
-        Replaces(has_texts=False).among(run, np.array([0]), TABLE, names_key=False)
-
-
-@pytest.mark.parametrize(
     ("kind", "said", "text"),
     [
         ("int", "SET DEFAULT 8", "8"),
@@ -194,6 +139,6 @@ def altered(kind: str, said: str) -> tuple[Default, ...]:
     entry = TableState(TableSchema(TABLE, 1, (column(kind),)), "utf8mb4", 0, True, 2, None, (Default(1, "1"),))
     (effect,) = effects(f"ALTER TABLE orders ALTER COLUMN x {said}", "shop")
     assert isinstance(effect, Altered)
-    after, _ = evolved(entry, effect.actions, "mysql")
+    after = evolved(entry, effect.actions, "mysql").entry
     assert after.schema == entry.schema
     return after.defaults

@@ -1,15 +1,18 @@
-"""Which column is which, told from names, types and order; or not told."""
+"""Which column is which, found from names, types and order, or not found; and what older rows hold in a new one."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.sources.postgres.catalog import Table
-from cdc.sources.postgres.evolution import _highest, _lowest, match_columns
+from cdc.sources.postgres.evolution import fill_values, match_columns, only_way
+from cdc.sources.postgres.fingerprint import Fingerprint
 from cdc.sources.postgres.pgoutput import Relation, RelationColumn
 from cdc.sources.postgres.state import TableState
 from cdc.sources.postgres.types import keeps_values
@@ -27,14 +30,14 @@ def schema(shape: Shape) -> TableSchema:
     return TableSchema(TableName("s", "t"), 1, columns)
 
 
-def matched(old: Shape, said: list[tuple[str, int]], today: Shape) -> list[int] | None:
+def matched(old: Shape, said: list[tuple[str, int]], today: Shape, dropped: tuple[int, ...] = ()) -> list[int] | None:
     in_order = lambda shape: relation([shape[attnum] for attnum in sorted(shape)])  # noqa: E731
     known = TableState(schema(old), in_order(old), 0, copied=True)
-    return match_columns(known, relation(said), Table(schema(today), in_order(today), "r", 0))
+    return match_columns(known, relation(said), Table(schema(today), in_order(today), "r", 0), dropped)
 
 
 def test_renames_drops_and_adds() -> None:
-    """A-50: each told from the others, by whatever of name, type and order settles it."""
+    """A-50: each distinguished from the others, by whatever of name, type and order settles it."""
     old = {1: ("id", INT), 2: ("a", TEXT), 3: ("b", INT)}
     assert matched(old, [("id", INT), ("a", TEXT), ("b", INT)], old) == [1, 2, 3]
     renamed = {1: ("id", INT), 2: ("x", TEXT), 3: ("b", INT)}
@@ -61,21 +64,65 @@ def test_dropped_and_added_under_one_name() -> None:
     assert matched(old, [("id", INT), ("a", INT)], {1: ("id", INT), 3: ("a", INT)}) == [1, 3]
     assert matched(old, [("id", INT), ("a", TEXT)], {1: ("id", INT), 3: ("a", TEXT)}) is None
     wide = {1: ("id", INT), 2: ("a", TEXT), 3: ("b", INT)}
-    assert matched(wide, [("id", INT), ("a", TEXT), ("b", INT)], {1: ("id", INT), 3: ("b", INT), 4: ("a", TEXT)}) == [
-        1,
-        2,
-        3,
-    ]
+    moved = {1: ("id", INT), 3: ("b", INT), 4: ("a", TEXT)}
+    assert matched(wide, [("id", INT), ("a", TEXT), ("b", INT)], moved, (2,)) == [1, 2, 3]
+    assert matched(wide, [("id", INT), ("b", INT), ("a", TEXT)], moved, (2,)) == [1, 3, 4]
 
 
-@given(st.lists(st.lists(st.integers(1, 8), min_size=1, max_size=4), max_size=5))
-def test_one_way_exactly_if_the_lowest_is_the_highest(choices: list[list[int]]) -> None:
+def test_columns_that_come_and_go_before_they_are_seen() -> None:
+    """P14: what was dropped is known by its number, the last one too; what both versions have was always there."""
+    old = {1: ("id", INT), 2: ("a", TEXT)}
+    assert matched(old, [("id", INT), ("a", TEXT), ("z", INT)], old, (3,)) == [1, 2, 3]
+    assert matched(old, [("id", INT), ("a", TEXT), ("z", INT)], old, (3, 4)) is None
+    assert matched(old, [("id", INT), ("a", TEXT), ("y", INT), ("z", INT)], old, (3, 4)) == [1, 2, 3, 4]
+    assert matched(old, [("id", INT), ("x", TEXT)], old) == [1, 2], "it was renamed and back"
+    renamed = {**old, 3: ("d", INT)}
+    assert matched(old, [("id", INT), ("a", TEXT), ("c", INT)], renamed) == [1, 2, 3], "it came as c"
+    taken = {1: ("id", INT), 3: ("b", TEXT)}
+    assert matched({**old, 3: ("b", TEXT)}, [("id", INT), ("a", TEXT)], taken, (2,)) is None, "b was a for a while"
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 8), min_size=1, max_size=4), max_size=5), st.sets(st.integers(1, 8), max_size=3)
+)
+def test_exactly_one_way_or_none(choices: list[list[int]], required: set[int]) -> None:
+    """P14: as all ways written down tell."""
     ways = [
-        way for way in combinations(range(1, 9), len(choices)) if all(c in o for c, o in zip(way, choices, strict=True))
+        list(way)
+        for way in combinations(range(1, 9), len(choices))
+        if required <= set(way) and all(c in o for c, o in zip(way, choices, strict=True))
     ]
-    lowest = _lowest(choices)
-    assert (tuple(lowest) if lowest is not None else None) == (min(ways) if ways else None)
-    assert (lowest == _highest(choices, 9)) == (len(ways) <= 1)
+    assert only_way([sorted(set(options)) for options in choices], required) == (ways[0] if len(ways) == 1 else None)
+
+
+WAS = Fingerprint("7:70 8:80", 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("now", "missing", "fill", "is_certain"),
+    [
+        ("7:70 8:80", {}, None, True),  # P13: no value is missing, and nothing was rewritten: NULL
+        ("7:70 8:80", {7: "5", 8: "5"}, "5", True),  # A-48, P8
+        ("7:70 8:80 9:90", {7: "5", 8: "5"}, "5", True),  # a partition that is younger than the column
+        ("7:70 8:80", {7: "5", 8: "6"}, None, False),  # a leaf that got it at another time
+        ("7:70 8:80", {7: "5"}, None, False),
+        ("7:71 8:80", {}, None, False),  # P1, P3: the values were written into the rows
+        ("7:71 8:80", {8: "5"}, "5", True),  # the rows of 7 are suspect anyway
+        ("8:80", {}, None, False),
+        ("7:71 8:81", {}, None, False),
+    ],
+)
+def test_what_older_rows_hold(now: str, missing: dict[int, str], fill: str | None, is_certain: bool) -> None:
+    """A-48, P1, P2, P3, P8, P13: a value or NULL where it is certain, and only there."""
+    column = Column("x", "integer", LogicalType(Kind.INT32), 4)
+    found, uncertain = fill_values([column], WAS, Fingerprint(now, 4, 2), {4: missing} if missing else {})
+    assert (found.get(4), not uncertain) == (fill, is_certain)
+
+
+def test_a_column_that_is_no_longer_generated() -> None:
+    """A-45: it has been there all the time, with values."""
+    column = Column("x", "integer", LogicalType(Kind.INT32), 3)
+    assert fill_values([column], WAS, replace(WAS, columns=2), {}) == ({}, [column])
 
 
 def test_types_that_keep_their_values() -> None:

@@ -34,7 +34,7 @@ class Tables:
             TableName(relation.namespace, relation.name),
             relation.oid,
             tuple(
-                Column(c.name, "text", LogicalType(Kind.TEXT), i, key=i if c.is_identity else None)
+                Column(c.name, "text", LogicalType(Kind.TEXT), i, key=None if i else 0)
                 for i, c in enumerate(relation.columns)
             ),
             full_before=relation.identity == "f",
@@ -99,15 +99,19 @@ def logs(draw: st.DrawFn) -> list[bytes]:
                 identity, width = shapes[oid]
                 messages.append(relation(oid, identity, [f"c{width}{i}" for i in range(width)]))
             identity, width = shapes[oid]
-            old = row([draw(nullable) if identity == "f" or i == 0 else None for i in range(width)])
+            # A root on FULL over a leaf that is not has O rows with the key alone (P23). A key that the new row leaves
+            # out is in the old one (P12).
+            whole = identity == "f" and draw(st.booleans())
+            old = row([draw(texts) if i == 0 else draw(nullable) if whole else None for i in range(width)])
             new = row([draw(toasted) for _ in range(width)])
+            alone = row([draw(nullable), *(draw(toasted) for _ in range(width - 1))])
             tag = b"O" if identity == "f" else b"K"
             head = struct.pack(">I", oid)
             kind = draw(st.sampled_from(["I", "U", "u", "D", "T", "M", "O", "Y", "A"]))
             if kind == "I":
                 messages.append(b"I" + head + b"N" + row([draw(nullable) for _ in range(width)]))
             elif kind == "U" and identity != "f":
-                messages.append(b"U" + head + b"N" + new)
+                messages.append(b"U" + head + b"N" + alone)
             elif kind in "Uu":
                 messages.append(b"U" + head + tag + old + b"N" + new)
             elif kind == "D":
@@ -205,6 +209,26 @@ def test_a_new_shape_is_a_barrier(messages: list[bytes]) -> None:
             assert now.setdefault(schema.identity, schema) == schema
         elif isinstance(step, Truncate):
             assert now.setdefault(step.schema.identity, step.schema) == step.schema
+
+
+def test_a_key_that_is_left_out_is_in_the_old_row() -> None:
+    """P12: the new row has the key, whatever else it leaves out stays left out."""
+    update = b"U\0\0\0\1K" + row(["k" * 3000, None, None]) + b"N" + row([..., "2", ...])
+    described = relation(1, "d", ["k", "v", "big"])
+    (step,) = Decoder(Tables()).decode([wrap(m) for m in (begin(1, 2), described, update, commit(2))]).steps
+    assert isinstance(step, Changes)
+    assert step.batch.after is not None
+    assert [column.to_pylist() for column in step.batch.after.columns] == [["k" * 3000], ["2"], [None]]
+    assert step.batch.after.unchanged[:2] == (None, None)
+    assert step.batch.after.unchanged[2] is not None
+
+
+def test_a_key_that_is_nowhere_is_refused() -> None:
+    """P12: a release before 14.2 leaves a key that is stored out of line out of both rows: the others can go on."""
+    update = b"U\0\0\0\1N" + row([..., "2"])
+    with pytest.raises(DecodeError, match="a part of its key") as caught:
+        Decoder(Tables()).decode([wrap(m) for m in (begin(1, 2), relation(1, "d", ["k", "v"]), update, commit(2))])
+    assert caught.value.concerns == 1
 
 
 def test_nothing_is_decoded_before_the_commit() -> None:

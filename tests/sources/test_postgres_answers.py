@@ -1,9 +1,9 @@
-"""E-16: whatever a damaged answer of PostgreSQL looks like, who reads it ends in one error that is told."""
+"""E-16: whatever a damaged answer of PostgreSQL looks like, who reads it ends in one error that is reported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from types import SimpleNamespace
@@ -18,8 +18,8 @@ from cdc.errors import CdcError
 from cdc.model.parts import Part
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.selection import Selection
-from cdc.sources.postgres import catalog, copy, forecast, identity
-from cdc.sources.postgres.admin import slot_status, teardown
+from cdc.sources.postgres import catalog, copy, fingerprint, forecast, identity
+from cdc.sources.postgres.admin import made_by, slot_status
 from cdc.sources.postgres.check import check
 from cdc.sources.postgres.digest import border, digest, hashed_rows
 from cdc.sources.postgres.digest import values as values_of
@@ -51,6 +51,9 @@ class Garbled:
     def __init__(self, answers: list[list[tuple[Any, ...]]]) -> None:
         self._answers, self._asked = answers, 0
 
+    def transaction(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def execute(self, *_: object) -> Answer:
         self._asked += 1
         return Answer(self._answers[self._asked % len(self._answers)])
@@ -74,16 +77,19 @@ READERS: dict[str, Callable[[Any], object]] = {
     "tables": catalog.user_tables,
     "tables by oid": lambda connection: catalog.tables_by_oid(connection, [16384]),
     "fingerprint": lambda connection: catalog.publication_fingerprint(connection, ["p"]),
-    "missing values": lambda connection: catalog.missing_values(connection, 16384),
+    "missing values": lambda connection: catalog.missing_values(connection, 16384, [16384]),
+    "dropped columns": lambda connection: catalog.dropped_columns(connection, 16384),
+    "look": lambda connection: fingerprint.look(connection, [16384]),
+    "leaves": lambda connection: fingerprint.are_empty(connection, [16384]),
     "check": lambda connection: check(connection, None, Selection()),  # type: ignore[arg-type]
     "server": lambda connection: identity.identify(connection, connection),
     "slot": lambda connection: identity.read_slot(connection, "s"),
     "at work": lambda connection: identity.is_at_work(connection, 7),
     "holder": lambda connection: identity.holder(connection, "s"),
     "status": lambda connection: slot_status(connection, "s"),
-    "teardown": lambda connection: teardown(connection, "p"),
-    "shape": lambda connection: copy.shape(connection, 16384),
-    "chunks": lambda connection: copy._chunks(connection, TABLE),
+    "made by": lambda connection: made_by(connection, "p"),
+    "shapes": lambda connection: copy.shapes(connection, [16384]),
+    "chunks": lambda connection: copy._chunks(connection, [TABLE]),
     "safe bytes": lambda connection: forecast.safe_bytes(connection, "s"),
     "digest": lambda connection: digest(connection, SCHEMA),
     "hashed rows": lambda connection: hashed_rows(connection, SCHEMA, Part(), [1]),

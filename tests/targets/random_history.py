@@ -16,7 +16,7 @@ from cdc.model.segment import Changes, Evolve, Reset, Segment, Step, Truncate
 from tests.model.batches import UNCHANGED, Row, batch, table
 
 Change = tuple[Op, Row | None, Row | None]
-TIME = 1_700_000_000_000_000
+TIME = 4_102_444_800_000_000  # after all that this machine's clock says of copies
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Work:
     Attributes:
         states, texts: per commit (or place of a copy), the rows by the identities of their columns, and its position.
         logged: how many new images of rows there have been in the log.
-        copied_anew: how many rows copies have brought that were not there before.
+        copied_new: how many rows copies have brought that were not there before.
         gone: keys that no row has any more, each with the last row that had it, and where that went.
     """
 
@@ -37,7 +37,7 @@ class Work:
     rows: list[list[object]] = field(default_factory=list)
     states: dict[int, list[dict[int, object]]] = field(default_factory=dict)
     logged: int = 0
-    copied_anew: int = 0
+    copied_new: int = 0
     identity: int = 3
     gone: dict[object, tuple[list[object], str]] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Work:
             if some := self.rows[: self.rng.randrange(3)]:
                 yield Segment([Changes(self.copied(some))], Transactions.none(), at)
             self.order += 10
-        self.copied_anew += sum((Counter(map(tuple, self.rows)) - Counter(map(tuple, before))).values())
+        self.copied_new += sum((Counter(map(tuple, self.rows)) - Counter(map(tuple, before))).values())
         self.note(self.order - 1, f"copy {self.order}")
         at = Checkpoint(Position(self.order, f"copy {self.order}"), "{}")
         yield Segment([Reset(self.schema)], Transactions.none(), at)
@@ -198,11 +198,18 @@ class Work:
             name = f"n{identity}"
         column = Column(name, "text", LogicalType(Kind.TEXT), identity)
         self.schema = replace(old, columns=(*columns, column))
-        for row in [*self.rows, *(row for row, _ in self.gone.values())]:
+        for row in self.rows:
             row.append("filled")
+        for row, _ in self.gone.values():
+            row.append(None)
         return Evolve(old, self.schema, number, {identity: "filled"})
 
 
 def transactions(orders: Sequence[int]) -> Transactions:
     numbers = np.array(orders, dtype=np.int64)
-    return Transactions(numbers, numbers + 1_000_000, TIME + numbers * 1_000_000, lambda order: f"p{order}")
+    return Transactions(numbers, numbers + 1_000_000, time_of(numbers), lambda order: f"p{order}")
+
+
+def time_of(orders: np.ndarray) -> np.ndarray:
+    """When commits were, by the source's clock, which steps back now and then: microseconds since the Unix epoch."""
+    return TIME + np.where(orders % 5 == 0, orders - 30, orders) * 1_000_000

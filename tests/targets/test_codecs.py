@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_found_out(logical: LogicalType, text: str) -> None
 
 
 def test_a_codec_is_known_by_its_type() -> None:
-    """B-42: what a column holds is found out from the file when its table is copied anew."""
+    """B-42: what a column holds is found out from the file when its table is copied again."""
     for logical, _ in EXACT:
         codec = codec_for(logical)
 

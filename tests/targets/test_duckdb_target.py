@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -13,12 +15,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
+from cdc.errors import (
+    CdcError,
+    CheckpointUnreadable,
+    DiskFailed,
+    HalfWritten,
+    InvariantError,
+    OperatorNeeded,
+    TargetBusy,
+    TargetDamaged,
+    TargetFull,
+    UsageError,
+)
+from cdc.faults import FaultLasting, FaultPassing, parse
 from cdc.model.change import Op, Transactions
+from cdc.model.parts import WHOLE, Condition, Part
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment, Truncate
 from cdc.targets.duckdb import read_checkpoint
+from cdc.targets.duckdb.connection import classify
 from cdc.targets.duckdb.target import DuckDbTarget
 from tests.model.batches import UNCHANGED, Row, batch, table
 
@@ -155,6 +171,46 @@ def test_what_is_not_a_duckdb_file(tmp_path: Path) -> None:
         DuckDbTarget(tmp_path, MEMORY).open()
 
 
+def test_a_file_of_a_newer_duckdb(tmp_path: Path) -> None:
+    """E-15: what DuckDB 1.4 says of a file of DuckDB 2, as any older one will of a newer one's."""
+    said = (
+        "IO Error: Trying to read a database file with version number 999, but we can only read versions between 64 "
+        "and 67.\nThe database file was created with an newer version of DuckDB.\n\nNewer DuckDB version might "
+        "introduce backward incompatible changes (possibly guarded by compatibility settings)."
+    )
+    found = classify(duckdb.IOException(said), tmp_path / "x.duckdb")
+    assert isinstance(found, UsageError)
+    assert "x.duckdb was made by a newer DuckDB than the one that is installed" in found.message
+
+
+@pytest.mark.parametrize("copying", ["sleep 1.7 && exec /bin/cp", "echo 'no space' >&2; exit 1;"])
+def test_a_copy_that_takes_long_or_fails(
+    target: DuckDbTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copying: str
+) -> None:
+    """O51, E-01: there are signs of life meanwhile; a failure leaves nothing behind, and the target as it was."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "cp"
+    program.write_text(f'#!/bin/sh\n{copying} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    signs: list[float] = []
+    place = tmp_path / "copies"
+    place.mkdir()
+
+    def copy() -> None:
+        target.back_up(place / "copy.duckdb", lambda: signs.append(0))
+
+    if "exit" in copying:
+        with pytest.raises(OperatorNeeded, match="no space"):
+            copy()
+        assert list(place.iterdir()) == []
+    else:
+        copy()
+        assert len(signs) >= 2
+        assert read_checkpoint(str(place / "copy.duckdb"), "") == target._state._stored.checkpoint
+    target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], 25))
+
+
 def test_a_checkpoint_of_a_newer_version(target: DuckDbTarget, tmp_path: Path) -> None:
     """E-10."""
     target._connection.execute("UPDATE _cdc.checkpoint SET format = 99")
@@ -248,3 +304,79 @@ def test_a_read_only_connection_sees_the_tables(target: DuckDbTarget, tmp_path: 
     target.close()
     with duckdb.connect(str(tmp_path / "t.duckdb"), read_only=True) as connection:
         assert connection.execute("SELECT * FROM s.t").fetchall() == [("1", "a")]
+
+
+COPIED = [replace(batch(SCHEMA, [(Op.INSERT, None, ("1", "new")), (Op.INSERT, None, ("2", "new"))]), copied=True)]
+
+
+@pytest.mark.parametrize("kind", ["raise", "fail"])
+def test_a_replacement_that_fails_leaves_the_rows(
+    target: DuckDbTarget, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """O4: between two transactions, what a replacement took out is there again, and it can be done once more."""
+    target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], 21))
+    monkeypatch.setattr("cdc.faults._armed", parse(f"target.before_insert={kind}"))
+    with pytest.raises(FaultPassing if kind == "raise" else FaultLasting):
+        target.replace(SCHEMA, WHOLE, COPIED)
+    assert rows(target) == [("1", "a")]
+    target.replace(SCHEMA, WHOLE, COPIED)
+    assert rows(target) == [("1", "new"), ("2", "new")]
+    target.apply(segment([(30, Op.DELETE, ("1", None), None)], 31))
+    assert rows(target) == [("2", "new")]
+
+
+@pytest.mark.parametrize("kind", ["raise", "fail"])
+def test_a_replacement_that_fails_inside_a_transaction(
+    target: DuckDbTarget, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """O4: what was applied in part cannot be told from what was half replaced, so that only opening again is right."""
+    target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], 21))
+    target.apply(segment([(30, Op.INSERT, None, ("3", "c"))], None))
+    monkeypatch.setattr("cdc.faults._armed", parse(f"target.before_insert={kind}"))
+    with pytest.raises(HalfWritten) as failed:
+        target.replace(SCHEMA, WHOLE, COPIED)
+    assert failed.value.retry
+    target.close()
+    checkpoint = target.open()
+    assert checkpoint is not None
+    assert checkpoint.position == at(21).position
+    assert rows(target) == [("1", "a")]
+    target.apply(segment([(30, Op.INSERT, None, ("3", "c"))], 31))
+    assert rows(target) == [("1", "a"), ("3", "c")]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (duckdb.IOException('IO Error: Could not write file "x": Input/output error'), DiskFailed),
+        (duckdb.TransactionException('Failed to commit: Could not fsync file "x": Input/output error'), DiskFailed),
+        (duckdb.FatalException("FATAL Error: fsync failed!"), DiskFailed),
+        (duckdb.TransactionException('Failed to commit: Could not write file "x": File too large'), TargetFull),
+        (duckdb.IOException('Could not write file "x": No space left on device'), TargetFull),
+        (duckdb.IOException('Could not read enough bytes from file "x": attempted to read 8 bytes'), TargetDamaged),
+        (duckdb.InternalException("INTERNAL Error: that must not be"), InvariantError),
+    ],
+)
+def test_what_duckdb_says_of_a_disk(error: duckdb.Error, kind: type[CdcError], tmp_path: Path) -> None:
+    """O14, O43: an error of the disk is no defect of this program, which nobody is to report."""
+    meant = classify(error, tmp_path / "x.duckdb")
+    assert type(meant) is kind
+    assert str(tmp_path / "x.duckdb") in meant.message
+    assert ("report" in (meant.hint or "")) == (kind is InvariantError)
+
+
+def test_a_condition_that_cannot_be_decided(target: DuckDbTarget) -> None:
+    """O3: it is a mistake of who wrote it, and the target goes on; but DuckDB ends a transaction that is open."""
+    target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], 21))
+    part = Part(condition=Condition("CAST(c1 AS INT) = 1", "postgres"))
+    for wrong in (part, Part(condition=Condition("nothing = 1", "postgres"))):
+        with pytest.raises(UsageError):
+            target.keys(SCHEMA, wrong)
+    assert target.keys(SCHEMA, Part(condition=Condition("c1 = 'a'", "postgres"))) == {("1",)}
+    target.apply(segment([(30, Op.INSERT, None, ("3", "c"))], None))
+    with pytest.raises(HalfWritten):
+        target.keys(SCHEMA, part)
+    target.close()
+    target.open()
+    target.apply(segment([(30, Op.INSERT, None, ("3", "c"))], 31))
+    assert rows(target) == [("1", "a"), ("3", "c")]

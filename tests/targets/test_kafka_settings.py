@@ -148,18 +148,19 @@ def test_records_of_a_checkpoint() -> None:
     """What changes seldom is written when it does; the position always."""
     at = Checkpoint(Position(7, "0/7"), "{}")
     known = {"a": Known("id", "s", "t")}
-    first = Stored().followed_by(at, "json", known, ())
+    first = Stored().followed_by(at, "json", known, (), {})
     assert [key for key, _ in first.records(Stored())] == [b"state", b"checkpoint"]
-    second = first.followed_by(Checkpoint(Position(8, "0/8"), "{}"), "json", known, ())
+    second = first.followed_by(Checkpoint(Position(8, "0/8"), "{}"), "json", known, (), {})
     assert [key for key, _ in second.records(first)] == [b"checkpoint"]
     assert second.sequence == first.sequence + 1
     for other in (
-        second.followed_by(Checkpoint(Position(9, "0/9"), "{1}"), "json", known, ()),
-        second.followed_by(at, "json", {}, ()),
-        second.followed_by(None, "json", known, (3,)),
+        second.followed_by(Checkpoint(Position(9, "0/9"), "{1}"), "json", known, (), {}),
+        second.followed_by(at, "json", {}, (), {}),
+        second.followed_by(None, "json", known, (3,), {}),
+        second.followed_by(None, "json", known, (), {1: "a"}),
     ):
         assert [key for key, _ in other.records(second)] == [b"state", b"checkpoint"]
-    assert list(Stored().followed_by(None, "json", {}, ()).records(Stored())) == []
+    assert list(Stored().followed_by(None, "json", {}, (), {}).records(Stored())) == []
 
 
 def test_one_cluster_has_many_pipelines() -> None:
@@ -174,7 +175,7 @@ def test_one_cluster_has_many_pipelines() -> None:
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has no client is told how to get one; nobody else needs it."""
+    """A user without the client learns how to get it; nobody else needs it."""
     for module in [module for module in sys.modules if module.startswith(("cdc.targets.kafka", "confluent_kafka"))]:
         monkeypatch.delitem(sys.modules, module)
     real = builtins.__import__
@@ -188,4 +189,4 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert importlib.import_module("cdc.config")
     with pytest.raises(UsageError, match="confluent-kafka") as caught:
         target_module("kafka://host")
-    assert "cdc-replicator[kafka]" in str(caught.value.hint)
+    assert "pip install 'confluent-kafka" in str(caught.value.hint)

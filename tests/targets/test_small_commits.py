@@ -9,21 +9,33 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlglot import exp
 
 from cdc.model.change import Op, Transactions
 from cdc.model.position import Checkpoint, Position
+from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment
+from cdc.targets.duckdb import sql
 from cdc.targets.duckdb.target import DuckDbTarget
 from tests.model.batches import Row, batch, table
 
-COMMITS = int(os.environ.get("CDC_COMMITS", "1200"))
+COMMITS = int(os.environ.get("CDC_COMMITS", "800"))
 ROWS = 2000
 SCHEMA = table(3, (0,))
+DATES = TableSchema(
+    TableName("s", "dates"),
+    2,
+    (
+        Column("id", "int", LogicalType(Kind.INT32), 1, key=0),
+        Column("day", "date", LogicalType(Kind.DATE), 2),
+    ),
+)
 MEMORY = 128 << 20
 CHECKPOINTS = 8  # that a run passes: DuckDB would make one in 64 MB of its log, which is 100,000 commits
 
@@ -59,6 +71,31 @@ def segment(changes: list[Change], number: int) -> Segment:
 def resident_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def test_what_depends_on_a_shape_alone_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O50: a question about a small segment takes longer to build than to ask; another shape has another one."""
+    built: list[int] = []
+    build = sql.any_of
+
+    def counted(conditions: Sequence[exp.Expression]) -> str:
+        built.append(len(conditions))
+        return build(conditions)
+
+    monkeypatch.setattr(sql, "any_of", counted)
+    target = DuckDbTarget(tmp_path / "t.duckdb", MEMORY)
+    target.open()
+    reset = segment([], 0)
+    target.apply(replace(reset, steps=[Reset(DATES)]))
+    counts = []
+    for number in range(1, 6):
+        changes = [(Op.INSERT, None, (str(number), f"2026-01-0{number}"))]
+        order = np.array([10 + 2 * number], dtype=np.int64)
+        at = Checkpoint(Position(11 + 2 * number, str(number)), "{}")
+        target.apply(Segment([Changes(batch(DATES, changes))], Transactions(order, order, order, str), at))
+        counts.append(len(built))
+    target.close()
+    assert counts == [1] * 5
 
 
 @pytest.mark.parametrize("work", [same_rows, all_over, a_queue])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,14 +16,14 @@ from cdc.model.change import ABSENT, Op, Rows
 from cdc.model.schema import TableSchema
 from cdc.sources.mysql.defaults import Default, filled
 from cdc.sources.mysql.events import DELETES, HEADER, ROWS_V1, UPDATES, WRITES, Event
-from cdc.sources.mysql.rows import Field, Image, walk_rows
+from cdc.sources.mysql.replaces import REPLACE, UNCERTAIN
+from cdc.sources.mysql.rows import Field, Image, chosen_rows, joined_fields, no_values, same_values, walk_rows
 from cdc.sources.mysql.tablemap import Wire, WireColumn
 from cdc.sources.mysql.types import SourceType
 from cdc.sources.mysql.values import Converter, column_array, patched
 
 _OP = np.zeros(256, dtype=np.uint8)
 _OP[list(WRITES)], _OP[list(UPDATES)], _OP[list(DELETES)] = Op.INSERT, Op.UPDATE, Op.DELETE
-_MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Plan:
         sources: the types of the schema's columns.
         defaults: of the schema's columns, where they are known.
         row_end: which of `wire` says when a row of a system-versioned table ceased to be (B-47).
+        bases: of generated columns, by which of `wire` they are, those that their values depend on.
     """
 
     schema: TableSchema
@@ -45,11 +46,17 @@ class Plan:
     sources: tuple[SourceType, ...]
     defaults: tuple[Default | None, ...]
     row_end: int | None = None
+    bases: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class TableRows:
-    """Changes of one table in log order: as in a `ChangeBatch`, and int64[n], which event each is from."""
+    """Changes of one table in log order: as in a `ChangeBatch`, and int64[n], which event each is from.
+
+    Attributes:
+        doubted: bool[n], those that the log does not have whole: what they lack is marked as unchanged, and may be not.
+        doubts: why, in words that follow the name of the table.
+    """
 
     event: np.ndarray
     op: np.ndarray
@@ -57,6 +64,8 @@ class TableRows:
     after_row: np.ndarray
     before: Rows | None
     before_row: np.ndarray
+    doubted: np.ndarray
+    doubts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,8 @@ class _Group:
 
     Attributes:
         is_new: each is a new row, also where it takes the place of another one: what it lacks has its default.
+        doubts: what is not certain about them.
+        doubted: bool[n], which of them that is said of; None before that is known.
     """
 
     event: np.ndarray
@@ -72,6 +83,8 @@ class _Group:
     before: dict[int, Field]
     after: dict[int, Field]
     is_new: bool = False
+    doubts: tuple[str, ...] = ()
+    doubted: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.event)
@@ -80,13 +93,9 @@ class _Group:
 class Replaced(Protocol):
     """What tells which updates are a REPLACE."""
 
-    def __call__(self, event: np.ndarray, *, names_key: bool) -> np.ndarray:
-        """bool[n]: which changes are, of updates that lack columns, by their events.
-
-        Args:
-            event: int64[n], the indexes of the events.
-            names_key: whether they have the row's new key.
-        """
+    def __call__(self, event: np.ndarray) -> np.ndarray:
+        """uint8[n]: for updates that lack columns, by the indexes of their events (int64[n]): ORDINARY, REPLACE or
+        UNCERTAIN."""
 
 
 def decode_rows(
@@ -112,14 +121,19 @@ def decode_rows(
         groups = [now for group in groups for now in _of_now(buffer, group, plan.row_end, plan.wire[plan.row_end])]
     if replaced is not None:
         groups = [part for group in groups for part in _told_apart(group, plan, replaced)]
+    groups = [_with_doubts(buffer, group, plan) for group in groups]
     event = np.concatenate([group.event for group in groups])
     op = np.concatenate([np.full(len(group), group.op, dtype=np.uint8) for group in groups])
     after_row, after = _after(buffer, groups, plan, converter)
     before_row, before = _before(buffer, groups, plan, converter)
+    doubted = np.concatenate([_doubted(group) for group in groups])
+    doubts = tuple(dict.fromkeys(doubt for group in groups if _doubted(group).any() for doubt in group.doubts))
     if (event[1:] >= event[:-1]).all():
-        return TableRows(event, op, after, after_row, before, before_row)
+        return TableRows(event, op, after, after_row, before, before_row, doubted, doubts)
     order = np.argsort(event, kind="stable")
-    return TableRows(event[order], op[order], after, after_row[order], before, before_row[order])
+    return TableRows(
+        event[order], op[order], after, after_row[order], before, before_row[order], doubted[order], doubts
+    )
 
 
 def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray, plan: Plan) -> Iterator[_Group]:
@@ -154,7 +168,8 @@ def _groups(buffer: Buffer, start: np.ndarray, end: np.ndarray, kind: np.ndarray
             if not any(image.present for image in images):
                 raise DecodeError(
                     f"Changes of {plan.schema.table} were logged without any of its columns.",
-                    hint="Set binlog_row_image = FULL, and start again with `cdc teardown` and an empty target.",
+                    hint="Set binlog_row_image = FULL for all sessions. `cdc resync SOURCE TARGET "
+                    "--tables TABLE` then copies it again.",
                 )
             partial = number == Event.PARTIAL_UPDATE_ROWS
             walked = walk_rows(buffer, bitmap[chosen] + maps, end[chosen], plan.wire, images, partial=partial)
@@ -211,22 +226,63 @@ def _is_now(buffer: Buffer, field: Field, column: WireColumn) -> np.ndarray:
 
 def _part(group: _Group, which: np.ndarray, op: Op) -> _Group:
     def chosen(fields: dict[int, Field]) -> dict[int, Field]:
-        return {place: _chosen(field, which) for place, field in fields.items()}
+        return {place: chosen_rows(field, which) for place, field in fields.items()}
 
-    return _Group(group.event[which], op, chosen(group.before), {} if op is Op.DELETE else chosen(group.after))
+    return replace(
+        group,
+        event=group.event[which],
+        op=op,
+        before=chosen(group.before),
+        after={} if op is Op.DELETE else chosen(group.after),
+    )
 
 
 def _told_apart(group: _Group, plan: Plan, replaced: Replaced) -> Iterator[_Group]:
     """Updates, and those that are a REPLACE."""
-    wanted = [place for place, source in zip(plan.places, plan.sources, strict=True) if not source.virtual]
+    wanted = [place for place, source in zip(plan.places, plan.sources, strict=True) if not source.generated]
     if group.op is not Op.UPDATE or all(place in group.after or place in group.before for place in wanted):
         yield group
         return
-    names_key = all(plan.places[index] in group.after for index in plan.schema.key)
-    which = replaced(group.event, names_key=names_key)
-    for is_new in (False, True):
-        if (which == is_new).any():
-            yield replace(_part(group, which == is_new, Op.UPDATE), is_new=is_new)
+    kinds = replaced(group.event)
+    for kind in np.unique(kinds).tolist():
+        doubts = ("an update of it may be a REPLACE",) if kind == UNCERTAIN else ()
+        yield replace(_part(group, kinds == kind, Op.UPDATE), is_new=kind == REPLACE, doubts=doubts)
+
+
+def _with_doubts(buffer: Buffer, group: _Group, plan: Plan) -> _Group:
+    """With the columns that are not known of some rows: those of new rows that have neither a value nor a default, and
+    generated ones, which MariaDB leaves out although they change (M19).
+
+    A generated column stays what it is only where the log shows that all it depends on does.
+    """
+    lacking: list[str] = []
+    doubted = np.full(len(group), bool(group.doubts))
+    for column, place, source, default in zip(
+        plan.schema.columns, plan.places, plan.sources, plan.defaults, strict=True
+    ):
+        if not source.generated:
+            is_lost = group.is_new and default is None and place not in group.after
+            lacks = np.full(len(group), is_lost)
+        elif group.op is Op.DELETE:
+            lacks = np.full(len(group), not plan.schema.key and place not in group.before)
+        else:
+            lacks = np.full(len(group), place not in group.after)
+            bases = plan.bases.get(place, ())
+            if bases and all(base in group.before and base in group.after for base in bases):
+                lacks &= ~np.logical_and.reduce(
+                    [same_values(buffer, group.before[base], group.after[base]) for base in bases]
+                )
+            if group.op is Op.UPDATE and not plan.schema.key:
+                lacks |= place not in group.before
+        if lacks.any():
+            lacking.append(column.name)
+            doubted |= lacks
+    doubts = (f"changes of it were logged without {', '.join(lacking)}",) if lacking else ()
+    return replace(group, doubts=(*group.doubts, *doubts), doubted=doubted)
+
+
+def _doubted(group: _Group) -> np.ndarray:
+    return group.doubted if group.doubted is not None else np.zeros(len(group), dtype=bool)
 
 
 def _present(bits: np.ndarray, count: int) -> tuple[int, ...]:
@@ -245,20 +301,16 @@ def _after(
         column, default = plan.schema.columns[index], plan.defaults[index]
         fields, absent, missing = [], [], []
         for group in chosen:
-            field = group.after.get(place) or (None if group.is_new else group.before.get(place))
-            lacks = field is None and (group.is_new or source.virtual)
-            if lacks and default is None:
-                raise DecodeError(
-                    f"A change of {plan.schema.table} was logged without {column.name}, whose value cannot be told.",
-                    hint="Set binlog_row_image = FULL, and start again with `cdc teardown` and an empty target.",
-                )
-            fields.append(field or _nothing(len(group)))
-            missing.append(np.full(len(group), lacks))
-            absent.append(np.full(len(group), field is None and not lacks))
-        joined = _joined(fields)
+            is_lost = group.is_new or source.generated  # the value before says nothing
+            field = group.after.get(place) or (None if is_lost else group.before.get(place))
+            has_default = field is None and group.is_new and default is not None
+            fields.append(field or no_values(len(group)))
+            missing.append(np.full(len(group), has_default))
+            absent.append(np.full(len(group), field is None and not has_default and group.op is Op.UPDATE))
+        joined = joined_fields(fields)
         with _naming(plan, index):
             if joined.partial is not None and joined.partial.any():
-                old = _joined([group.before.get(place) or _nothing(len(group)) for group in chosen])
+                old = joined_fields([group.before.get(place) or no_values(len(group)) for group in chosen])
                 columns.append(patched(buffer, joined, old))
             else:
                 columns.append(column_array(buffer, joined, plan.wire[place], source, converter))
@@ -272,7 +324,7 @@ def _after(
 def _before(
     buffer: Buffer, groups: Sequence[_Group], plan: Plan, converter: Converter
 ) -> tuple[np.ndarray, Rows | None]:
-    """Old rows: whole ones if there is no key; if all of them are told, as much as the log has; otherwise the keys of
+    """Old rows: whole ones if there is no key; if all of them are emitted, as much as the log has; else the keys of
     those that went or got another one."""
     schema = plan.schema
     wanted = [index for index in range(len(plan.places)) if schema.full_before or index in schema.key]
@@ -283,23 +335,24 @@ def _before(
             kept.append(np.zeros(len(group), dtype=bool))
             continue
         for index in needed:
-            if plan.places[index] not in group.before:
+            if plan.places[index] not in group.before and not plan.sources[index].generated:
                 raise DecodeError(
                     f"A change of {schema.table} was logged without the old value of {schema.columns[index].name}.",
-                    hint="Set binlog_row_image = FULL.",
+                    hint="Set binlog_row_image = FULL for all sessions. `cdc resync SOURCE TARGET "
+                    "--tables TABLE` then copies it again.",
                 )
         keeps = np.ones(len(group), dtype=bool)
         if group.op is Op.UPDATE and not schema.full_before:
             for index in wanted:
                 place = plan.places[index]
                 if place in group.after:
-                    keeps &= _same(buffer, group.before[place], group.after[place])
+                    keeps &= same_values(buffer, group.before[place], group.after[place])
                 elif group.is_new:
                     keeps[:] = False  # it has the default now
             keeps = ~keeps
         kept.append(keeps)
         found = [group.before.get(plan.places[index]) for index in wanted]
-        fields.append([_chosen(field or _nothing(len(group)), keeps) for field in found])
+        fields.append([chosen_rows(field or no_values(len(group)), keeps) for field in found])
         absent.append([np.full(int(keeps.sum()), field is None) for field in found])
     keeps = np.concatenate(kept)
     count = int(keeps.sum())
@@ -310,7 +363,7 @@ def _before(
     masks: list[np.ndarray | None] = []
     for index, (place, source) in enumerate(zip(plan.places, plan.sources, strict=True)):
         at = wanted.index(index) if index in wanted else None
-        field = _joined([part[at] for part in fields]) if at is not None else _nothing(count)
+        field = joined_fields([part[at] for part in fields]) if at is not None else no_values(count)
         mask = np.concatenate([part[at] for part in absent]) if at is not None else np.zeros(count, dtype=bool)
         masks.append(mask if mask.any() else None)
         with _naming(plan, index):
@@ -322,39 +375,3 @@ def _numbered(groups: Sequence[_Group], has_row: Sequence[bool]) -> np.ndarray:
     """For each change, the number of its row among those of the groups that have one."""
     has = np.concatenate([np.full(len(group), flag) for group, flag in zip(groups, has_row, strict=True)])
     return np.where(has, np.cumsum(has) - 1, ABSENT)
-
-
-def _joined(fields: Sequence[Field]) -> Field:
-    if len(fields) == 1:
-        return fields[0]
-    partial = None
-    if any(field.partial is not None for field in fields):
-        partial = np.concatenate([f.partial if f.partial is not None else np.zeros(len(f.start), bool) for f in fields])
-    return Field(
-        np.concatenate([field.start for field in fields]),
-        np.concatenate([field.length for field in fields]),
-        np.concatenate([field.valid for field in fields]),
-        partial,
-    )
-
-
-def _chosen(field: Field, which: np.ndarray) -> Field:
-    partial = field.partial[which] if field.partial is not None else None
-    return Field(field.start[which], field.length[which], field.valid[which], partial)
-
-
-def _nothing(count: int) -> Field:
-    zero = np.zeros(count, dtype=np.int64)
-    return Field(zero, zero, np.zeros(count, dtype=bool))
-
-
-def _same(buffer: Buffer, one: Field, other: Field) -> np.ndarray:
-    """bool[n]: whether two fields have the same bytes, eight at a time."""
-    same: np.ndarray = (one.length == other.length) & (one.valid == other.valid)
-    words = buffer.at("<u8")
-    last = len(words) - 1
-    for offset in range(0, int(one.length[same].max(initial=0)), 8):
-        mask = _MASKS[np.clip(one.length - offset, 0, 8)]
-        here, there = (words[np.minimum(field.start + offset, last)] for field in (one, other))
-        same &= (here ^ there) & mask == 0
-    return same

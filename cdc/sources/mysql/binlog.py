@@ -8,13 +8,13 @@ another file) are decoded in lockstep.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from cdc.errors import DecodeError, OperatorNeeded
+from cdc.errors import DecodeError
 from cdc.lockstep import Buffer
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.position import Position
@@ -22,7 +22,6 @@ from cdc.model.schema import TableName
 from cdc.model.segment import Changes, Step
 from cdc.sources.mysql.batches import Plan, Replaced, decode_rows
 from cdc.sources.mysql.events import (
-    ARTIFICIAL_FLAG,
     DELETES,
     GTIDS,
     HEADER,
@@ -36,38 +35,51 @@ from cdc.sources.mysql.events import (
 )
 from cdc.sources.mysql.framing import event_mark
 from cdc.sources.mysql.gtid import Gtid
-from cdc.sources.mysql.notes import Placed, statements, told
+from cdc.sources.mysql.notes import Placed, notes_of, statements
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.replaces import Replaces, Statements
 from cdc.sources.mysql.tablemap import TableMap, parse_table_map
-from cdc.sources.mysql.transactions import Begun, Query, begin, event_end, event_start, query, xa_name
+from cdc.sources.mysql.transactions import Begun, Query, begin, event_end, event_start, is_artificial, query, xa_name
 from cdc.sources.mysql.values import Converter
 
 _ROWS = np.zeros(256, dtype=bool)
 _ROWS[[*WRITES, *UPDATES, *DELETES]] = True
+_FILE_HEADS = (Event.FORMAT_DESCRIPTION, Event.PREVIOUS_GTIDS, Event.MARIADB_GTID_LIST, Event.BINLOG_CHECKPOINT)
 _MARKERS = np.zeros(256, dtype=bool)  # what the framing looks at one by one
 _MARKERS[[*GTIDS, *STATEMENT_PARTS, Event.QUERY, Event.XID, Event.XA_PREPARE, Event.ROTATE, Event.INCIDENT]] = True
-_MARKERS[Event.FORMAT_DESCRIPTION] = True
+_MARKERS[list(_FILE_HEADS)] = True
 _KNOWN = _ROWS | _MARKERS
 _KNOWN[Event.TABLE_MAP] = True
 _KNOWN[list(IGNORED)] = True
-# How long an event is at least: tables are told by their numbers, so that one that is cut off must not be asked for it.
+# How long an event is at least. A table is known by its number: an event that is cut off must not be asked for it.
 _SHORTEST = np.full(256, HEADER, dtype=np.int64)
 _SHORTEST[_ROWS] = _SHORTEST[[Event.TABLE_MAP, Event.ROTATE]] = HEADER + 8
 _FARTHEST = 1 << 62  # byte of a log
-_FILE_HEADS = (Event.FORMAT_DESCRIPTION, Event.PREVIOUS_GTIDS, Event.MARIADB_GTID_LIST, Event.BINLOG_CHECKPOINT)
 _STATEMENT_ENDS = 1  # a flag of row events
 _END_OF_STATEMENT = 0xFFFFFF  # the table number of a row event without rows
 
 
 class Catalog(Protocol):
-    """What the decoder must be told about tables."""
+    """What the decoder must know about tables."""
 
     def start(self, name: TableName) -> int:
         """Where the snapshot of a table is: what was committed before it is in the snapshot already."""
 
     def plan(self, table_map: TableMap) -> Plan | None:
         """How to read the rows of a table map; None if the table is not followed."""
+
+    def doubted(self, name: TableName, why: str, transaction: int) -> list[Step] | None:
+        """What it means that changes of a table do not say all that they did, from a transaction of the run on.
+
+        None if they are not followed.
+        """
+
+    def unsaid(self, names: Collection[TableName] | None, why: str, order: int, transaction: int) -> list[Step]:
+        """What it means that the log lacks changes of some tables, or of any table, as of a transaction.
+
+        Args:
+            order: of that transaction, which is number `transaction` of the run.
+        """
 
     def statement(self, statement: Query, order: int, transaction: int, ordinal: int) -> list[Step]:
         """What a statement means for the tables that are followed.
@@ -87,7 +99,7 @@ class Decoded:
         end: the end of the last transaction; None if the events end inside one.
         consumed: how many of the events were used; the rest must be given again, before what follows them.
         wanted: the next transaction commits what was prepared at this place of the log: its events have to be put in
-            front of the event that `consumed` names, and told by `Decoder.supply`.
+            front of the event that `consumed` names, and given by `Decoder.supply`.
     """
 
     steps: list[Step]
@@ -105,7 +117,9 @@ class _Run:
         kind: uint8[n], the types of the events.
         begun, first, place: each transaction, the event that it begins with, and where that is in the log.
         statements: barriers among the rows.
-        unread: ranges whose rows are not applied: of transactions that were only prepared.
+        unread: ranges whose rows are not applied: of transactions that were prepared only, or that may be undone.
+        unsaid: events by which changes are lacking: why, and of which tables; None stands for any table.
+        carried: the transaction that was open before.
         end: where the last whole transaction ends in the log.
         wanted: see `Decoded`.
     """
@@ -116,6 +130,8 @@ class _Run:
     place: list[LogPlace] = field(default_factory=list)
     statements: list[tuple[int, Query]] = field(default_factory=list)
     unread: list[tuple[int, int]] = field(default_factory=list)
+    unsaid: dict[int, tuple[str, frozenset[TableName] | None]] = field(default_factory=dict)
+    carried: Begun | None = None
     end: LogPlace | None = None
     wanted: tuple[str, LogPlace] | None = None
 
@@ -127,8 +143,8 @@ class Decoder:
         place: where the first event is.
         bases: the order of the first byte of each file that there was when the reading began.
         prepared: XA transactions that were prepared and not yet committed, with where they begin.
-        marks: of files, what tells them from others of the same name.
-        notes: tell the statements that changed rows, where the log has them.
+        marks: of files, what distinguishes them from others of the same name.
+        notes: emit the statements that changed rows, where the log has them.
         is_mariadb: it is MariaDB's log.
         has_texts: it is sent with the texts of its statements, if the server has them.
     """
@@ -153,12 +169,13 @@ class Decoder:
         self.prepared = dict(prepared)
         self.marks = dict(marks)
         self.end = place  # nothing before it is asked for again
-        self.gtids: list[Gtid] = []  # of whole transactions, for whoever keeps the position to take
+        self.gtids: list[Gtid] = []  # of whole transactions, for the keeper of the position to take
         self._maps: dict[int, bytes] = {}
         self._tables: dict[int, TableMap] = {}
         self._plans: dict[int, Plan | None] = {}
         self._open: tuple[Begun, LogPlace] | None = None
         self._supplied: set[str] = set()
+        self._head_end = 0  # byte of the file, from its begin on, up to which nothing but its head has come
         self._tells_notes = notes
         self._replaces = Replaces(has_texts=has_texts) if is_mariadb else None
         self._statement_text: str | None = None  # whose rows have not come yet
@@ -172,12 +189,15 @@ class Decoder:
         """The events of a prepared transaction stand before the statement that commits it now."""
         self._supplied.add(name)
 
+    def ask_again(self) -> None:
+        """Ask the catalog about every table again: it knows others now."""
+        self._plans.clear()
+
     def decode(self, events: Sequence[bytes], *, allow_part: bool = False) -> Decoded:
         """Decode whole transactions, or, if there is no end of one and `allow_part`, what there is of it.
 
         Raises:
             DecodeError: an event is of an unknown kind or damaged.
-            OperatorNeeded: the log does not say what happened to rows.
         """
         if not events:
             return Decoded([], Transactions.none(), None, 0)
@@ -210,6 +230,7 @@ class Decoder:
                     self._open, self.place, self.prepared = before
                     return Decoded([], Transactions.none(), None, 0, run.wanted)
                 count = len(events)
+                self._advance(events[-1])  # the next events may end beyond what 32 bits tell from here (M12)
                 if self._open[0].is_xa:
                     self._open[0].passed_over = True
                     run.unread.append((run.first[-1], count))
@@ -230,7 +251,7 @@ class Decoder:
             self._replaces.passed(found.statements())
         if self._tells_notes:
             said = statements(events[:count], kind[:count], run.first, self._statement_text)
-            notes, self._statement_text = told(said, placed, run.begun, goes_on=self._open is not None)
+            notes, self._statement_text = notes_of(said, placed, run.begun, goes_on=self._open is not None)
             steps += notes
         position = self.end.position() if run.end is not None else None
         return Decoded(steps, transactions, position, count, run.wanted)
@@ -252,7 +273,8 @@ class Decoder:
         """Walk the events that begin, end or interrupt transactions."""
         run = _Run(kind)
         if self._open is not None:
-            run.begun.append(self._open[0])
+            run.carried = self._open[0]
+            run.begun.append(run.carried)
             run.first.append(0)
             run.place.append(self._open[1])
         for index in np.flatnonzero(_MARKERS[kind]).tolist():
@@ -261,38 +283,43 @@ class Decoder:
             if code in GTIDS:
                 begun = begin(event)
                 self._begin(run, index, begun)
-                self._mark_first(events, index, begun)
+                self._mark_first(event, begun)
             elif code == Event.XID:
                 self._end(run, event)
             elif code == Event.QUERY:
-                self._statement(run, index, event)
+                self._statement(run, index, events)
                 if run.wanted is not None:
                     break
             elif code == Event.XA_PREPARE:
                 self._prepare(run, index, event)
             elif code == Event.ROTATE:
                 self._rotate(event)
-            elif code == Event.FORMAT_DESCRIPTION and event_end(event):
-                self._mark_file(event)
+            elif code in _FILE_HEADS:
+                self._head(event)
             elif code == Event.INCIDENT:
-                raise OperatorNeeded(
-                    f"The server reports an incident at {self.place.file}:{event_end(event)}: its log lacks changes.",
-                    hint="Only a new copy is right again: `cdc teardown`, remove the target, start again.",
-                )
-            elif code in STATEMENT_PARTS and code not in (Event.INTVAR, Event.RAND, Event.USER_VAR):
-                raise self._logged_as_text("LOAD DATA", event_end(event))
+                self._incident(run, index, event)
+            elif code == Event.EXECUTE_LOAD_QUERY:  # a query that says more of a file before its words
+                self._statement(run, index, events, event[: HEADER + 13] + event[HEADER + 26 :])
         return run
+
+    def _head(self, event: bytes) -> None:
+        """Follow what a file begins with; MariaDB writes the last of these kinds among the transactions, too."""
+        if event[4] == Event.FORMAT_DESCRIPTION and event_end(event):
+            self._mark_file(event)
+            self._head_end = event_end(event)
+        elif self._head_end and event_start(event) == self._head_end and not is_artificial(event):
+            self._head_end = event_end(event)
 
     def _mark_file(self, description: bytes) -> None:
         mark = event_mark(description)
         if self.marks.get(self.place.file, [])[:1] != [mark]:  # another file, or another one of its name
             self.marks = {self.place.file: [mark]}
 
-    def _mark_first(self, events: Sequence[bytes], index: int, begun: Begun) -> None:
-        """Remember a file's first transaction; a dump by GTIDs may begin with a later one."""
+    def _mark_first(self, event: bytes, begun: Begun) -> None:
+        """Remember a file's first transaction; a dump may begin with a later one."""
         mark = self.marks.get(self.place.file, [])
-        if len(mark) == 1 and index and _is_head_until(events[index - 1], begun.start):
-            mark.append(event_mark(events[index]))
+        if len(mark) == 1 and begun.start == self._head_end:
+            mark.append(event_mark(event))
 
     def _begin(self, run: _Run, index: int, begun: Begun) -> None:
         if self._open is not None:
@@ -317,13 +344,13 @@ class Decoder:
             self.gtids.append(begun.gtid)
         self._open = None
 
-    def _statement(self, run: _Run, index: int, event: bytes) -> None:
+    def _statement(self, run: _Run, index: int, events: Sequence[bytes], event: bytes | None = None) -> None:
+        event = events[index] if event is None else event
         statement = query(event)
         words = statement.text[:40].upper().split(None, 2)
         verb = words[0].rstrip(";") if words else ""
-        if self._open is None:  # no GTIDs, not even anonymous ones (MySQL 5.6)
-            seconds = int.from_bytes(event[:4], "little")
-            self._begin(run, index, Begun(event_start(event), None, seconds * 1_000_000))
+        if self._open is None:
+            self._begin_unnamed(run, index, event)
         assert self._open is not None
         begun = self._open[0]
         if verb == "BEGIN":
@@ -331,26 +358,40 @@ class Decoder:
         elif verb == "COMMIT":
             self._end(run, event)
         elif verb == "ROLLBACK":
-            self._rollback(run, index, event, to_savepoint=len(words) > 1 and words[1] == "TO")
+            self._rollback(run, index, events, to_savepoint=len(words) > 1 and words[1] == "TO")
         elif verb == "XA" and len(words) > 1:
-            self._xa(run, words[1], statement, event)
+            self._xa(run, index, words[1], statement, event)
         elif verb not in ("SAVEPOINT", "RELEASE"):
             run.statements.append((index, statement))
             if not begun.is_block:
                 self._end(run, event)
 
-    def _rollback(self, run: _Run, index: int, event: bytes, *, to_savepoint: bool) -> None:
-        """Engines without transactions keep what others roll back, and the log then has both (B-29)."""
-        if _ROWS[run.kind[run.first[-1] : index]].any() or (self._open is not None and self._open[0].changes):
-            raise OperatorNeeded(
-                f"A transaction that mixes engines with and without transactions was rolled back at "
-                f"{self.place.file}:{event_end(event)}; the log does not say which of its rows stayed.",
-                hint="Only a new copy is right again: `cdc teardown`, remove the target, start again.",
-            )
-        if not to_savepoint:
-            self._end(run, event)
+    def _begin_unnamed(self, run: _Run, index: int, event: bytes) -> None:
+        """Without GTIDs, not even anonymous ones, a transaction begins with its first event (MySQL 5.6)."""
+        seconds = int.from_bytes(event[:4], "little")
+        self._begin(run, index, Begun(event_start(event), None, seconds * 1_000_000))
 
-    def _xa(self, run: _Run, verb: str, statement: Query, event: bytes) -> None:
+    def _incident(self, run: _Run, index: int, event: bytes) -> None:
+        """The server could not write what it changed, and says no more than that (B-13)."""
+        if self._open is None:
+            self._begin_unnamed(run, index, event)
+        self._lack(run, index, f"the server's log lacks changes: it reports an incident at {self._at(event)}")
+        self._end(run, event)
+
+    def _rollback(self, run: _Run, index: int, events: Sequence[bytes], *, to_savepoint: bool) -> None:
+        """Engines without transactions keep what others roll back, and the log then has both (B-29)."""
+        assert self._open is not None
+        first, begun = run.first[-1], self._open[0]
+        if _ROWS[run.kind[first:index]].any() or begun.changes:
+            what = "a transaction that mixes engines with and without transactions was rolled back"
+            maps = np.flatnonzero(run.kind[first:index] == Event.TABLE_MAP) + first
+            tables = [parse_table_map(events[at]) for at in maps.tolist()]
+            names = frozenset(TableName(table.schema, table.table) for table in tables)
+            self._lack(run, index, f"{what} at {self._at(events[index])}", names if begun is not run.carried else None)
+        if not to_savepoint:
+            self._end(run, events[index])
+
+    def _xa(self, run: _Run, index: int, verb: str, statement: Query, event: bytes) -> None:
         assert self._open is not None
         begun = self._open[0]
         if verb in ("START", "BEGIN"):
@@ -358,15 +399,12 @@ class Decoder:
         elif verb in ("COMMIT", "ROLLBACK"):
             name = _normalised("".join(statement.text.split(None, 2)[2:]))
             place = self.prepared.get(name)
-            if verb == "COMMIT" and place is None:
-                raise OperatorNeeded(
-                    f"The distributed transaction {name} that is committed at {self.place.file}:{event_end(event)} was "
-                    "prepared before the log that this pipeline has seen.",
-                    hint="Its rows are missing. Only a new copy is right again: `cdc teardown`, remove the target.",
-                )
             if verb == "COMMIT" and place is not None and name not in self._supplied:
                 run.wanted = (name, place)
                 return
+            if verb == "COMMIT" and place is None:
+                what = f"the distributed transaction {name}, which is committed at {self._at(event)},"
+                self._lack(run, index, f"{what} was prepared before the log that this pipeline has seen")
             self.prepared.pop(name, None)
             self._supplied.discard(name)
             self._end(run, event)
@@ -380,12 +418,17 @@ class Decoder:
             self.prepared[name] = self._open[1]
             run.unread.append((run.first[-1], index))
         elif self._open[0].passed_over:
-            raise OperatorNeeded(
-                f"A distributed transaction of one phase that ends at {self.place.file}:{event_end(event)} is larger "
-                "than a segment.",
-                hint="Raise --segment.",
-            )
+            why = f"a distributed transaction of one phase that ends at {self._at(event)} is larger than a segment"
+            self._lack(run, index, why)
         self._end(run, event)
+
+    def _lack(self, run: _Run, index: int, why: str, names: frozenset[TableName] | None = None) -> None:
+        """What the log has of the open transaction up to an event is skipped; some tables, or any, may lack changes."""
+        run.unread.append((run.first[-1], index))
+        run.unsaid[index] = (why, names)
+
+    def _at(self, event: bytes) -> str:
+        return f"{self.place.file}:{event_end(event)}"
 
     def _rotate(self, event: bytes) -> None:
         """Another file: at its end the old one names it, and at its begin the server does."""
@@ -393,7 +436,7 @@ class Decoder:
         offset = int.from_bytes(event[HEADER : HEADER + 8], "little")
         if not file.isprintable() or not file or "\ufffd" in file or offset > _FARTHEST:
             raise DecodeError(f"A ROTATE event at {self.place.file}:{event_end(event)} names no file.")
-        if not int.from_bytes(event[17:19], "little") & ARTIFICIAL_FLAG and event_end(event):
+        if not is_artificial(event) and event_end(event):
             self.place = self.place.near(event_end(event))
         if file in self._bases:
             self.place = LogPlace(file, self._bases[file], offset)
@@ -401,15 +444,9 @@ class Decoder:
             self.place = self.place.following(file, offset)
 
     def _advance(self, event: bytes) -> None:
-        """Nothing is open, so that whatever the log has up to here is done with."""
+        """Whatever the log has up to here is done with."""
         if event[4] != Event.ROTATE and event_end(event):
             self.place = self.place.near(event_end(event))
-
-    def _logged_as_text(self, what: str, end: int) -> OperatorNeeded:
-        return OperatorNeeded(
-            f"{what} was logged as text at {self.place.file}:{end}: the log does not have its rows.",
-            hint="Set binlog_format = ROW for all sessions. Only a new copy is right again: `cdc teardown`.",
-        )
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
@@ -424,22 +461,28 @@ class Decoder:
         if len(rows) and of[rows[0]] < 0:
             raise DecodeError("The log has a row event outside of any transaction.")
         statements = dict(run.statements)
-        stops = sorted({*self._descriptions(events), *(i for i in statements if i < events.count)})
+        barriers = [*statements, *run.unsaid]
+        stops = sorted({*self._descriptions(events), *(i for i in barriers if i < events.count)})
         done = 0
         for index in stops:
-            statement = statements.get(index)
-            if statement is None and not self._is_news(events.raw[index]):
+            statement, unsaid = statements.get(index), run.unsaid.get(index)
+            if statement is None and unsaid is None and not self._is_news(events.raw[index]):
                 continue
             until = int(np.searchsorted(rows, index))
             yield from self._changes(events, rows[done:until], of, run, transactions, placed)
             done = until
-            if statement is None:
+            if statement is None and unsaid is None:
                 self._describe(events.raw[index])
                 continue
-            begun = run.begun[of[index]]
-            order = int(transactions.order[of[index]])
-            steps = self._catalog.statement(statement, order, int(of[index]), begun.changes)
-            begun.changes += len(steps)
+            transaction = int(of[index])
+            begun, order = run.begun[transaction], int(transactions.order[transaction])
+            steps = []
+            if statement is not None:
+                steps += self._catalog.statement(statement, order, transaction, begun.changes)
+                begun.changes += len(steps)
+            if unsaid is not None:
+                why, names = unsaid
+                steps += self._catalog.unsaid(names, why, order, transaction)
             self._plans.clear()
             yield from steps
         yield from self._changes(events, rows[done:], of, run, transactions, placed)
@@ -481,7 +524,7 @@ class Decoder:
         return known != event[HEADER + 6 :]
 
     def _describe(self, event: bytes) -> None:
-        """Take a table map; a new file or server numbers its tables anew (B-45)."""
+        """Take a table map; a new file or server numbers its tables again (B-45)."""
         if event[4] == Event.FORMAT_DESCRIPTION:
             self._maps.clear()
             self._tables.clear()
@@ -501,7 +544,7 @@ class Decoder:
         transactions: Transactions,
         placed: list[Placed],
     ) -> Iterator[Step]:
-        """Batches of the row events `at` (int64[n]), one per table; `placed` is told where their changes are."""
+        """Batches of the row events `at` (int64[n]), one per table; the places of their changes go into `placed`."""
         if not len(at):
             return
         start, end = events.start[at], events.end[at]
@@ -520,15 +563,19 @@ class Decoder:
             plan = self._plan(number) if len(which) else None
             if plan is None:
                 continue
-            found = decode_rows(
-                events.buffer,
-                start[which],
-                end[which],
-                events.kind[at[which]],
-                plan,
-                self._converter,
-                self._replaced(events, at[which], plan),
-            )
+            try:
+                found = decode_rows(
+                    events.buffer,
+                    start[which],
+                    end[which],
+                    events.kind[at[which]],
+                    plan,
+                    self._converter,
+                    self._replaced(events, at[which], plan),
+                )
+            except DecodeError as error:
+                error.concerns = plan.schema.identity
+                raise
             count[which] = np.bincount(found.event, minlength=len(which))
             decoded.append((plan.schema, which, found, int((end[which] - start[which]).sum())))
         transaction = of[at]
@@ -542,6 +589,10 @@ class Decoder:
             run.begun[index].changes += total
         for schema, which, found, size in decoded:
             event = which[found.event]
+            doubts = self._doubts(schema.table, found.doubts, transaction[event[found.doubted]])
+            if doubts is None:
+                continue
+            yield from doubts
             place = np.arange(len(event)) - np.searchsorted(found.event, found.event)
             yield Changes(
                 ChangeBatch(
@@ -557,13 +608,27 @@ class Decoder:
                 )
             )
 
+    def _doubts(self, table: TableName, doubts: Sequence[str], transaction: np.ndarray) -> list[Step] | None:
+        """What a table's changes that the log does not have whole (int64[n], their transactions) do to it.
+
+        Said at the first and at the last of them: in between the table may be compared, and be certain again.
+        """
+        found: list[Step] = []
+        for of in sorted({int(transaction.min()), int(transaction.max())} if len(transaction) else ()):
+            self._plans.clear()
+            steps = self._catalog.doubted(table, "; ".join(doubts), of)
+            if steps is None:
+                return None
+            found += steps
+        return found
+
     def _replaced(self, events: _Events, at: np.ndarray, plan: Plan) -> Replaced | None:
         replaces = self._replaces
         if replaces is None:
             return None
 
-        def replaced(event: np.ndarray, *, names_key: bool) -> np.ndarray:
-            return replaces.among(events.statements(), at[event], plan.schema.table, names_key=names_key)
+        def replaced(event: np.ndarray) -> np.ndarray:
+            return replaces.among(events.statements(), at[event], plan.schema.table)
 
         return replaced
 
@@ -633,9 +698,3 @@ def _normalised(name: str) -> str:
     """The name of a distributed transaction as `xa_name` has it: hexadecimal in lower case, without spaces."""
     parts = [part.strip() for part in name.split(",")]
     return ",".join([f"X'{part[2:-1].lower()}'" if part[:2] in ("X'", "x'") else part for part in parts])
-
-
-def _is_head_until(event: bytes, offset: int) -> bool:
-    """Whether an event is what a log file begins with, and ends at a byte of it."""
-    is_artificial = int.from_bytes(event[17:19], "little") & ARTIFICIAL_FLAG
-    return event[4] in _FILE_HEADS and event_end(event) == offset and not is_artificial

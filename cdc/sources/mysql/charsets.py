@@ -51,17 +51,25 @@ class ServerConverter:
             raise DecodeError(
                 f"The statement before byte {query.end} is written in a character set that the server does not name "
                 f"(number {query.collation}).",
-                hint="Only a new copy is certainly right: `cdc teardown`, remove the target, start again.",
+                hint="Only a new copy is certainly right: `cdc teardown SOURCE TARGET`, remove the "
+                "target, start again.",
             )
         return self.text(charset, [query.text.encode("utf-8", "surrogateescape")])[0]
 
     def _charset_of(self, collation: int) -> str:
         if collation not in self._charsets:
+            # MariaDB's `collations` has no numbers of those that serve several character sets (uca1400, M16).
+            is_mariadb = self._connection.version.flavor == "mariadb"
+            source = "collation_character_set_applicability" if is_mariadb and self._names_numbers() else "collations"
             found = self._connection.value(
-                "SELECT character_set_name FROM information_schema.collations WHERE id = %s", collation
+                f"SELECT character_set_name FROM information_schema.{source} WHERE id = %s", collation
             )
             self._charsets[collation] = str(found or "")
         return self._charsets[collation]
+
+    def _names_numbers(self) -> bool:
+        """Whether MariaDB says of each character set which collations it has by their numbers: from 10.10 on."""
+        return self._connection.version.number >= (10, 10, 1)
 
     def _table(self, charset: str) -> list[str] | None:
         longest = self._connection.value(
@@ -71,7 +79,7 @@ class ServerConverter:
 
     def _ask(self, charset: str, values: list[bytes]) -> list[str]:
         if not charset.isalnum():  # the server's own names are words; another one was damaged on the way (E-16)
-            raise Unavailable(f"The server named a character set that is none: {charset!r}.")
+            raise Unavailable(f"The server named a character set that cannot exist: {charset!r}.")
         parts = [f"HEX(CONVERT(CONVERT(x'{value.hex()}' USING {charset}) USING utf8mb4))" for value in values]
         with mapped_errors(self._connection.dsn):
             (row,) = self._connection.query("SELECT " + ", ".join(parts))

@@ -9,8 +9,10 @@ from cdc.findings import Finding, Severity, name_clashes
 from cdc.selection import Selection
 from cdc.sources.mysql.catalog import SYSTEM_SCHEMAS, Table, selected, user_tables
 from cdc.sources.mysql.connection import Connection, reads_answers
+from cdc.sources.mysql.engines import engine_trouble
 from cdc.sources.mysql.identity import has_gtids, log_filters, log_now
-from cdc.sources.mysql.select import quoted_table
+from cdc.sources.mysql.rights import rights_of
+from cdc.sources.mysql.select import quoted, quoted_table
 
 _LEAST_RETENTION = 86400  # seconds
 
@@ -24,7 +26,13 @@ WHERE r.update_rule IN ('CASCADE', 'SET NULL', 'SET DEFAULT') OR r.delete_rule I
 @reads_answers
 def check(connection: Connection, database: str, selection: Selection) -> list[Finding]:
     """All findings, the worst first."""
-    findings = [*_settings(connection), *_rights(connection), *_tables(connection, database, selection)]
+    everything = user_tables(connection, database)
+    tables = selected(everything, selection)
+    findings = [
+        *_settings(connection),
+        *_rights(connection, database, selection, tables),
+        *_tables(connection, selection, everything, tables),
+    ]
     order = list(Severity)
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
@@ -35,11 +43,15 @@ def _settings(connection: Connection) -> Iterator[Finding]:
         return
     wanted = {
         "binlog_format": ("ROW", Severity.FATAL, "Other formats log statements, not rows."),
-        "binlog_row_image": ("FULL", Severity.WARNING, "It is followed, but stops at a default that is not certain."),
+        "binlog_row_image": (
+            "FULL",
+            Severity.WARNING,
+            "It is followed, but a table is compared again wherever what was left out is not certain.",
+        ),
         "binlog_annotate_row_events": (
             "ON",
             Severity.NOTE,
-            "Without whole rows, only its statement tells a REPLACE from an update of the key, which then stops.",
+            "Without whole rows, only its statement tells a REPLACE from an update: tables are then compared again.",
         ),
         "binlog_row_metadata": (
             "FULL",
@@ -64,7 +76,7 @@ def _settings(connection: Connection) -> Iterator[Finding]:
             Severity.FATAL,
             "lower_case_table_names",
             "With 2 the log writes the name of a table in whatever case a statement has it.",
-            "lower_case_table_names = 1 or 0  # as the server is set up anew",
+            "lower_case_table_names = 1 or 0  # when the server is set up again",
         )
     if not has_gtids(connection):
         yield Finding(
@@ -86,77 +98,95 @@ def _settings(connection: Connection) -> Iterator[Finding]:
 def _filters(connection: Connection) -> list[str]:
     try:
         return log_filters(connection)
-    except CdcError:  # a right is missing, of which `_rights` tells
+    except CdcError:  # a right is missing, which `_rights` reports
         return []
 
 
-def _rights(connection: Connection) -> Iterator[Finding]:
+def _rights(connection: Connection, database: str, selection: Selection, tables: list[Table]) -> Iterator[Finding]:
+    """What the user lacks, of the rights that docs/operating.md lists (M22)."""
     who = str(connection.value("SELECT CURRENT_USER()"))
     user, _, host = who.rpartition("@")
-    name = f"{connection.literal(user)}@{connection.literal(host)}"
-    grants = " ".join(str(row[0]).upper() for row in connection.query("SHOW GRANTS"))
-    # What a role brings is not listed with its name; whether it suffices shows when it is used.
-    everything = "GRANT ALL PRIVILEGES ON *.*" in grants or "GRANT `" in grants
-    if not everything and "REPLICATION SLAVE" not in grants and "REPLICATION REPLICA" not in grants:
-        yield Finding(
-            Severity.FATAL,
-            f"user {user}",
-            "The user may not read the log.",
-            f"GRANT REPLICATION SLAVE ON *.* TO {name};",
-        )
+    name, subject = f"{connection.literal(user)}@{connection.literal(host)}", f"user {user}"
+    rights, is_mariadb = rights_of(connection), connection.version.flavor == "mariadb"
+    if not (rights.may("REPLICATION SLAVE") or rights.may("REPLICATION REPLICA")):
+        fix = f"GRANT REPLICATION SLAVE ON *.* TO {name};"
+        yield Finding(Severity.FATAL, subject, "The user may not read the log.", fix)
     try:
         log_now(connection)
         connection.query("SHOW BINARY LOGS")
     except Unavailable:  # a lost connection says nothing about rights
         raise
     except CdcError:
-        word = "BINLOG MONITOR" if connection.version.flavor == "mariadb" else "REPLICATION CLIENT"
+        word = "BINLOG MONITOR" if is_mariadb and connection.version.number >= (10, 5) else "REPLICATION CLIENT"
         yield Finding(
-            Severity.FATAL, f"user {user}", "The user may not see where the log is.", f"GRANT {word} ON *.* TO {name};"
+            Severity.FATAL, subject, "The user may not see where the log is.", f"GRANT {word} ON *.* TO {name};"
         )
-    if not everything and "RELOAD" not in grants and "LOCK TABLES" not in grants:
+    names_all = not selection.include or any(set(pattern) & set("*?") for pattern in selection.include)
+    for schema in sorted({table.name.schema for table in tables} | ({database} if database else set())):
+        if not rights.may("LOCK TABLES", schema):
+            steady = all(table.is_transactional for table in tables if table.name.schema == schema)
+            is_needed = not (is_mariadb and steady)
+            yield Finding(
+                Severity.FATAL if is_needed else Severity.WARNING,
+                subject,
+                f"The user may not lock tables of {schema} for a moment, by which a copy knows its place in the log"
+                + ("." if is_needed else " while there are many writes."),
+                f"GRANT LOCK TABLES ON {quoted(schema)}.* TO {name};",
+            )
+        if names_all and not rights.may("SELECT", schema):
+            yield Finding(
+                Severity.WARNING,
+                subject,
+                f"The user may read single tables of {schema} only: nobody can see here which others there are.",
+                f"GRANT SELECT ON {quoted(schema)}.* TO {name};  -- unless no others are meant",
+            )
+    if not is_mariadb and connection.version.number >= (8, 0) and not rights.may("XA_RECOVER_ADMIN"):
         yield Finding(
-            Severity.WARNING,
-            f"user {user}",
-            "The user may take no lock, which a copy needs for a moment to know its place in the log"
-            + (" while there are writes." if connection.version.flavor == "mariadb" else "."),
-            f"GRANT RELOAD ON *.* TO {name};  -- or LOCK TABLES on the databases",
+            Severity.NOTE,
+            subject,
+            "The user may not see whether a distributed transaction is prepared when a copy begins: where one is "
+            "committed then, all tables are compared with the source.",
+            f"GRANT XA_RECOVER_ADMIN ON *.* TO {name};  -- if there are any",
         )
 
 
-def _tables(connection: Connection, database: str, selection: Selection) -> Iterator[Finding]:
-    everything = user_tables(connection, database)
+def _tables(
+    connection: Connection, selection: Selection, everything: list[Table], tables: list[Table]
+) -> Iterator[Finding]:
     for pattern in selection.unmatched([table.name for table in everything]):
-        yield Finding(Severity.FATAL, pattern, "No table matches this pattern.")
-    tables = selected(everything, selection)
+        yield Finding(
+            Severity.FATAL,
+            pattern,
+            "No table matches this pattern that the user may read.",
+            "GRANT SELECT ON ... TO ...;  -- if there is such a table",
+        )
     if not tables:
         yield Finding(Severity.FATAL, "tables", "There is no table to replicate.")
     for table in tables:
-        yield from _table(connection, table)
+        yield from _table(table)
     yield from _cascades(connection, tables)
     yield from name_clashes(table.schema for table in tables)
 
 
-def _table(connection: Connection, table: Table) -> Iterator[Finding]:
+def _table(table: Table) -> Iterator[Finding]:
     subject = str(table.name)
-    if table.trouble is not None:
-        yield Finding(Severity.FATAL, subject, f"{table.trouble} --exclude leaves the table out.")
-    try:
-        connection.query(f"SELECT 1 FROM {quoted_table(table.name)} LIMIT 0")
-    except Unavailable:
-        raise
-    except CdcError:
+    if engine_trouble(table.engine) is not None:
+        yield Finding(Severity.WARNING, subject, f"{table.trouble} The table is left out.")
+    elif table.trouble is not None:
         yield Finding(
-            Severity.FATAL, subject, "The user may not read it.", f"GRANT SELECT ON {quoted_table(table.name)} TO ...;"
+            Severity.FATAL,
+            subject,
+            f"{table.trouble} --exclude leaves the table out.",
+            f"GRANT SELECT ON {quoted_table(table.name)} TO ...;" if "may not read" in table.trouble else None,
         )
     if not table.schema.key:
         yield Finding(
             Severity.NOTE,
             subject,
-            "It has no key: its rows are told apart by all of their values, which needs binlog_row_image = FULL.",
+            "It has no key: its rows are distinguished by all of their values, which needs binlog_row_image = FULL.",
             f"ALTER TABLE {quoted_table(table.name)} ADD PRIMARY KEY (...);",
         )
-    if not table.is_transactional:
+    if table.trouble is None and not table.is_transactional:
         yield Finding(
             Severity.WARNING,
             subject,

@@ -17,12 +17,13 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import pymysql
 from pymysql import err
 from pymysql.constants import COMMAND
 from pymysql.converters import escape_item
 
 from cdc.errors import CdcError, LogLost, OperatorNeeded, SlotBusy, TableChanged, Unavailable, UsageError
+from cdc.logs import without
+from cdc.sources.mysql.login import Login
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,7 +31,9 @@ T = TypeVar("T")
 SCHEMES = ("mysql", "mariadb")
 OLDEST = {"mysql": (5, 6), "mariadb": (10, 3)}
 _SEND_ANNOTATIONS = 2  # flag of a dump: BINLOG_SEND_ANNOTATE_ROWS_EVENT
-_OPTIONS = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_mode", "unix_socket", "connect_timeout"})
+_OPTIONS = frozenset(
+    {"ssl_ca", "ssl_cert", "ssl_key", "ssl_mode", "server_public_key", "unix_socket", "connect_timeout"}
+)
 _SSL_MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
 _SECONDS = re.compile(r"[0-9]{1,6}")
 PATIENCE = 600.0  # seconds of silence after which a query is given up
@@ -74,7 +77,7 @@ class Dsn:
     def parse(cls, text: str) -> Dsn:
         """Read `mysql://user:password@host:port/database?ssl_mode=required`; raises UsageError."""
         if not text.isprintable():  # a terminal may send what is not UTF-8
-            raise UsageError("The DSN has characters that are none.", hint=_HINT)
+            raise UsageError("The DSN has characters that cannot be printed.", hint=_HINT)
         before_options = text.partition("?")[0]
         authority = before_options.partition("://")[2]
         # An unescaped @ or / in a password would make a part of it look like a host or a database, which are shown.
@@ -97,6 +100,11 @@ class Dsn:
             raise UsageError("The DSN's ssl_mode is not one.", hint=f"There are {', '.join(_SSL_MODES)}.")
         if not _SECONDS.fullmatch(options.get("connect_timeout", "10")):
             raise UsageError("The DSN's connect_timeout is not a number of seconds.", hint=_HINT)
+        if options.get("ssl_mode") == "disabled" and "ssl_ca" in options:
+            raise UsageError(
+                "The DSN's ssl_mode=disabled and its ssl_ca contradict each other.",
+                hint="Leave ssl_mode out, and the server has to have a certificate of that authority.",
+            )
         return cls(
             parts.scheme,
             parts.hostname or "localhost",
@@ -109,6 +117,17 @@ class Dsn:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host}:{self.port}/{self.database}"
+
+    @property
+    def ssl_mode(self) -> str:
+        """How the connection is encrypted; a DSN that names an authority means that it has to be the server's (M25)."""
+        mode = self.options.get("ssl_mode", "preferred")
+        return "verify_ca" if "ssl_ca" in self.options and not mode.startswith("verify") else mode
+
+    @property
+    def proves_server(self) -> bool:
+        """Whether an encrypted connection is one to this server: any host has a certificate of some known authority."""
+        return self.ssl_mode == "verify_identity" or "ssl_ca" in self.options
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +152,8 @@ class Connection:
 
     def __init__(self, dsn: Dsn, purpose: str, patience: float = PATIENCE) -> None:
         self.dsn = dsn
-        arguments: dict[str, Any] = {}
-        if "unix_socket" in dsn.options:
-            arguments["unix_socket"] = dsn.options["unix_socket"]
-        mode = dsn.options.get("ssl_mode", "preferred")
-        if mode == "disabled":
-            arguments["ssl_disabled"] = True
-        else:
-            arguments["ssl"] = _ssl_context(dsn, mode)
         with mapped_errors(dsn):
-            self._raw: Any = _connect(dsn, mode, purpose, arguments)
-            if mode not in ("disabled", "preferred") and not self._raw._secure:  # which older PyMySQL accepts
-                self.close()
-                raise UsageError(f"{dsn}: the server offers no encryption.", hint=_TLS.hint)
+            self._raw: Any = log_in(dsn, purpose)
             self.version = _version(self._raw.get_server_info())
             if self.version.number[:2] < OLDEST[self.version.flavor]:
                 self.close()
@@ -193,7 +201,7 @@ class Connection:
         return rows[0][0] if rows else None
 
     def record(self, statement: str) -> dict[str, Any]:
-        """The first row by the names of its columns, in lower case; empty if there is none."""
+        """The first row by the names of its columns, in lower case; empty if there is no row."""
         with mapped_errors(self.dsn), self._raw.cursor() as cursor:
             cursor.execute(statement)
             row = cursor.fetchone()
@@ -264,11 +272,39 @@ class Connection:
         self.command(COMMAND.COM_BINLOG_DUMP_GTID, head + struct.pack("<QI", 4, len(gtids)) + gtids)
 
 
+def log_in(dsn: Dsn, purpose: str, **more: Any) -> Any:
+    """A session as PyMySQL has it, encrypted as the DSN says.
+
+    Args:
+        more: arguments of `Login`.
+
+    Raises:
+        UsageError: the server is not what the DSN asks for.
+        pymysql.MySQLError: it does not let us in.
+    """
+    arguments = dict(more)
+    if "unix_socket" in dsn.options:
+        arguments["unix_socket"] = dsn.options["unix_socket"]
+    mode = dsn.ssl_mode
+    if mode == "disabled":
+        arguments["ssl_disabled"] = True
+    else:
+        arguments["ssl"] = _ssl_context(dsn, mode)
+    raw = _connect(dsn, mode, purpose, arguments)
+    if mode not in ("disabled", "preferred") and not raw._secure:  # which older PyMySQL accepts
+        raw._force_close()
+        raise UsageError(f"{dsn}: the server offers no encryption.", hint=_TLS.hint)
+    return raw
+
+
 def _connect(dsn: Dsn, mode: str, purpose: str, arguments: dict[str, Any]) -> Any:
     within = int(dsn.options.get("connect_timeout", "10"))
 
     def attempt(**more: Any) -> Any:
-        return pymysql.connect(
+        login = Login(
+            str(dsn),
+            is_proven=dsn.proves_server,
+            server_public_key=dsn.options.get("server_public_key"),
             host=dsn.host,
             port=dsn.port,
             user=dsn.user,
@@ -281,6 +317,8 @@ def _connect(dsn: Dsn, mode: str, purpose: str, arguments: dict[str, Any]) -> An
             program_name=purpose,
             **more,
         )
+        login.connect()
+        return login
 
     try:
         return attempt(**arguments)
@@ -298,10 +336,14 @@ def _connect(dsn: Dsn, mode: str, purpose: str, arguments: dict[str, Any]) -> An
 
 def _ssl_context(dsn: Dsn, mode: str) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=dsn.options.get("ssl_ca"))
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # not met by what MySQL makes for itself
-        context.check_hostname = mode == "verify_identity"
-        context.verify_mode = ssl.CERT_REQUIRED if mode.startswith("verify") else ssl.CERT_NONE
+        if mode.startswith("verify"):
+            context = ssl.create_default_context(cafile=dsn.options.get("ssl_ca"))
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # not met by what MySQL makes for itself
+            context.check_hostname = mode == "verify_identity"
+        else:  # to read all authorities of the machine, of which nothing is asked, takes 40 ms a connection
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
         if "ssl_cert" in dsn.options:
             context.load_cert_chain(dsn.options["ssl_cert"], dsn.options.get("ssl_key"))
     except (OSError, ssl.SSLError) as error:
@@ -319,7 +361,7 @@ def _version(text: str) -> Version:
     return Version(flavor, (major, minor, patch))
 
 
-# What PyMySQL fails with at an answer that is none, and so does who makes something of it.
+# The errors that PyMySQL raises at an answer that cannot be read, and so does the code that makes something of it.
 _UNREADABLE = (ValueError, LookupError, ArithmeticError, AssertionError, TypeError, AttributeError, struct.error)
 
 
@@ -359,7 +401,7 @@ class _Rule:
 
 
 _AWAY = _Rule(Unavailable, "Is the server running, and are host and port right?")
-_RIGHTS = _Rule(UsageError, "`cdc check` prints the GRANT statements that are missing.")
+_RIGHTS = _Rule(UsageError, "`cdc check SOURCE` prints the GRANT statements that are missing.")
 _LOGIN = _Rule(UsageError, "Check user and password, and from which hosts the user may come.")
 _TLS = _Rule(UsageError, "Check ssl_mode and ssl_ca in the DSN, and that the certificate is for this host name.")
 _NO_TLS = 2026
@@ -396,8 +438,7 @@ def classify(error: err.MySQLError, dsn: Dsn) -> CdcError:
 
 def server_error(code: int, text: str, dsn: Dsn) -> CdcError:
     """The same from a number and a text."""
-    if dsn.password:
-        text = text.replace(dsn.password, "***")
+    text = without(text, dsn.password)
     if "cryptography" in text:
         return UsageError(f"{dsn}: {text}", hint="pip install cryptography")
     if code == 1236 or "same server_uuid" in text:
@@ -409,7 +450,7 @@ def server_error(code: int, text: str, dsn: Dsn) -> CdcError:
     return OperatorNeeded(f"{dsn}: {text} (error {code})", hint="The server's log says more.")
 
 
-_RESYNC = "Run `cdc teardown` for this pipeline, remove the target, and start again: what lies between is lost."
+_RESYNC = "Run `cdc teardown SOURCE TARGET`, remove the target, and start again: what lies between is lost."
 
 
 def _dump_error(text: str, dsn: Dsn) -> CdcError:

@@ -95,7 +95,7 @@ class Snapshot:
     def begin_session(session: Connection) -> None:
         """Let one session see the state of now, until its transaction ends."""
         session.query("ROLLBACK")
-        session.query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        session.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         # Going back to it gives the locks on table definitions back, so that nobody's ALTER waits for the whole copy.
         session.query("SAVEPOINT cdc")
 

@@ -42,6 +42,16 @@ def hashed_rows(connection: Connection, schema: TableSchema, part: Part, buckets
 
 
 @reads_answers
+def keys(connection: Connection, schema: TableSchema, part: Part) -> set[Key]:
+    """The keys of the rows of a part."""
+    texts = _key_texts(connection, schema)
+    found = connection.query(
+        f"SELECT DISTINCT {', '.join(texts) if texts else '1'} FROM {rows_of(connection, schema, part)}"
+    )
+    return {_key(row[: len(texts)]) for row in found}
+
+
+@reads_answers
 def values(connection: Connection, schema: TableSchema, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
     """Rows by their keys, every value as its canonical text."""
     names = [column.name for column in schema.columns]
@@ -83,6 +93,8 @@ def condition_of(connection: Connection, schema: TableSchema, part: Part) -> str
     if part.shares > 1:
         of = [schema.columns[index] for index in schema.key] or schema.columns
         conditions.append(f"{_hash(_row(connection, of), 8)} % {part.shares} = {part.share}")
+    if part.keys:
+        conditions += _first_of_keys(schema, part.keys)
     if part.keys is not None:
         texts = ", ".join(f"CAST({text} AS BINARY)" for text in _key_texts(connection, schema))
         listed = ", ".join(f"({', '.join(_bytes(text) for text in key)})" for key in part.keys)
@@ -90,6 +102,19 @@ def condition_of(connection: Connection, schema: TableSchema, part: Part) -> str
     if part.condition is not None:
         conditions.append(f"({part.condition.sql})")
     return " AND ".join(conditions)
+
+
+def _first_of_keys(schema: TableSchema, keys: Sequence[Key]) -> list[str]:
+    """What finds some keys in the index, by their first column. It may find more: `anna` where `Anna` is meant."""
+    column = schema.columns[schema.key[0]]
+    texts = sorted({key[0] for key in keys})
+    if column.type.kind in ORDERED:
+        listed = [_literal(column, text) for text in texts]
+    elif source_type(column.source_type).base in ("char", "varchar"):
+        listed = [f"CONVERT({_bytes(text)} USING utf8mb4)" for text in texts]
+    else:
+        return []
+    return [f"{quoted(column.name)} IN ({', '.join(listed)})"]
 
 
 def _beyond(schema: TableSchema, key: Key, comparison: str) -> str:
@@ -109,7 +134,7 @@ def _literal(column: Column, text: str) -> str:
     if column.type.kind is Kind.BYTES:
         return f"x'{bytes.fromhex(text[2:]).hex()}'"
     if not re.fullmatch(r"-?\d+", text):
-        raise DecodeError(f"A key of an integer column {column.name} is none.")
+        raise DecodeError(f"A key of the integer column {column.name} is not an integer.")
     return text
 
 

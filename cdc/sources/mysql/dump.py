@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cdc import faults
-from cdc.errors import LogLost
+from cdc.errors import LogLost, SourceChanged
 from cdc.sources.mysql.connection import Connection, Dsn, server_error
 from cdc.sources.mysql.events import DELETES, GTIDS, UPDATES, WRITES, Event
 from cdc.sources.mysql.framing import Framer, ServerSaid, event_mark
@@ -17,7 +18,11 @@ from cdc.sources.mysql.state import SourceState
 from cdc.sources.mysql.stream import HEARTBEAT_EVERY, SILENT_FOR, UNREAD_FOR
 from cdc.sources.mysql.transactions import event_end, xa_name
 
+log = logging.getLogger(__name__)
+
+FARTHEST_DUMP = 0xFFFFFFFF  # byte of a file at which a dump can begin: the command has 32 bits for it (M12)
 _ROWS = frozenset({*WRITES, *UPDATES, *DELETES})
+_OF_NO_PLACE = frozenset({Event.HEARTBEAT, Event.HEARTBEAT_V2})
 _GTID_CAPABLE = 4  # what a replica says of itself to get MariaDB's GTID events as they are
 
 
@@ -45,9 +50,55 @@ def open_dump(
         elif state.gtids:
             connection.dump(state.server_id, "", 4, MySqlGtids.parse(state.gtids).encode())
         else:
-            connection.dump(state.server_id, state.place.file, state.place.offset, statements=statements)
+            framer = _dump_file(connection, framer, state.server_id, state.place, statements=statements)
         faults.point("stream.started")
         yield connection, framer
+
+
+def _dump_file(
+    connection: Connection, framer: Framer, server_id: int, place: LogPlace, *, statements: bool = False
+) -> Framer:
+    """Ask for the log from a byte of a file on; what cuts the answer into events from there on."""
+    if place.offset <= FARTHEST_DUMP:
+        connection.dump(server_id, place.file, place.offset, statements=statements)
+        return framer
+    log.info("the log is read from the begin of %s: the server begins at no byte beyond 4 GB", place.file)
+    connection.dump(server_id, place.file, 4, statements=statements)
+    return FramerBehind(framer, place)
+
+
+class FramerBehind(Framer):
+    """Leaves out the events of a file before a place in it."""
+
+    def __init__(self, framer: Framer, place: LogPlace) -> None:
+        self._framer = framer
+        self._place = place
+        self._at = place.at(4)
+        self._is_there = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """As those of a `Framer`.
+
+        Raises:
+            LogLost: no event ends at the place.
+        """
+        events = self._framer.feed(data)
+        if self._is_there:
+            return events
+        for number, event in enumerate(events):
+            if event[4] in _OF_NO_PLACE or not event_end(event):
+                continue
+            at = self._at.near(event_end(event))
+            if at.offset > self._place.offset:
+                if self._at.offset != self._place.offset:
+                    raise LogLost(
+                        f"The log has no event that ends at {self._place.file}:{self._place.offset}.",
+                        hint="The log was reset. Run `cdc teardown SOURCE TARGET`, remove the target, and start again.",
+                    )
+                self._is_there = True
+                return events[number:]
+            self._at = at
+        return [event for event in events if event[4] in _OF_NO_PLACE]
 
 
 def log_mark(dsn: Dsn, server_id: int, place: LogPlace) -> list[int]:
@@ -70,6 +121,24 @@ def log_mark(dsn: Dsn, server_id: int, place: LogPlace) -> list[int]:
                     return [*found, event_mark(event)]
                 if found and (event_end(event) >= place.offset or event[4] == Event.ROTATE):
                     return found
+
+
+def verify_mark(dsn: Dsn, state: SourceState) -> None:
+    """Refuse a server whose file of the position is another one than the one that was read: a log that was begun again
+    has the same names, and may hold more than before (B-02, M26).
+
+    Raises:
+        SourceChanged: it is another one.
+        LogLost: there is no such file.
+    """
+    if not state.mark:
+        return
+    found = log_mark(dsn, state.server_id, state.place)
+    if any(there != known for there, known in zip(found, state.mark, strict=False)):
+        raise SourceChanged(
+            f"{dsn} has another log file {state.place.file} than the one that the target has followed.",
+            hint="The log was reset. Run `cdc teardown SOURCE TARGET`, remove the target, and start again.",
+        )
 
 
 def file_begun(dsn: Dsn, server_id: int, file: str) -> int:
@@ -96,6 +165,20 @@ def log_events(dsn: Dsn, server_id: int, file: str) -> list[bytes]:
             found += events
 
 
+def file_events(dsn: Dsn, server_id: int, file: str, size: int) -> Iterator[bytes]:
+    """The events of a file of the log up to a byte of it, or to its end if that comes first."""
+    with Connection(dsn, "cdc", SILENT_FOR) as connection:
+        framer = _announce(connection, server_id)
+        connection.dump(server_id, file, 4)
+        while True:
+            for event in _events(connection, framer):
+                if event[4] in _OF_NO_PLACE:
+                    continue
+                yield event
+                if event_end(event) >= size or (event[4] == Event.ROTATE and event_end(event)):
+                    return
+
+
 def _events(connection: Connection, framer: Framer) -> list[bytes]:
     try:
         return framer.feed(connection.receive(1 << 20))
@@ -112,7 +195,7 @@ def prepared_rows(dsn: Dsn, state: SourceState, name: str, place: LogPlace) -> l
     rows: list[bytes] = []
     with Connection(dsn, "cdc", SILENT_FOR) as connection:
         framer = _announce(connection, state.server_id ^ 1)
-        connection.dump(state.server_id ^ 1, place.file, place.offset)
+        framer = _dump_file(connection, framer, state.server_id ^ 1, place)
         while True:
             for event in _events(connection, framer):
                 if event[4] == Event.TABLE_MAP or event[4] in _ROWS:
@@ -122,7 +205,8 @@ def prepared_rows(dsn: Dsn, state: SourceState, name: str, place: LogPlace) -> l
                 elif event[4] == Event.XA_PREPARE or (event[4] == Event.ROTATE and event_end(event)):
                     raise LogLost(
                         f"{dsn} has no prepared transaction at {place.file}:{place.offset} any more.",
-                        hint="The log is another one. Run `cdc teardown`, remove the target, and start again.",
+                        hint="The log is another one. Run `cdc teardown SOURCE TARGET`, remove the "
+                        "target, and start again.",
                     )
 
 

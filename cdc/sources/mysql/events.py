@@ -61,7 +61,7 @@ class Event(IntEnum):
 
 
 HEADER = 19  # timestamp, type, server id, size, end position, flags
-IGNORABLE_FLAG = 0x80  # of the header: whoever does not know the event may pass over it
+IGNORABLE_FLAG = 0x80  # of the header: a reader that does not know the event may skip it
 ARTIFICIAL_FLAG = 0x20  # the server made it for the reader; it is in no file
 
 WRITES = (Event.WRITE_ROWS_V1, Event.WRITE_ROWS)

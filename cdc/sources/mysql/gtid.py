@@ -111,6 +111,10 @@ class MySqlGtids:
                     left._add_interval(source, at, last)
         return left
 
+    def exceeds(self, other: str) -> bool:
+        """Whether it has a transaction that another set, as the server writes it, has not."""
+        return bool(self.without(MySqlGtids.parse(other)))
+
     def __bool__(self) -> bool:
         return bool(self.intervals)
 
@@ -159,6 +163,11 @@ class MariaDbGtids:
     def add(self, gtid: Gtid) -> None:
         """Move a domain on."""
         self.domains[int(gtid.source[0])] = (int(gtid.source[1]), gtid.number)
+
+    def exceeds(self, other: str) -> bool:
+        """Whether it has a transaction that another set, as the server writes it, has not."""
+        theirs = MariaDbGtids.parse(other).domains
+        return any(number > theirs.get(domain, (0, 0))[1] for domain, (_, number) in self.domains.items())
 
     def __bool__(self) -> bool:
         return bool(self.domains)

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from cdc.errors import LogLost, OperatorNeeded, SourceChanged, UsageError
+from cdc.errors import LogLost, OperatorNeeded, SourceBehind, SourceChanged, UsageError
 from cdc.sources.mysql.connection import Connection, Dsn, reads_answers
 from cdc.sources.mysql.gtid import MariaDbGtids, MySqlGtids
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.state import SourceState
 
-_RESYNC = "Run `cdc teardown` for this pipeline, remove the target, and start again: what lies between is lost."
+_RESYNC = "Run `cdc teardown SOURCE TARGET`, remove the target, and start again: what lies between is lost."
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +116,20 @@ def refuse_filters(connection: Connection) -> None:
 
 @reads_answers
 def verify_server(connection: Connection, state: SourceState) -> bool:
-    """Refuse a server whose log does not go on from the checkpoint; whether it is the one that was followed last.
+    """Refuse another database, and a server whose log does not go on from the checkpoint.
+
+    Returns:
+        Whether the server is the one that was followed last.
 
     Another server is accepted if GTIDs show that it has everything that the target has (B-03, B-04).
 
     Raises:
+        SourceBehind: it may have all of that soon.
         SourceChanged: it has not, or nothing shows that it has.
         LogLost: it has thrown away what comes next.
     """
     dsn = connection.dsn
+    _verify_database(dsn, state)
     if connection.version.flavor != state.flavor:
         raise SourceChanged(
             f"{dsn} runs {connection.version}, the target follows another kind of server.", hint=_RESYNC
@@ -140,9 +145,22 @@ def verify_server(connection: Connection, state: SourceState) -> bool:
         )
     if state.gtids and connection.version.flavor == "mysql":
         _verify_sets(connection, state)
+    elif state.gtids and not same:
+        _verify_domains(connection, state)
     if same:
         _verify_files(connection, state)
     return same
+
+
+def _verify_database(dsn: Dsn, state: SourceState) -> None:
+    """A log is of a whole server, and goes on for any of its databases: what the run was told shows which one is meant.
+    All of them in the place of one, or one in the place of all, is another choice of tables."""
+    followed = state.told.selection.default_schema if state.told is not None else ""
+    if dsn.database and followed and dsn.database.lower() != followed.lower():  # the server may know them so
+        raise SourceChanged(
+            f"{dsn} is another database than {followed!r}, which the target follows.",
+            hint="Check the database name in the DSN.",
+        )
 
 
 def _verify_sets(connection: Connection, state: SourceState) -> None:
@@ -150,16 +168,51 @@ def _verify_sets(connection: Connection, state: SourceState) -> None:
     executed = MySqlGtids.parse(str(connection.value("SELECT @@global.gtid_executed")))
     purged = MySqlGtids.parse(str(connection.value("SELECT @@global.gtid_purged")))
     if missing := ours.without(executed):
+        if _may_come(missing, executed):
+            raise _behind(connection, str(missing))
         raise SourceChanged(
             f"{connection.dsn} does not have the transactions {missing}, which the target has.",
-            hint="It is a replica that is behind, or one with another history, or was reset. Wait until it has them, "
-            "or point the DSN at another server. If they are lost for good: " + _RESYNC,
+            hint="It has another history, or was reset. Point the DSN at a server that has them. If they are lost for "
+            "good: " + _RESYNC,
         )
     if lost := purged.without(ours):
         raise LogLost(
             f"{connection.dsn} has purged the transactions {lost} from its log, which the target does not have.",
             hint="Keep the log for longer (binlog_expire_logs_seconds). " + _RESYNC,
         )
+
+
+def _may_come(missing: MySqlGtids, executed: MySqlGtids) -> bool:
+    """Whether a replica can get transactions in time: it knows where they are from, and has some of them."""
+    return all(source in executed.intervals for source in missing.intervals)
+
+
+def _verify_domains(connection: Connection, state: SourceState) -> None:
+    """MariaDB: the server has the last transaction of each domain, or will have it, or has gone another way since."""
+    known = dict[tuple[int, int], int]()
+    for variable in ("gtid_binlog_state", "gtid_slave_pos"):
+        for word in filter(None, str(connection.value(f"SELECT @@global.{variable}") or "").split(",")):
+            domain, server, number = map(int, word.split("-"))
+            known[domain, server] = max(number, known.get((domain, server), 0))
+    for domain, (server, number) in MariaDbGtids.parse(state.gtids).domains.items():
+        if known.get((domain, server), 0) >= number:
+            continue
+        last = max((there for (of, _), there in known.items() if of == domain), default=0)
+        missing = f"{domain}-{server}-{number}"
+        if last < number:
+            raise _behind(connection, missing)
+        raise SourceChanged(
+            f"{connection.dsn} does not have the transaction {missing}, which the target has, but later ones.",
+            hint="It has another history. Point the DSN at a server that has it. If it is lost for good: " + _RESYNC,
+        )
+
+
+def _behind(connection: Connection, missing: str) -> SourceBehind:
+    return SourceBehind(
+        f"{connection.dsn} does not have {missing} yet, up to which the target has followed another server.",
+        hint="It is a replica that is behind: it is tried again until it has caught up. If nothing replicates to it, "
+        "point the DSN at a server that has them.",
+    )
 
 
 def _verify_files(connection: Connection, state: SourceState) -> None:
@@ -196,7 +249,7 @@ def _verify_gtid_of_place(connection: Connection, state: SourceState) -> None:
 def refuse_prepared(connection: Connection, dsn: Dsn) -> None:
     """A transaction that is prepared now is in no snapshot, and its rows lie in the log before it (B-28).
 
-    A user who may not ask (MySQL: XA_RECOVER_ADMIN) goes on; the stream stops where such a transaction is committed.
+    A user who may not ask (MySQL: XA_RECOVER_ADMIN) goes on: all tables are compared where such a one is committed.
 
     Raises:
         UsageError: there is one.

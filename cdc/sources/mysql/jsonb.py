@@ -251,7 +251,7 @@ def quoted(text: str) -> str:
 def double_text(value: float) -> str:
     """The shortest digits that read back, positional where the exponent is small; always told from an integer."""
     if not isfinite(value):
-        raise DecodeError("A JSON document in the log holds a number that is none.")
+        raise DecodeError("A JSON document in the log holds a number that is not finite.")
     sign, digits, exponent = Decimal(repr(value)).as_tuple()
     assert isinstance(exponent, int)
     text = "".join(map(str, digits))

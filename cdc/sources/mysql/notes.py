@@ -59,7 +59,7 @@ def statements(events: Sequence[bytes], kind: np.ndarray, first: Sequence[int], 
     return found
 
 
-def told(
+def notes_of(
     said: Sequence[Said], placed: Sequence[Placed], begun: Sequence[Begun], *, goes_on: bool
 ) -> tuple[list[Note], str | None]:
     """The notes of statements that changed rows of tables that are followed; and a statement whose rows are to come.

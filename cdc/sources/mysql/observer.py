@@ -14,15 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cdc.errors import OperatorNeeded, TableChanged, UsageError
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
-from cdc.observer import SEEN, UNKNOWN, UNSEEN
-from cdc.sources.mysql.catalog import named_tables
+from cdc.observer import SEEN, UNKNOWN, UNSEEN, Selected
+from cdc.selection import Selection
+from cdc.sources.mysql.catalog import named_tables, selected, user_tables
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.copy import Snapshot
-from cdc.sources.mysql.digest import ORDERED, border, condition_of, digest, hashed_rows, values
+from cdc.sources.mysql.digest import ORDERED, border, condition_of, digest, hashed_rows, keys, values
+from cdc.sources.mysql.ghosts import is_ghost_of
 from cdc.sources.mysql.identity import log_files, log_now, place_of
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.select import quoted_table, select_rows
@@ -62,6 +65,13 @@ class MySqlLook:
         self._connection = connection
         self.place = place
 
+    def shape(self, schema: TableSchema) -> TableSchema | None:
+        found = named_tables(self._connection, [schema.table]).get(schema.table)
+        return found.schema if found is not None else None
+
+    def left_out(self, schema: TableSchema) -> list[str]:
+        return []
+
     def digest(self, schema: TableSchema, part: Part) -> Digest:
         return digest(self._connection, schema, part)
 
@@ -71,7 +81,23 @@ class MySqlLook:
     def values(self, schema: TableSchema, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
         return values(self._connection, schema, keys)
 
+    def keys(self, schema: TableSchema, part: Part) -> set[Key]:
+        try:
+            return keys(self._connection, schema, part)
+        except (TableChanged, OperatorNeeded, UsageError) as error:
+            number = error.__cause__.args[0] if error.__cause__ is not None else "?"
+            raise UsageError(
+                f"The source cannot decide the condition for rows of {schema.table} (error {number}).",
+                hint="It has to fit the table's columns, and may only read. Nothing was changed.",
+            ) from error
+
     def read(self, schema: TableSchema, part: Part) -> Iterator[ChangeBatch]:
+        found = self.shape(schema)
+        there = {column.name: column.type for column in found.columns} if found is not None else {}
+        if changed := [column.name for column in schema.columns if there.get(column.name) != column.type]:
+            raise TableChanged(
+                f"{schema.table} has another shape than the log has described so far ({', '.join(changed)})."
+            )
         yield from select_rows(self._connection, schema, condition_of(self._connection, schema, part))
 
 
@@ -83,6 +109,7 @@ class MySqlObserver:
         self._purpose = purpose
         self._session: Connection | None = None
         self._known: LogPlace
+        self._followed: tuple[str, dict[TableSchema, bool]] = ("", {})  # by the text of a state
 
     @property
     def dialect(self) -> str:
@@ -104,9 +131,27 @@ class MySqlObserver:
             self._session = None
 
     def followed(self, state: str) -> dict[TableSchema, bool]:
-        loaded = SourceState.load(state)
-        self._known = loaded.place
-        return {entry.schema: entry.copied for entry in loaded.tables.values()}
+        # Asked for each part of each table, and mostly the same text: to read it takes as long as there are tables.
+        if self._followed[0] != state:
+            loaded = SourceState.load(state)
+            self._known = loaded.place
+            tables = loaded.tables.values()
+            followed = {entry.schema: entry.copied for entry in tables if not entry.again and entry.held is None}
+            self._followed = (state, followed)
+        return self._followed[1]
+
+    def held(self, state: str) -> dict[TableSchema, str]:
+        tables = SourceState.load(state).tables.values()
+        return {entry.schema: entry.held for entry in tables if entry.held is not None}
+
+    def selected(self, selection: Selection) -> list[Selected]:
+        passing = "it may be one that an online schema change makes for itself; it is followed after a day"
+        tables = selected(user_tables(self._connection, self._dsn.database), selection)
+        names = [table.name for table in tables]
+        return [
+            Selected(table.schema, passing if any(is_ghost_of(table.name, name) for name in names) else None)
+            for table in tables
+        ]
 
     def rows_estimated(self, schema: TableSchema) -> int:
         found = named_tables(self._connection, [schema.table]).get(schema.table)
@@ -124,18 +169,18 @@ class MySqlObserver:
         return border(self._connection, schema, self.leading(schema), after, rows)
 
     @contextmanager
-    def look(self, schema: TableSchema, *, exact: bool = False) -> Iterator[MySqlLook]:
-        found = named_tables(self._connection, [schema.table]).get(schema.table)
-        has_snapshots = found is None or found.is_transactional
+    def look(self, *schemas: TableSchema, exact: bool = False) -> Iterator[MySqlLook]:
+        found = named_tables(self._connection, [schema.table for schema in schemas])
+        has_snapshots = all(table.is_transactional for table in found.values())
         session = self._connection
         try:
             with ExitStack() as held:
                 if not has_snapshots or (exact and session.version.flavor == "mysql"):
-                    # While nobody can write to the table, all that was written to it is visible and in the log.
+                    # While nobody can write to the tables, all that was written to them is visible and in the log.
                     guard = held.enter_context(Connection(self._dsn, self._purpose))
                     guard.query(f"SET SESSION lock_wait_timeout = {_LOCK_WITHIN}")
                     guard.lose_locks_after(_MOMENT if has_snapshots else _LOOK)
-                    guard.query(f"LOCK TABLES {quoted_table(schema.table)} READ")
+                    guard.query("LOCK TABLES " + ", ".join(f"{quoted_table(schema.table)} READ" for schema in schemas))
                     Snapshot.begin_session(session)
                     at = log_now(guard)
                     place = self._place(session, at.file, at.offset)
@@ -143,7 +188,7 @@ class MySqlObserver:
                         guard.query("UNLOCK TABLES")
                     yield MySqlLook(session, MySqlPlace(place.order, place))
                     if not has_snapshots:
-                        guard.query("UNLOCK TABLES")  # fails if the lock was lost, and the look is none
+                        guard.query("UNLOCK TABLES")  # fails if the lock was lost, and the look is void
                 elif session.version.flavor == "mariadb" and (told := self._told(session)) is not None:
                     place = self._place(session, *told)
                     yield MySqlLook(session, MySqlPlace(place.order, place))

@@ -43,7 +43,7 @@ class Reader:
         if first < 0xFB:
             return first
         if first not in _WIDTHS:
-            raise DecodeError(f"{self._what} is damaged: it has a length that is none.")
+            raise DecodeError(f"{self._what} is damaged: one of its lengths is not valid.")
         return self.number(_WIDTHS[first])
 
     def text(self, size: int) -> str:

@@ -16,6 +16,8 @@ from cdc.errors import DecodeError
 from cdc.lockstep import Buffer
 from cdc.sources.mysql.tablemap import Wire, WireColumn
 
+_MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -138,3 +140,42 @@ def _little(buffer: Buffer, at: np.ndarray, size: int) -> np.ndarray:
     else:
         found = buffer.at(f"<u{size}")[at].astype(np.int64)
     return found
+
+
+def joined_fields(fields: Sequence[Field]) -> Field:
+    """The rows of several fields, one behind the other."""
+    if len(fields) == 1:
+        return fields[0]
+    partial = None
+    if any(field.partial is not None for field in fields):
+        partial = np.concatenate([f.partial if f.partial is not None else np.zeros(len(f.start), bool) for f in fields])
+    return Field(
+        np.concatenate([field.start for field in fields]),
+        np.concatenate([field.length for field in fields]),
+        np.concatenate([field.valid for field in fields]),
+        partial,
+    )
+
+
+def chosen_rows(field: Field, which: np.ndarray) -> Field:
+    """Some rows of a field."""
+    partial = field.partial[which] if field.partial is not None else None
+    return Field(field.start[which], field.length[which], field.valid[which], partial)
+
+
+def no_values(count: int) -> Field:
+    """So many nulls."""
+    zero = np.zeros(count, dtype=np.int64)
+    return Field(zero, zero, np.zeros(count, dtype=bool))
+
+
+def same_values(buffer: Buffer, one: Field, other: Field) -> np.ndarray:
+    """bool[n]: whether two fields have the same bytes, eight at a time."""
+    same: np.ndarray = (one.length == other.length) & (one.valid == other.valid)
+    words = buffer.at("<u8")
+    last = len(words) - 1
+    for offset in range(0, int(one.length[same].max(initial=0)), 8):
+        mask = _MASKS[np.clip(one.length - offset, 0, 8)]
+        here, there = (words[np.minimum(field.start + offset, last)] for field in (one, other))
+        same &= (here ^ there) & mask == 0
+    return same

@@ -18,6 +18,7 @@ BATCH_BYTES = 8 << 20  # of rows decoded at once
 _DECODED_BYTES = 16 << 20  # of the arrays that they become, without what they point to
 _READ = 1 << 20
 _LONGEST = 0xFFFFFF
+_MOST_PACKETS = (1 << 30) // _LONGEST + 2  # of one row, which max_allowed_packet does not let be longer
 
 
 def quoted(name: str) -> str:
@@ -75,7 +76,7 @@ def _batches(connection: Connection, schema: TableSchema, alive: Callable[[], No
 
 
 class RowReader:
-    """Cuts what comes into row packets; raises DecodeError for what is none."""
+    """Cuts the bytes that come into row packets; raises DecodeError for bytes that are not row packets."""
 
     def __init__(self) -> None:
         self.is_done = False
@@ -104,6 +105,8 @@ class RowReader:
                 raise DecodeError("The server sent an empty packet in the place of a row.")
             if length == _LONGEST or self._long:  # a row of more than 16 MB comes in several packets
                 self._long.append(data[at + 4 : after])
+                if len(self._long) > _MOST_PACKETS:
+                    raise DecodeError("The server sent a row that is larger than a row can be.")
                 self.pieces.append(data[:at])
                 base += at
                 data, size, after = data[after:], size - after, 0

@@ -7,16 +7,18 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from cdc import faults
-from cdc.errors import SchemaChangeUnsupported, SourceChanged, UsageError
+from cdc.errors import NoTables, OtherPipeline, SourceUnfit, UsageError
 from cdc.findings import Severity
+from cdc.gathering import Gathered
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
-from cdc.model.segment import Changes, Reset, Segment
+from cdc.model.segment import Changes, Reset, Segment, Step, with_gaps
+from cdc.model.standing import Apart, Standing, State
 from cdc.selection import Selection
 from cdc.source import Head, Link
 from cdc.sources.mysql.binlog import Decoder
@@ -25,7 +27,8 @@ from cdc.sources.mysql.charsets import ServerConverter
 from cdc.sources.mysql.check import check
 from cdc.sources.mysql.connection import Connection, Dsn, mapped_errors
 from cdc.sources.mysql.copy import Snapshot, SnapshotReader
-from cdc.sources.mysql.dump import log_mark, open_dump, prepared_rows
+from cdc.sources.mysql.dump import log_mark, open_dump, prepared_rows, verify_mark
+from cdc.sources.mysql.engines import engine_trouble
 from cdc.sources.mysql.gtid import MariaDbGtids, MySqlGtids
 from cdc.sources.mysql.identity import (
     Log,
@@ -41,10 +44,12 @@ from cdc.sources.mysql.identity import (
 )
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.replaces import StatementsNeeded
+from cdc.sources.mysql.rights import UNREADABLE, grants, unreadable
 from cdc.sources.mysql.select import quoted_table, select_rows
-from cdc.sources.mysql.state import SourceState, TableState
+from cdc.sources.mysql.state import SourceState, TableState, standings
 from cdc.sources.mysql.stream import BinlogStream
 from cdc.sources.mysql.tables import FollowedTables
+from cdc.told import Told
 from cdc.waiting import MACHINE, Waiting
 
 log = logging.getLogger(__name__)
@@ -61,18 +66,21 @@ class Settings:
 
     Attributes:
         name: of the pipeline.
-        selection: which tables.
+        told: of the tables; those without a key are followed whatever it says.
         workers: sessions that copy in parallel.
         budget: bytes of log that make one segment at most.
         notes: tell the statements that rows were changed by, where the log has them, too; and whole rows as they were
             before a change, not their keys alone.
+        by_parts: a table that has to be copied again is copied part by part beside the stream; otherwise the stream
+            waits for it, as a target needs it that takes no parts.
     """
 
     name: str
-    selection: Selection
+    told: Told
     workers: int
     budget: int
     notes: bool = False
+    by_parts: bool = True
 
 
 @dataclass(slots=True)
@@ -81,9 +89,11 @@ class Learned:
 
     Attributes:
         needs_statements: changes can be understood with the texts of their statements only.
+        numbers: which table has got which number: a target says by these what it cannot take.
     """
 
     needs_statements: bool = False
+    numbers: dict[TableName, int] = field(default_factory=dict)
 
 
 class MySqlSource:
@@ -107,10 +117,14 @@ class MySqlSource:
         self._gtids: MySqlGtids | MariaDbGtids | None = None
         self._decoder: Decoder | None = None
         self._is_new = False
-        self._has_forgotten = False
+        self._has_news = False
+        self._is_looking = False  # at what the source has, between two dumps: what it finds is not handed over yet
         self._looked = 0.0
         self._seen_new: set[TableName] = set()  # that are not followed, and may be tables that are, under new names
         self._tables: FollowedTables
+        self._grants: list[str] = []
+        self._apart: list[Apart] = []
+        self._refused: dict[int, str] = {}  # tables that the target cannot take and why, until they have a number (H8)
 
     @property
     def head(self) -> Head:
@@ -122,8 +136,20 @@ class MySqlSource:
         return {table.name: table.rows_estimated for table in self._selected}
 
     @property
+    def followed(self) -> dict[int, TableName]:
+        return {identity: entry.schema.table for identity, entry in list(self._state.tables.items())}
+
+    @property
+    def apart(self) -> dict[TableName, Standing]:
+        return standings(self._state, only_apart=True)
+
+    @property
+    def meant(self) -> list[TableSchema]:
+        return [table.schema for table in self._selected] if self._is_new else []
+
+    @property
     def is_complete(self) -> bool:
-        return self._tables.are_complete
+        return self._tables.are_complete and not self._is_looking
 
     def open(self, resume: Checkpoint | None) -> None:
         connection = self._connection = self._resources.enter_context(Connection(self._dsn, self._purpose, _PATIENCE))
@@ -137,6 +163,7 @@ class MySqlSource:
                 flavor=connection.version.flavor,
                 server=server_identity(connection),
                 server_id=secrets.randbelow((1 << 32) - (1 << 16)) + (1 << 16),
+                told=self._settings.told,
                 place=LogPlace(now.file, 0, now.offset),
                 gtids=now.gtids,
             )
@@ -144,13 +171,13 @@ class MySqlSource:
         else:
             state = self._state = SourceState.load(resume.state)
             if state.pipeline != self._settings.name:
-                raise UsageError(
+                raise OtherPipeline(
                     f"The target belongs to the pipeline {state.pipeline!r}.",
                     hint="Give that name with --name, or use another target.",
                 )
             refuse_filters(connection)
             if verify_server(connection, state):
-                self._verify_mark()
+                verify_mark(self._dsn, state)
                 here = place_of(log_files(connection), state.place, now.file, now.offset)
             else:
                 # Another server's files: positions count on from where the target is.
@@ -161,34 +188,68 @@ class MySqlSource:
                 here = place_of(files, state.place, now.file, now.offset)
                 log.warning("%s is another server than before; it is followed on from %s", self._dsn, state.gtids)
             self._selected = self._select()
-            self._forget_unselected()
-        self._tables = FollowedTables(self._state, connection, self._settings.selection)
+            followed = [entry.schema.table for entry in state.tables.values()]
+            self._settings.told.selection.warn_unmatched([table.name for table in self._selected], followed)
+        self._tables = self._followed_tables()
+        self._forget_unselected()
+        self._grants = grants(connection)
         is_known = all(self._state.named(table.name) is not None for table in self._selected)
         if resume is not None and not (is_known and self._tables.are_complete):
             self._tables.look_after = here.order
+        if resume is not None and self._hold_unreadable():
+            self._has_news = True
+        if self._state.told != self._settings.told:
+            self._state.told, self._has_news = self._settings.told, True
+        self._state.apart = self._apart
         self._gtids = self._parsed(self._state.gtids) if has_gtids(connection) else None
         self._opened_at = Head(here.position(), self._clock())
+
+    def _followed_tables(self) -> FollowedTables:
+        return FollowedTables(
+            self._state,
+            self._connection,
+            self._settings.told.selection,
+            holds_tables=self._settings.told.holds_tables,
+            by_parts=self._settings.by_parts,
+            numbers=self._learned.numbers,
+        )
 
     def _forget_unselected(self) -> None:
         """A table that was taken out of the selection is left in the target as it is."""
         for entry in list(self._state.tables.values()):
             name = entry.schema.table
-            if self._dsn.database not in ("", name.schema) or not self._settings.selection.matches(name):
-                log.info("%s is not followed any more; the target keeps what it has of it", name)
-                self._state.forget(entry)
-                self._has_forgotten = True
+            if not self._tables.is_selected(name):
+                log.warning("%s is not followed any more; the target keeps what it has of it", name)
+                self._tables.forget(entry, "it was taken out of the selection")
+                self._has_news = True
 
-    def _verify_mark(self) -> None:
-        """The file of the position is the one that was read: a log that was begun anew has the same names (B-02)."""
-        state = self._state
-        if not state.mark:
-            return
-        found = log_mark(self._dsn, state.server_id, state.place)
-        if any(there != known for there, known in zip(found, state.mark, strict=False)):
-            raise SourceChanged(
-                f"{self._dsn} has another log file {state.place.file} than the one that the target has followed.",
-                hint="The log was reset. Run `cdc teardown`, remove the target, and start again.",
-            )
+    def _mind_rights(self) -> bool:
+        """Whether rights came or went since the last look: so do tables."""
+        found = grants(self._connection)
+        if found == self._grants:
+            return False
+        self._grants = found
+        self._hold_unreadable()
+        self._tables.look_soon()
+        if self._decoder is not None:
+            self._decoder.ask_again()
+        return True
+
+    def _hold_unreadable(self) -> bool:
+        """Who may not read a table gets no more of it from the log either (M21); whether there was any change."""
+        entries = list(self._state.tables.values())
+        refused = unreadable(self._connection, [entry.schema.table for entry in entries])
+        lost = [entry for entry in entries if entry.schema.table in refused and entry.held is None]
+        back = [
+            entry
+            for entry in entries
+            if entry.schema.table not in refused and entry.held is not None and entry.held.startswith(UNREADABLE)
+        ]
+        for entry in lost:
+            self._tables.hold(entry, refused[entry.schema.table])
+        for entry in back:
+            self._tables.copy_again(entry, "the user may read it again")
+        return bool(lost or back)
 
     def _parsed(self, gtids: str) -> MySqlGtids | MariaDbGtids:
         return MariaDbGtids.parse(gtids) if self._state.flavor == "mariadb" else MySqlGtids.parse(gtids)
@@ -199,33 +260,46 @@ class MySqlSource:
 
     def _refuse_unfit(self) -> None:
         """The preflight of a first start."""
+        names = [table.name for table in user_tables(self._connection, self._dsn.database)]
         fatal = [
             f
-            for f in check(self._connection, self._dsn.database, self._settings.selection)
+            for f in check(self._connection, self._dsn.database, self._certain(self._settings.told.selection, names))
             if f.severity is Severity.FATAL
         ]
         if fatal:
-            raise UsageError(
+            raise SourceUnfit(
                 "The source is not ready: " + " ".join(f"{finding.subject}: {finding.message}" for finding in fatal),
-                hint=" ".join(finding.fix for finding in fatal if finding.fix) or "`cdc check` says more.",
+                hint=" ".join(finding.fix for finding in fatal if finding.fix) or "`cdc check SOURCE` says more.",
             )
 
     def _select(self) -> list[Table]:
-        selection = self._settings.selection
+        """The tables to follow.
+
+        Raises:
+            UsageError: a new pipeline has a pattern that means nothing, most likely by a typing error, or no table.
+        """
+        selection = self._settings.told.selection
         everything = user_tables(self._connection, self._dsn.database)
-        for pattern in selection.unmatched([table.name for table in everything]):
+        names = [table.name for table in everything]
+        for pattern in self._certain(selection, names).unmatched(names) if self._is_new else ():
             close = difflib.get_close_matches(pattern, [str(table.name) for table in everything], n=1)
-            raise UsageError(
+            raise NoTables(
                 f"No table matches {pattern!r}.",
                 hint=f"Did you mean {close[0]!r}?" if close else "Patterns are database.table, with * and ?.",
             )
         tables = [table for table in selected(everything, selection) if table.schema.columns]
-        if not tables:
-            raise UsageError(f"{self._dsn} has no table to follow.", hint="--tables says which ones are meant.")
+        if not tables and self._is_new:
+            raise NoTables(f"{self._dsn} has no table to follow.", hint="--tables says which ones are meant.")
+        troubled = {table.name: table.trouble for table in tables if table.trouble is not None}
         for table in tables:
-            if table.trouble is not None:
+            if self._is_new and table.trouble is not None and not engine_trouble(table.engine):
                 raise UsageError(f"{table.name} cannot be followed. {table.trouble}", hint="--exclude leaves it out.")
-        return tables
+        self._apart = [Apart(name, Standing(State.LEFT_OUT, why)) for name, why in troubled.items()]
+        return [table for table in tables if table.trouble is None]
+
+    def _certain(self, selection: Selection, tables: Sequence[TableName]) -> Selection:
+        """Without patterns that need not mean any of the tables that are there now: all others are typing errors."""
+        return selection
 
     def close(self) -> None:
         self._resources.close()
@@ -237,7 +311,7 @@ class MySqlSource:
         if self._is_new:
             for table in self._selected:
                 self._tables.expect(self._told(table))
-        elif self._has_forgotten:
+        elif self._hold_refused(link) or self._has_news:
             # Whoever asks the target what is followed must hear of it, however long nothing else happens.
             yield self._segment([])
         yield from self._copy_missing(link)
@@ -252,18 +326,21 @@ class MySqlSource:
         """Whether sessions do, unless they say otherwise."""
         return (self._connection.variable("binlog_row_image") or "").upper() == "FULL"
 
-    def _adopt(self) -> list[TableState]:
-        """Number the tables that are meant and not followed yet.
+    def _adopt(self) -> list[tuple[TableState, Table]]:
+        """Number the tables that are meant and not followed yet, each with what it is now.
 
         Done only once all that the log had at some moment has been followed, since until then a table that is followed
         may have another name there than it has now.
         """
-        if not self._tables.can_look:
-            return []
-        new = [table for table in self._select() if self._state.named(table.name) is None]
+        selected_now = self._select()
+        self._state.apart = [one for one in self._apart if self._state.named(one.table) is None]
+        new = [
+            table
+            for table in selected_now
+            if self._state.named(table.name) is None and table.name not in self._tables.ghosts
+        ]
         certain = self._not_renamed(new)
-        entries = [self._tables.expect(self._told(table)) for table in certain]
-        faults.point("copy.adopted")
+        entries = [(self._tables.expect(told), told) for told in map(self._told, certain)]
         if len(certain) == len(new):
             self._tables.look_after = None  # last, since nothing is complete before
         return entries
@@ -283,19 +360,89 @@ class MySqlSource:
         self._seen_new = {table.name for table in new if table.name not in seen}
         return certain
 
-    def _take_in(self, entries: Sequence[TableState]) -> Iterator[Segment]:
-        """From here on the changes of new tables are followed, while their rows are copied part by part."""
-        for entry in entries:
-            log.info("%s is new; it is copied", entry.schema.table)
-            after = replace(entry, start=self._state.place.order, copied=True)
-            self._state.tables[entry.schema.identity] = after
-        if entries:
-            yield self._segment([Reset(entry.schema, by_parts=True) for entry in entries])
+    def _take_in(self) -> Iterator[Segment]:
+        """From here on the changes of tables that are new or to be copied again are followed, while their rows are
+        copied part by part."""
+        if not self._tables.can_look:
+            return
+        # What was written before the catalog is read may have another shape, and is in the copy.
+        start = max(self._place(log_now(self._connection), self._connection).order, self._state.place.order)
+        adopted = self._adopt()
+        is_news = self._hold_numbered()
+        held = {entry.schema.identity for entry in self._state.tables.values() if entry.held is not None}
+        taken = [
+            self._tables.take_in(entry, table, start) for entry, table in adopted if entry.schema.identity not in held
+        ]
+        if not self._settings.by_parts:
+            self._copy_rekeyed()
+        again = [entry for entry in self._state.tables.values() if not entry.is_settled and entry.copied]
+        found = named_tables(self._connection, [entry.schema.table for entry in again])
+        until = self._place(log_now(self._connection), self._connection).order
+        for entry in again:
+            if (table := self._prepared_again(entry, found.get(entry.schema.table), until)) is None:
+                continue
+            goes_on = entry.is_followed and _is_as_followed(entry, table)
+            if entry.is_followed and not goes_on:
+                self._tables.lose(entry, "it has another shape than its statements in the log say")
+            # With another key alone its rows have been what they are all the time.
+            taken.append(self._tables.take_in(entry, self._told(table), entry.start if goes_on else start))
+        if taken or is_news:
+            faults.point("copy.adopted")
+            yield self._segment([Reset(entry.schema, by_parts=True) for entry in taken])
+
+    def _copy_rekeyed(self) -> None:
+        """Where nothing comes by parts, a table with another key is copied as if it had never been."""
+        for entry in list(self._state.tables.values()):
+            if entry.rekeyed:
+                self._state.tables[entry.schema.identity] = replace(entry, rekeyed=False, copied=False)
+
+    def _prepared_again(self, entry: TableState, table: Table | None, until: int) -> Table | None:
+        """The table to be copied again as it is now, if it can be.
+
+        Args:
+            until: where the log was after the table was looked for: it may have got another name up to there.
+        """
+        if table is None and until > self._state.place.order:
+            self._tables.look_after = until
+        elif table is None:
+            log.warning("%s is gone from the source; the target keeps what it has of it", entry.schema.table)
+            self._tables.forget(entry, "it is gone from the source")
+        elif table.trouble is not None:
+            self._tables.hold(entry, table.trouble)
+        elif entry.is_followed and not _is_as_followed(entry, table) and until > self._state.place.order:
+            self._tables.look_after = until  # the log may have yet to say what became of it
+        else:
+            return table
+        return None
+
+    # --- tables that are not simply followed ------------------------------------------------------------------------
+
+    def _hold_refused(self, link: Link) -> bool:
+        """Hold what the stages after this one cannot take; whether there was anything."""
+        self._refused |= link.take_refused()
+        return self._hold_numbered()
+
+    def _hold_numbered(self) -> bool:
+        """The same for those that have a number by now."""
+        tables = self._state.tables
+        refused = [one for one in self._refused if one in tables]
+        for identity in refused:
+            why = self._refused.pop(identity)
+            if tables[identity].held is None:
+                self._tables.hold(tables[identity], why)
+        return bool(refused)
+
+    def _mind_wishes(self, link: Link) -> bool:
+        """Do what the other side wants of tables; whether there was anything."""
+        again = link.take_again() & self._state.tables.keys()
+        for identity in again:
+            self._tables.copy_again(self._state.tables[identity], "somebody has asked for it")
+        return self._hold_refused(link) or bool(again)
 
     def _copy_missing(self, link: Link) -> Iterator[Segment]:
         while (
             self._tables.look_after is None
-            and (missing := [entry for entry in self._state.tables.values() if not entry.copied])
+            and (missing := [entry for entry in self._state.tables.values() if not entry.copied and entry.held is None])
             and not link.stopping
         ):
             with Snapshot(self._dsn, self._purpose, self._settings.workers) as snapshot:
@@ -352,32 +499,33 @@ class MySqlSource:
             self._state.forget(entry)
             return None
         if table.trouble is not None:
-            raise SchemaChangeUnsupported(
-                f"{table.name} cannot be followed any more. {table.trouble}",
-                hint="Undo the change, and it is copied again; or start again without the table (--exclude).",
-            )
+            self._tables.hold(entry, table.trouble)
+            return None
         table = self._told(table.identified(identity))
         self._state.tables[identity] = table.followed(start, copied=False)
         return table
 
     def _copy_steady(self, snapshot: Snapshot, tables: Sequence[Table], link: Link) -> Iterator[Segment]:
-        gathered: list[Changes] = []
-        size = 0
+        gathered = Gathered(len(tables), _COPY_SEGMENTS * self._settings.budget, self._waiting.now)
         for copied in SnapshotReader(snapshot).read(tables, link):
             if copied.batch is not None:
-                gathered.append(Changes(copied.batch))
-                size += copied.batch.held
-                if size < _COPY_SEGMENTS * self._settings.budget:
-                    continue
+                gathered.add(copied.batch)
             elif copied.intact:
-                faults.point("copy.before_done")
-                self._is_copied(copied.table.schema)
+                gathered.end(copied.table.schema.identity)
             else:
                 log.warning("%s was changed while it was copied; it is copied again", copied.table.name)
-            # A table counts as copied with its last rows, in one transaction of the target (C-04).
-            yield self._segment(gathered, size)
-            faults.point("copy.after_segment")
-            gathered, size = [], 0
+            if gathered.is_due:
+                yield from _given(self._copied(gathered))
+        if gathered:
+            yield from _given(self._copied(gathered))
+
+    def _copied(self, gathered: Gathered) -> Segment:
+        """What has been copied. A table counts as copied with its last rows, in one transaction there (C-04)."""
+        changes, size, ended = gathered.take()
+        faults.point("copy.before_done")
+        for identity in ended:
+            self._state.tables[identity] = replace(self._state.tables[identity], copied=True)
+        return self._segment(changes, size)
 
     def _copy_locked(self, table: Table, link: Link) -> Iterator[Segment]:
         """Engines without transactions have no snapshots: nobody may write to the table while it is copied (C-10)."""
@@ -391,14 +539,13 @@ class MySqlSource:
                 yield self._segment([Changes(batch)], batch.held)
                 session.query("DO 0")  # we are there
             session.query("UNLOCK TABLES")  # fails if the lock was lost, and the copy is none
-            self._is_copied(table.schema)
+            self._state.tables[identity] = replace(self._state.tables[identity], copied=True)
             yield self._segment([])
 
-    def _is_copied(self, schema: TableSchema) -> None:
-        self._state.tables[schema.identity] = replace(self._state.tables[schema.identity], copied=True)
-
     def _segment(self, steps: Sequence[Reset | Changes], size: int = 0) -> Segment:
-        return Segment(list(steps), Transactions.none(), self._checkpoint(self._state.place.position()), size)
+        checkpoint = self._checkpoint(self._state.place.position())
+        told: list[Step] = [*self._tables.take_gaps(), *steps]
+        return Segment(told, Transactions.none(), checkpoint, size + len(checkpoint.state))
 
     def _checkpoint(self, position: Position) -> Checkpoint:
         """A checkpoint with the state as it is now, whose position is the one that the decoder has come to."""
@@ -409,16 +556,19 @@ class MySqlSource:
                     self._gtids.add(gtid)
                 self._state.gtids = str(self._gtids)
             self._state.prepared = dict(self._decoder.prepared)
-            self._state.place = self._decoder.end
-            self._state.mark = self._decoder.marks.get(self._state.place.file, [])
+            if self._decoder.end.order >= self._state.place.order:
+                self._state.place = self._decoder.end
+                self._state.mark = self._decoder.marks.get(self._state.place.file, [])
         return Checkpoint(Position(position.order, self._state.gtids or position.text), self._state.dump())
 
     # --- stream -----------------------------------------------------------------------------------------------------
 
     def stream(self, link: Link) -> Iterator[Segment]:
         while not link.stopping:
-            yield from self._take_in(self._adopt())
+            self._is_looking = True
+            yield from self._take_in()
             yield from self._copy_missing(link)
+            self._is_looking = False
             yield from self._follow(link)
 
     def _follow(self, link: Link) -> Iterator[Segment]:
@@ -445,8 +595,9 @@ class MySqlSource:
                 connection, framer, decoder, self._settings.budget, fetch, self._waiting
             )
             try:
-                for segment in stream.segments(link, self._checkpoint, self._state.place.position(), self._tick):
-                    yield segment
+                position = self._state.place.position()
+                for segment in stream.segments(link, self._checkpoint, position, lambda: self._tick(link)):
+                    yield with_gaps(segment, self._tables.take_gaps())
                     if segment.checkpoint is not None and self._has_to_look():
                         return
             except StatementsNeeded:
@@ -459,10 +610,26 @@ class MySqlSource:
         """Whether the log has been followed far enough for tables to be copied."""
         return self._tables.can_look
 
-    def _tick(self) -> None:
+    def _tick(self, link: Link) -> bool:
+        is_wanted = self._mind_wishes(link) or self._tables.can_look
         now = self._waiting.now()
         if now - self._looked < _LOOK_EVERY:
-            return
+            return is_wanted
         self._looked = now
+        self._tables.tick(now)
+        is_wanted |= self._mind_rights()
         at = log_now(self._connection)
         self._seen = Head(self._place(at, self._connection).position(), self._clock())
+        return is_wanted
+
+
+def _is_as_followed(entry: TableState, table: Table) -> bool:
+    """Whether a table has the columns now that it has in the log."""
+    known, now = ([(column.name, column.type) for column in one.schema.columns] for one in (entry, table))
+    return known == now
+
+
+def _given(segment: Segment) -> Iterator[Segment]:
+    """Hand a segment of a copy over."""
+    yield segment
+    faults.point("copy.after_segment")

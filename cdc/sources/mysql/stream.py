@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from cdc import faults
-from cdc.errors import Unavailable
+from cdc.errors import DecodeError, Unavailable
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.segment import Segment, bytes_held, fitting
@@ -29,6 +30,7 @@ _SIP, _SIPS = 512 << 10, 12
 _TRICKLE = 64 << 10  # bytes that show in this time, even without a whole event, that one is on its way
 _READ = 1 << 20
 _TICK_EVERY = 1.0  # seconds
+_HURRIED_TICK_EVERY = 0.1  # where a run has a goal, for which tables may have to come first
 _IDLE_CHECKPOINT_EVERY = 10.0  # seconds between checkpoints that only move the position
 _GATHER = 0.0005  # seconds to let the server fill the socket
 _FIRST = 4  # part of the budget that is taken before it is known what it becomes in memory
@@ -76,7 +78,7 @@ class BinlogStream:
         self.head: Head | None = None
 
     def segments(
-        self, link: Link, checkpoint: Callable[[Position], Checkpoint], after: Position, tick: Callable[[], None]
+        self, link: Link, checkpoint: Callable[[Position], Checkpoint], after: Position, tick: Callable[[], bool]
     ) -> Iterator[Segment]:
         """Segments until `link.stopping`.
 
@@ -86,17 +88,19 @@ class BinlogStream:
             link: what is known of the applier.
             checkpoint: makes the checkpoint for the end of a segment.
             after: where the dump started.
-            tick: called about every second; may raise.
+            tick: called about every second; may raise. Says whether it wants to be given a checkpoint soon, even if
+                nothing has happened.
         """
-        emitted = after.order
+        emitted = after
         last_checkpoint = self._waiting.now()
+        wanted = False  # a checkpoint, whether anything has happened or not
         while not link.stopping:
             link.alive()
             now = self._waiting.now()
-            if now - self._ticked >= _TICK_EVERY:
+            if now - self._ticked >= (_TICK_EVERY if link.goal is None else _HURRIED_TICK_EVERY):
                 self._ticked = now
                 faults.point("stream.tick")
-                tick()
+                wanted = tick() or wanted
             has_more = self._size < self._budget and self._read(link)
             if link.paused:
                 self._heard = self._waiting.now()
@@ -111,13 +115,16 @@ class BinlogStream:
                 segment = self._decode(checkpoint, allow_part=True)
             elif self._events and not self._has_end and not self._decoder.inside_transaction and link.idle:
                 self._decode(checkpoint, allow_part=False)  # events between transactions: another file, most likely
-            if segment is None and self._is_quiet(link) and self._decoder.place.order > emitted:
+            if segment is None and self._is_quiet(link) and (wanted or self._decoder.place.order > emitted.order):
                 waited = self._waiting.now() - last_checkpoint >= _IDLE_CHECKPOINT_EVERY
-                if link.goal is not None or waited:
-                    segment = Segment([], Transactions.none(), checkpoint(self._decoder.place.position()))
+                if link.goal is not None or waited or wanted:
+                    # A dump by GTIDs begins with the head of the file, which lies before the place that it goes on at.
+                    at = max(emitted, self._decoder.place.position())
+                    segment = Segment([], Transactions.none(), checkpoint(at))
             if segment is not None:
                 if segment.checkpoint is not None:
-                    emitted = segment.checkpoint.position.order
+                    wanted = False
+                    emitted = segment.checkpoint.position
                     last_checkpoint = self._waiting.now()
                 faults.point("stream.segment")
                 yield segment
@@ -131,7 +138,8 @@ class BinlogStream:
 
     def _decode(self, checkpoint: Callable[[Position], Checkpoint], *, allow_part: bool) -> Segment | None:
         faults.point("stream.before_decode")
-        decoded = self._decoder.decode(self._events, allow_part=allow_part)
+        with self._advised():
+            decoded = self._decoder.decode(self._events, allow_part=allow_part)
         size = self._size
         self._events = self._events[decoded.consumed :]
         if decoded.wanted is not None:
@@ -147,6 +155,18 @@ class BinlogStream:
         self._budget = fitting(self._most, log, held)
         at = checkpoint(decoded.end) if decoded.end is not None else None
         return Segment(decoded.steps, decoded.transactions, at, max(held, log))
+
+    @contextmanager
+    def _advised(self) -> Iterator[None]:
+        """What is not understood is shown to somebody else."""
+        try:
+            yield
+        except DecodeError as error:
+            advice = (
+                f"`cdc check SOURCE --log {self._decoder.place.file}` says what another decoder makes of that file."
+            )
+            error.hint = f"{error.hint} {advice}" if error.hint else advice
+            raise
 
     def _read(self, link: Link) -> bool:
         """Take what the server has sent, up to the budget, and say whether there was anything."""
@@ -190,11 +210,12 @@ class BinlogStream:
             return _POLL if self._events and link.idle else _WAIT
         if link.idle:
             return _LULL if self._size > _LITTLE else 0
-        return _POLL
+        return max(_POLL, min(link.rest, _WAIT))
 
     def _take(self, data: bytes) -> None:
         try:
-            events = self._framer.feed(data)
+            with self._advised():
+                events = self._framer.feed(data)
         except ServerSaid as said:
             raise server_error(said.code, said.message, self._connection.dsn) from said
         self._taken = self._waiting.now()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from cdc.errors import DecodeError
+from cdc.model.schema import TableName
 from cdc.sources.mysql.events import HEADER
 from cdc.sources.mysql.reader import Reader
 
@@ -61,6 +62,13 @@ _FIXED = {
     Wire.TIME: 3,
     Wire.DATETIME: 8,
     Wire.YEAR: 1,
+}
+# Bytes of old temporal values by their fractional digits (`time_hires_bytes` and its like in MariaDB's sql/field.cc).
+# The table map has one type for all of them: it does not say how many digits a column has.
+HIGH_RESOLUTION = {
+    Wire.TIMESTAMP: (4, 5, 5, 6, 6, 7, 7),
+    Wire.TIME: (3, 4, 4, 5, 5, 5, 6),
+    Wire.DATETIME: (8, 6, 6, 7, 7, 7, 8),
 }
 _ONE_BYTE = {
     Wire.FLOAT,
@@ -131,6 +139,12 @@ class TableMap:
 def table_id(event: bytes) -> int:
     """The number that row events refer to a table map by."""
     return int.from_bytes(event[HEADER : HEADER + 6], "little")
+
+
+def described_table(event: bytes) -> TableName:
+    """The table that a table map event is about."""
+    reader = Reader(event, HEADER + 8, "A table map event")
+    return TableName(_name(reader), _name(reader))
 
 
 def decimal_bytes(precision: int, scale: int) -> int:

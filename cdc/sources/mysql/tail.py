@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from cdc.errors import DecodeError, LogLost, UsageError
+from cdc.model.moment import Moment, written
 from cdc.model.position import Checkpoint
+from cdc.model.schema import TableName
 from cdc.model.segment import Segment
-from cdc.source import Begin, Head, Link
+from cdc.selection import Selection
+from cdc.source import Head, Link
 from cdc.sources.mysql.catalog import Table, named_tables
 from cdc.sources.mysql.connection import Dsn
 from cdc.sources.mysql.dump import file_begun
@@ -18,6 +20,7 @@ from cdc.sources.mysql.gtid import MySqlGtids
 from cdc.sources.mysql.identity import Log, has_gtids, log_files, log_now
 from cdc.sources.mysql.source import MySqlSource, Settings
 from cdc.sources.mysql.state import TableState
+from cdc.sources.mysql.told_tables import ToldTables
 
 _FILE = re.compile(r"(.+):([0-9]{1,19})")
 
@@ -30,9 +33,19 @@ class TailSource(MySqlSource):
             that is an error.
     """
 
-    def __init__(self, dsn: Dsn, settings: Settings, *, begin: Begin | None = None) -> None:
+    def __init__(self, dsn: Dsn, settings: Settings, *, begin: Moment | None = None) -> None:
         super().__init__(dsn, settings)
         self._begin = begin
+        self._told_tables: ToldTables
+
+    def _followed_tables(self) -> ToldTables:
+        self._told_tables = ToldTables(self._state, self._connection, self._settings.told, self._as_now)
+        return self._told_tables
+
+    def _certain(self, selection: Selection, tables: Sequence[TableName]) -> Selection:
+        """The log may know tables to leave out that are not there any more."""
+        unknown = replace(selection, include=()).unmatched(tables)
+        return replace(selection, exclude=tuple(pattern for pattern in selection.exclude if pattern not in unknown))
 
     def open(self, resume: Checkpoint | None) -> None:
         super().open(resume)
@@ -43,6 +56,8 @@ class TailSource(MySqlSource):
             for table in self._selected:
                 self._tables.expect(table)
             self._describe()
+        if self._begin is not None:
+            self._told_tables.as_now_until = self._opened_at.position.order
         if not self._state.gtids:
             # Those that come from here on are not all that there are: the log is followed by file and byte.
             self._gtids = None
@@ -53,9 +68,12 @@ class TailSource(MySqlSource):
             return log_now(connection)
         files = log_files(connection)
         if begin.time is not None:
+            begin.refuse_future(self._clock())
             return self._by_file(self._file_before(begin.time, files), 4)
-        text = begin.position or ""
+        text = begin.text
         if (found := _FILE.fullmatch(text)) and found[1] in files:
+            if int(found[2]) > files[found[1]]:
+                raise self._not_there(text, f"{found[1]}:{files[found[1]]}")
             return self._by_file(found[1], int(found[2]))
         try:
             gtids = self._parsed(text)
@@ -70,7 +88,16 @@ class TailSource(MySqlSource):
             for intervals in gtids.intervals.values():
                 if len(intervals) == 1:  # one transaction, as an event has it, stands for those before it as well
                     intervals[0] = (1, intervals[0][1])
+        executed = log_now(connection).gtids
+        if gtids.exceeds(executed):
+            raise self._not_there(text, executed)
         return Log(next(iter(files)), 0, str(gtids))
+
+    def _not_there(self, text: str, end: str) -> UsageError:
+        return UsageError(
+            f"{text} is in the future: {self._dsn} has written its log up to {end}.",
+            hint="Give an earlier place with --from, or leave it out.",
+        )
 
     def _by_file(self, file: str, offset: int) -> Log:
         """A place from which the log is asked for by file and byte: which GTIDs lie before it, MySQL does not say."""
@@ -79,14 +106,17 @@ class TailSource(MySqlSource):
         return Log(file, offset, "")
 
     def _file_before(self, time: int, files: dict[str, int]) -> str:
-        """The newest log file that was begun before a time."""
-        for file in reversed(files):
-            if file_begun(self._dsn, self._state.server_id, file) * 1_000_000 <= time:
-                return file
-        raise LogLost(
-            f"{self._dsn} has no log any more from {datetime.fromtimestamp(time / 1e6, UTC).isoformat()}.",
-            hint="Give a later time with --from.",
-        )
+        """The log file before the first one that was begun after a time: the clock may have stepped back since."""
+        before = None
+        for file in files:
+            if file_begun(self._dsn, self._state.server_id, file) * 1_000_000 > time:
+                break
+            before = file
+        if before is None:
+            raise LogLost(
+                f"{self._dsn} has no log any more from {written(time)}.", hint="Give a later time with --from."
+            )
+        return before
 
     def copy(self, link: Link) -> Iterator[Segment]:
         """Nothing: only what happens is told."""
@@ -96,8 +126,10 @@ class TailSource(MySqlSource):
         """All: a table that goes on under another name loses nothing that was copied."""
         return list(new)
 
-    def _take_in(self, entries: Sequence[TableState]) -> Iterator[Segment]:
+    def _take_in(self) -> Iterator[Segment]:
         """Nothing is copied."""
+        if self._tables.can_look:
+            self._adopt()
         yield from ()
 
     def _copy_missing(self, link: Link) -> Iterator[Segment]:
@@ -107,17 +139,23 @@ class TailSource(MySqlSource):
 
     def _has_to_look(self) -> bool:
         """At once, since no change may be passed over."""
-        return super()._has_to_look() or any(not entry.copied for entry in self._state.tables.values())
+        return super()._has_to_look() or any(_has_to_be_described(entry) for entry in self._state.tables.values())
 
     def _describe(self) -> None:
-        missing = [entry for entry in self._state.tables.values() if not entry.copied]
+        missing = [entry for entry in self._state.tables.values() if _has_to_be_described(entry)]
         found = named_tables(self._connection, [entry.schema.table for entry in missing])
         for entry in missing:
             table = found.get(entry.schema.table)
             if table is None:
                 self._state.forget(entry)
                 continue
-            as_now = self._told(table.identified(entry.schema.identity)).followed(0, copied=True)
-            if self._begin is not None:  # the log does not say which defaults a table had before they were altered
-                as_now = replace(as_now, defaults=())
-            self._state.tables[entry.schema.identity] = as_now
+            self._state.tables[entry.schema.identity] = self._as_now(table.identified(entry.schema.identity))
+
+    def _as_now(self, table: Table) -> TableState:
+        as_now = self._told(table).followed(0, copied=True)
+        # The log does not say which defaults a table had before they were altered.
+        return replace(as_now, defaults=()) if self._begin is not None else as_now
+
+
+def _has_to_be_described(entry: TableState) -> bool:
+    return not entry.is_followed and entry.held is None

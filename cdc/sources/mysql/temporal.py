@@ -113,6 +113,8 @@ def dates(buffer: Buffer, field: Field) -> pa.Array:
 
 def datetimes(buffer: Buffer, field: Field, column: WireColumn) -> pa.Array:
     """DATETIME: naive, with up to six fractional digits."""
+    if column.wire is Wire.DATETIME and column.length:
+        return datetime_array(_unpacked(_high_resolution(buffer, field, column)), field.valid)
     if column.wire is Wire.DATETIME:  # the old form: YYYYMMDDhhmmss as one number
         number = buffer.at("<i8")[field.start].astype(np.int64)
         date, time = number // 1_000_000, number % 1_000_000
@@ -135,7 +137,10 @@ def datetimes(buffer: Buffer, field: Field, column: WireColumn) -> pa.Array:
 
 def timestamps(buffer: Buffer, field: Field, column: WireColumn) -> pa.Array:
     """TIMESTAMP: seconds since the Unix epoch. 0 is no moment but 0000-00-00 00:00:00 (B-51)."""
-    if column.wire is Wire.TIMESTAMP:
+    if column.wire is Wire.TIMESTAMP and column.length:
+        seconds = _big(buffer, field.start, 4)
+        micros = _big(buffer, field.start + 4, column.size - 4) * 10 ** (6 - column.length)
+    elif column.wire is Wire.TIMESTAMP:
         seconds = buffer.at("<u4")[field.start].astype(np.int64)
         micros = np.zeros(len(seconds), dtype=np.int64)
     else:
@@ -156,6 +161,10 @@ def timestamps(buffer: Buffer, field: Field, column: WireColumn) -> pa.Array:
 
 def times(buffer: Buffer, field: Field, column: WireColumn) -> pa.Array:
     """TIME: a duration with a sign. Whole and fraction are one number, so that -0.1 s is not 0.9 s too much (B-50)."""
+    if column.wire is Wire.TIME and column.length:
+        total = _high_resolution(buffer, field, column) - (_MOST_HOURS + 1) * 3600 * _MICROS
+        _refuse(field.valid & (np.abs(total) >= (_MOST_HOURS + 1) * 3600 * _MICROS))
+        return native(pa.duration("us"), total, field.valid)
     if column.wire is Wire.TIME:  # the old form: hhmmss as one number
         packed = buffer.at("<u4")[field.start].astype(np.int64) & 0xFFFFFF
         number = np.where(packed >= 0x800000, packed - 0x1000000, packed)
@@ -189,8 +198,23 @@ def _fraction(buffer: Buffer, start: np.ndarray, digits: int) -> np.ndarray:
     return _big(buffer, start, (digits + 1) // 2) * _STORED[digits]
 
 
+def _high_resolution(buffer: Buffer, field: Field, column: WireColumn) -> np.ndarray:
+    """int64[n]: the microseconds that MariaDB's own temporal types count, of which they keep as many digits as they
+    have (`Field_datetime_hires` and its like in MariaDB's sql/field.cc)."""
+    micros: np.ndarray = _big(buffer, field.start, column.size) * 10 ** (6 - column.length)
+    return micros
+
+
+def _unpacked(micros: np.ndarray) -> Parts:
+    """The calendar fields of a number that has 13 months in a year and 32 days in a month (`unpack_time`)."""
+    seconds, rest = micros // _MICROS, micros % _MICROS
+    days = seconds // 86400
+    clock = (seconds // 3600 % 24, seconds // 60 % 60, seconds % 60, rest)
+    return Parts(days // 32 // 13, days // 32 % 13, days % 32, *clock)
+
+
 def _big(buffer: Buffer, start: np.ndarray, size: int) -> np.ndarray:
-    """int64[n]: big-endian unsigned integers of up to 7 bytes."""
+    """int64[n]: big-endian unsigned integers of up to 8 bytes, of which none is as large as int64."""
     value = np.zeros(len(start), dtype=np.int64)
     for byte in range(size):
         value = value << 8 | buffer.bytes[start + byte]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from cdc.errors import DecodeError
-from cdc.sources.mysql.events import HEADER, Event, event_name
+from cdc.sources.mysql.events import ARTIFICIAL_FLAG, HEADER, Event, event_name
 from cdc.sources.mysql.gtid import Gtid, is_tag
 
 _STANDALONE, _PREPARED_XA = 1, 64  # flags of MariaDB's GTID event
@@ -34,7 +34,7 @@ class Begun:
         is_block: it ends with a commit, not with its first statement.
         is_xa: it ends with being prepared, and is applied only when it is committed (B-28).
         changes: how many row changes it has had.
-        notes: how many statements of it were told.
+        notes: how many of its statements were emitted.
         passed_over: rows of it were left out already, since it is to be prepared only.
     """
 
@@ -208,6 +208,11 @@ def event_start(event: bytes) -> int:
 def event_end(event: bytes) -> int:
     """Byte of the log file after an event, of which the log keeps 32 bits."""
     return int.from_bytes(event[13:17], "little")
+
+
+def is_artificial(event: bytes) -> bool:
+    """Whether the server made an event for the reader, so that it is in no file."""
+    return bool(int.from_bytes(event[17:19], "little") & ARTIFICIAL_FLAG)
 
 
 def xa_name(event: bytes) -> tuple[str, bool]:

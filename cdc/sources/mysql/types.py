@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from cdc.errors import UsageError
 from cdc.model.schema import Kind, LogicalType
-from cdc.sources.mysql.tablemap import Wire, WireColumn
+from cdc.sources.mysql.tablemap import HIGH_RESOLUTION, Wire, WireColumn
 
 _FORM = re.compile(r"(?P<base>\w+)(?:\((?P<inside>.*)\))?(?P<rest>[^()]*)", re.DOTALL)
 _CHARSET = re.compile(r" character set (\w+)$")  # a label may have these words too
@@ -97,7 +97,7 @@ class SourceType:
         labels: of an enum or a set, in their declared order.
         unsigned: whether it is.
         charset: of text; None for everything else.
-        virtual: it is worked out when it is read, and may be missing from the log (MariaDB).
+        generated: the server works it out from other columns, and MariaDB's log may lack it, whatever becomes of it.
     """
 
     base: str
@@ -105,7 +105,7 @@ class SourceType:
     labels: tuple[str, ...] = ()
     unsigned: bool = False
     charset: str | None = None
-    virtual: bool = False
+    generated: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -118,12 +118,14 @@ class SourceType:
 
 @cache
 def source_type(text: str) -> SourceType:
-    """Take apart what information_schema.columns.column_type says, with ` character set x` and ` virtual` behind it.
+    """Take apart what information_schema.columns.column_type says, with ` character set x` behind it, and ` virtual` or
+    ` stored` (MariaDB's generated columns).
 
     Raises:
         UsageError: cdc does not know the type.
     """
-    virtual, plain = text.endswith(" virtual"), text.removesuffix(" virtual")
+    plain = text.removesuffix(" virtual").removesuffix(" stored")
+    generated = plain != text
     charset, plain = _CHARSET.search(plain), _CHARSET.sub("", plain)
     if "COMPRESSED" in plain:  # B-61
         raise UsageError(f"A column is of the type {plain!r}, whose values cdc cannot read.")
@@ -133,10 +135,10 @@ def source_type(text: str) -> SourceType:
     base, inside, rest = match["base"], match["inside"], match["rest"].split()
     if base in ("enum", "set"):
         labels = tuple(_ESCAPED.sub(_unescaped, label) for label in _LABEL.findall(inside or ""))
-        return SourceType(base, labels=labels, virtual=virtual)
+        return SourceType(base, labels=labels, generated=generated)
     numbers = tuple(int(number) for number in (inside or "").split(",") if number.strip().isdecimal())
     unsigned = "unsigned" in rest or "zerofill" in rest
-    return SourceType(base, numbers, unsigned=unsigned, charset=charset[1] if charset else None, virtual=virtual)
+    return SourceType(base, numbers, unsigned=unsigned, charset=charset[1] if charset else None, generated=generated)
 
 
 def logical_type(of: SourceType) -> LogicalType:
@@ -153,6 +155,18 @@ def logical_type(of: SourceType) -> LogicalType:
     if of.is_text:
         return LogicalType(Kind.BYTES if of.charset == "binary" else Kind.TEXT)
     return LogicalType(Kind.BYTES)
+
+
+def laid_out(of: SourceType, column: WireColumn) -> WireColumn:
+    """How values of a type lie in a row image, where the table map says too little of that.
+
+    That is so of what MariaDB 5.3 to 10.0 made with fractional digits, and still makes with
+    `mysql56_temporal_format = OFF` (M11).
+    """
+    digits = of.numbers[0] if of.numbers else 0
+    if column.wire not in HIGH_RESOLUTION or digits == 0:
+        return column
+    return replace(column, size=HIGH_RESOLUTION[column.wire][digits], length=digits)
 
 
 def fits(of: SourceType, column: WireColumn) -> bool:
@@ -173,6 +187,28 @@ def fits(of: SourceType, column: WireColumn) -> bool:
     if of.base in ("binary", "varbinary"):
         return column.length == of.numbers[0]
     return True
+
+
+_SIZES = {"tinyint": 1, "smallint": 2, "mediumint": 3, "int": 4, "bigint": 8}
+_LONGER = ("tinytext", "text", "mediumtext", "longtext"), ("tinyblob", "blob", "mediumblob", "longblob")
+
+
+def keeps_values(old: SourceType, new: SourceType) -> bool:
+    """Whether every value of a column stays the same, as a value, when it gets another type."""
+    if old.generated or new.generated or old.charset != new.charset:
+        return False
+    if old.base in _SIZES and new.base in _SIZES:
+        larger = _SIZES[new.base] - _SIZES[old.base]
+        return larger >= 0 if old.unsigned == new.unsigned else larger > 0 and old.unsigned
+    if old.base == new.base == "decimal" and old.unsigned == new.unsigned:
+        was, now = logical_type(old), logical_type(new)
+        digits, scale = (now.precision or 0) - (was.precision or 0), (now.scale or 0) - (was.scale or 0)
+        return scale >= 0 and digits >= scale
+    if old.base == new.base and old.base in ("char", "varchar", "varbinary"):
+        return bool(old.numbers and new.numbers) and old.numbers <= new.numbers
+    return any(
+        old.base in kinds and new.base in kinds and kinds.index(old.base) <= kinds.index(new.base) for kinds in _LONGER
+    )
 
 
 def _unescaped(escape: re.Match[str]) -> str:

@@ -5,34 +5,57 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
-from cdc.errors import DecodeError, UsageError
+from psycopg import sql
+
+from cdc.errors import UsageError
 from cdc.findings import Finding
+from cdc.model.moment import Moment
 from cdc.model.parts import Digest
-from cdc.model.schema import TableSchema
+from cdc.model.position import Position
+from cdc.model.schema import TableName, TableSchema
+from cdc.model.standing import Standing
+from cdc.removal import Removal
 from cdc.selection import Selection
-from cdc.source import Begin, SourceStatus
-from cdc.sources.postgres.admin import slot_status, teardown
+from cdc.source import SourceStatus
+from cdc.sources.postgres.admin import made_by, refuse_other, slot_has_backlog, slot_status
 from cdc.sources.postgres.catalog import user_tables
 from cdc.sources.postgres.check import check
-from cdc.sources.postgres.connection import Dsn, connect, mapped_errors
+from cdc.sources.postgres.connection import Dsn, connect, connect_replication, mapped_errors
 from cdc.sources.postgres.digest import digest
+from cdc.sources.postgres.identity import identify
 from cdc.sources.postgres.observer import PostgresObserver
-from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
 from cdc.sources.postgres.session import UNENDING
 from cdc.sources.postgres.source import PostgresSource, Settings
-from cdc.sources.postgres.state import NEVER, SourceState, TableState
+from cdc.sources.postgres.state import SourceState, standings
 from cdc.sources.postgres.tail import TailSource
+from cdc.sources.postgres.witness import find_refusal
+from cdc.target import SetApart, takes_all
+from cdc.told import Told
 
 
 def source_factory(
-    dsn: str, *, name: str, selection: Selection, include_keyless: bool, workers: int, budget: int, notes: bool = False
+    dsn: str,
+    *,
+    name: str,
+    told: Told,
+    workers: int,
+    budget: int,
+    notes: bool = False,
+    only_looks: bool = False,
+    set_apart: SetApart = takes_all,
 ) -> Callable[[], PostgresSource]:
     """Check a DSN's form and return what opens the source; raises UsageError."""
     parsed = Dsn.parse(dsn)
-    settings = Settings(name, f"cdc_{name}", selection, include_keyless, workers, budget, notes)
+    settings = Settings(name, f"cdc_{name}", told, workers, budget, notes, only_looks, set_apart)
     readers: set[int] = set()
     return lambda: PostgresSource(parsed, settings, readers=readers)
+
+
+def database_of(dsn: str) -> str:
+    """The database that a DSN means; raises UsageError."""
+    return Dsn.parse(dsn).database
 
 
 def make_observer(dsn: str, *, name: str) -> PostgresObserver:
@@ -50,7 +73,7 @@ def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, Digest]:
 
 
 def tail_factory(
-    dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int, begin: Begin | None = None
+    dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int, begin: Moment | None = None
 ) -> Callable[[], TailSource]:
     """Check a DSN's form and return what opens a source without a snapshot; raises UsageError."""
     parsed = Dsn.parse(dsn)
@@ -59,17 +82,14 @@ def tail_factory(
             "PostgreSQL keeps no log to begin in but for a slot.",
             hint="--slot NAME keeps one from its first use on; --from then goes back as far as it was read.",
         )
-    place = lsn(_lsn(begin.position)) if begin is not None and begin.position is not None else None
+    if begin is not None and begin.time is None and begin.lsn is None:
+        raise UsageError(
+            f"{begin} is no place in a log of PostgreSQL.",
+            hint="Write it as 0/16D3748, or a time as 2024-12-31T23:59:59Z.",
+        )
     name = slot or f"cdc_tail_{secrets.token_hex(4)}"
-    settings = Settings("tail", name, selection, include_keyless, 1, budget, notes=True)
-    return lambda: TailSource(parsed, settings, keep=slot is not None, begin=place)
-
-
-def _lsn(text: str) -> int:
-    try:
-        return parse_lsn(text)
-    except DecodeError as error:
-        raise UsageError(error.message, hint="Write it as 0/16D3748, or a time as 2024-12-31T23:59:59Z.") from error
+    settings = Settings("tail", name, Told(selection, include_keyless), 1, budget, notes=True, only_looks=True)
+    return lambda: TailSource(parsed, settings, keep=slot is not None, begin=begin)
 
 
 def check_source(dsn: str, selection: Selection) -> list[Finding]:
@@ -79,35 +99,58 @@ def check_source(dsn: str, selection: Selection) -> list[Finding]:
         return check(connection, parsed, selection)
 
 
-def source_status(dsn: str, name: str, state: str | None) -> SourceStatus:
-    """How the pipeline's slot is; the slot itself knows how far the pipeline is."""
+def source_status(dsn: str, name: str, state: str | None, position: Position | None) -> SourceStatus:
+    """How the pipeline's slot is, and whether a run could go on here."""
     parsed = Dsn.parse(dsn)
     with connect(parsed, "cdc status") as connection, mapped_errors(parsed):
         slot = slot_status(connection, f"cdc_{name}")
+        refusal, has_backlog = None, False
+        if state is not None and position is not None:
+            known = SourceState.load(state)
+            refusal = find_refusal(parsed, connection, known, position)
+            can_go_on = refusal is None and slot.problem is None
+            has_backlog = can_go_on and slot_has_backlog(connection, slot.slot, list(known.publications))
     return SourceStatus(
         kind="slot",
-        healthy=slot.exists and slot.wal_status != "lost",
+        problem=slot.problem or (f"A run would end: {refusal.message} {refusal.hint}" if refusal is not None else None),
         lag_bytes=slot.lag_bytes if slot.exists else None,
-        details=asdict(slot),
+        has_backlog=has_backlog,
+        details=asdict(slot) | {"refused": refusal.message if refusal is not None else None},
         lines=slot.lines(),
     )
 
 
-def table_states(state: str) -> dict[str, str]:
-    """Per table of a checkpoint's state: copying, or streaming from the LSN of its snapshot on."""
-    return {
-        str(table.schema.table): _said(table) for table in SourceState.load(state).tables.values() if table.followed
-    }
+def pipeline_of(state: str) -> str:
+    """The name of the pipeline that a checkpoint's state belongs to."""
+    return SourceState.load(state).slot.removeprefix("cdc_")
 
 
-def _said(table: TableState) -> str:
-    if not table.copied:
-        return "copying" if table.start != NEVER else "waiting"
-    return f"streaming since {write_lsn(table.start)}"
+def told(state: str) -> Told | None:
+    """The options of the last run, by a checkpoint's state; None if that is of a version that did not keep them."""
+    return SourceState.load(state).told
 
 
-def teardown_source(dsn: str, name: str) -> list[str]:
-    """Remove what the pipeline made on the source; says what that was."""
+def table_standings(state: str) -> dict[TableName, Standing]:
+    """How the tables of the selection stand by a checkpoint's state."""
+    return standings(SourceState.load(state))
+
+
+def table_names(state: str) -> dict[int, TableName]:
+    """The tables of a checkpoint's state by their identities."""
+    return {identity: entry.schema.table for identity, entry in SourceState.load(state).tables.items()}
+
+
+def source_removals(dsn: str, name: str, state: str | None) -> list[Removal]:
+    """What a pipeline made on the source; raises UsageError if that is not what a checkpoint's state belongs to."""
     parsed = Dsn.parse(dsn)
     with connect(parsed, "cdc teardown") as connection, mapped_errors(parsed):
-        return teardown(connection, name)
+        if state is not None:
+            with connect_replication(parsed, "cdc teardown") as replication:
+                refuse_other(parsed, connection, identify(replication, connection), SourceState.load(state))
+        made = made_by(connection, name)
+    return [Removal(what, partial(_execute, parsed, statement)) for what, statement in made.items()]
+
+
+def _execute(dsn: Dsn, statement: sql.Composed) -> None:
+    with connect(dsn, "cdc teardown") as connection, mapped_errors(dsn):
+        connection.execute(statement)

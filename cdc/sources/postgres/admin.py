@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
-from cdc.errors import SlotBusy
+from cdc.errors import SlotBusy, UsageError
 from cdc.sources.postgres.catalog import Connection
-from cdc.sources.postgres.identity import holder, read_slot
+from cdc.sources.postgres.connection import Dsn
+from cdc.sources.postgres.identity import Server, holder, read_slot
 from cdc.sources.postgres.session import readable, told
+from cdc.sources.postgres.state import SourceState
 
 _STATUS = """
 SELECT to_jsonb(s) || jsonb_build_object(
@@ -38,6 +43,15 @@ SELECT what, seconds FROM (
 """
 _PIN_AFTER = 10.0  # seconds
 
+# Before PostgreSQL 15 the begin and the end of transactions that concern nobody come as well: only rows count.
+_PEEK = """
+SELECT 1 FROM pg_logical_slot_peek_binary_changes(%s, NULL, %s, 'proto_version', '1', 'publication_names', %s)
+WHERE get_byte(data, 0) IN (ascii('I'), ascii('U'), ascii('D'), ascii('T')) LIMIT 1
+"""
+_PEEK_CHANGES = 1000
+_PEEK_FOR = 5  # seconds
+_LINGERS_FOR = 2.0  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class SlotStatus:
@@ -45,11 +59,12 @@ class SlotStatus:
 
     Attributes:
         slot: its name.
-        exists: False if there is none, and then nothing else is known.
+        exists: False if there is no such slot, and then nothing else is known.
         active: somebody reads from it.
         holder: who, in words.
         wal_status: reserved, extended, unreserved or lost.
         invalidation_reason: why it is lost, from PostgreSQL 17 on.
+        failover: standbys may keep a copy of it; None before PostgreSQL 17, which does not know that.
         confirmed, current: LSNs: what was acknowledged, and the end of the log.
         lag_bytes: between the two.
         retained_bytes: WAL that the server keeps for the slot.
@@ -65,6 +80,7 @@ class SlotStatus:
     holder: str | None = None
     wal_status: str | None = None
     invalidation_reason: str | None = None
+    failover: bool | None = None
     confirmed: str | None = None
     current: str | None = None
     lag_bytes: int = 0
@@ -83,6 +99,20 @@ class SlotStatus:
             "pinned by": self.pinned_by or "nothing",
             "catalog xmin age": str(self.catalog_xmin_age or 0),
         }
+
+    @property
+    def problem(self) -> str | None:
+        """Why the pipeline cannot go on with it, or soon could not (A-01, O41)."""
+        if not self.exists:
+            return f"The replication slot {self.slot} is missing."
+        if self.wal_status == "lost":
+            return f"The server has let go of the log that the slot {self.slot} needs."
+        if self.wal_status == "unreserved":
+            return (
+                f"The slot {self.slot} is beyond max_slot_wal_keep_size: at its next checkpoint the server may let go "
+                "of the log that it needs."
+            )
+        return None
 
     def _condition(self) -> str:
         if not self.exists:
@@ -107,6 +137,7 @@ def slot_status(connection: Connection, slot: str) -> SlotStatus:
         holder=holder(connection, slot) if found["active"] else None,
         wal_status=found["wal_status"],
         invalidation_reason=found.get("invalidation_reason"),
+        failover=found.get("failover"),
         confirmed=found["confirmed_flush_lsn"],
         current=found["current_text"],
         lag_bytes=max(0, found["current"] - (found["confirmed"] or 0)),
@@ -119,14 +150,37 @@ def slot_status(connection: Connection, slot: str) -> SlotStatus:
 
 
 @readable()
-def teardown(connection: Connection, name: str) -> list[str]:
-    """Remove the slot and the publications of a pipeline, and nothing else; says what was removed (A-20, E-14).
+def slot_has_backlog(connection: Connection, slot: str, publications: Sequence[str]) -> bool:
+    """Whether the log has changes for a slot that nobody reads from; nothing is taken by that (O27).
+
+    The walsender of a process that was just killed has the slot for a moment (A-10), and so has who else looks at it.
+    """
+    listed = ",".join(sql.Identifier(name).as_string(connection) for name in publications)
+    until = time.monotonic() + _LINGERS_FOR
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL statement_timeout = {_PEEK_FOR * 1000}")
+                row = connection.execute(_PEEK, (slot, _PEEK_CHANGES, listed)).fetchone()
+        except psycopg.errors.QueryCanceled:
+            return True  # there is more than can be read in that time
+        except psycopg.errors.ObjectInUse:
+            if time.monotonic() > until:
+                return False  # somebody reads it
+            time.sleep(0.05)
+            continue
+        return row is not None
+
+
+@readable()
+def made_by(connection: Connection, name: str) -> dict[str, sql.Composed]:
+    """The slot and the publications of a pipeline, in words, each with the statement that removes it (A-20, E-14).
 
     Raises:
         SlotBusy: the pipeline runs.
     """
     slot = f"cdc_{name}"
-    removed = []
+    made = {}
     found = read_slot(connection, slot)
     database = connection.execute("SELECT oid::text FROM pg_database WHERE datname = current_database()").fetchone()
     if found is not None and found.plugin == "pgoutput" and database is not None and found.database == database[0]:
@@ -135,16 +189,32 @@ def teardown(connection: Connection, name: str) -> list[str]:
             raise SlotBusy(
                 f"Replication slot {slot!r} is in use by {holder(connection, slot)}.", hint="Stop the pipeline first."
             )
-        connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
-        removed.append(f"replication slot {slot}")
-    for publication in (slot, f"{slot}_inserts"):
+        made[f"replication slot {slot}"] = sql.SQL("SELECT pg_drop_replication_slot({})").format(sql.Literal(slot))
+    for publication, comment in _publications(connection, slot).items():
         # Ours carry the pipeline's name and a random number as their comment.
-        ours = connection.execute(
-            "SELECT 1 FROM pg_publication "
-            "WHERE pubname = %s AND starts_with(obj_description(oid, 'pg_publication'), %s)",
-            (publication, f"{name} "),
-        ).fetchone()
-        if ours is not None:
-            connection.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(publication)))
-            removed.append(f"publication {publication}")
-    return removed
+        if comment is not None and comment.startswith(f"{name} "):
+            statement = sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(publication))
+            made[f"publication {publication}"] = statement
+    return made
+
+
+@readable()
+def refuse_other(dsn: Dsn, connection: Connection, server: Server, state: SourceState) -> None:
+    """Raise UsageError for a database that is not the one of a state, or has a later pipeline of its name (O44)."""
+    comments = [comment for comment in _publications(connection, state.slot).values() if comment is not None]
+    if (server.system, server.database) != (state.system, state.database):
+        what = f"The target does not follow {dsn}, but another server or database."
+    elif comments and state.pipeline not in comments:
+        what = f"The slot {state.slot!r} on {dsn} belongs to another target: it was made later, under the same name."
+    else:
+        return
+    raise UsageError(what, hint="Nothing was removed. Name the source and the target of one pipeline.")
+
+
+def _publications(connection: Connection, slot: str) -> dict[str, str | None]:
+    """The publications that go with a slot, each with its comment."""
+    rows = connection.execute(
+        "SELECT pubname::text, obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = ANY(%s)",
+        ([slot, f"{slot}_inserts"],),
+    ).fetchall()
+    return {str(name): None if comment is None else str(comment) for name, comment in rows}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psycopg
 
 from cdc.model.schema import Column, TableName, TableSchema
+from cdc.sources.postgres.keys import Leaf, Obstacle, carries_whole_rows, find_obstacle
 from cdc.sources.postgres.pgoutput import Relation, RelationColumn
 from cdc.sources.postgres.session import readable, told
 from cdc.sources.postgres.types import TypeInfo, logical_type
@@ -15,14 +17,14 @@ from cdc.sources.postgres.types import TypeInfo, logical_type
 Connection = psycopg.Connection[tuple[object, ...]]
 
 # INCLUDE columns are no part of the key, and a deferrable key identifies nothing (RelationGetIndexList in relcache.c).
-# Generated columns are left out: pgoutput does not send them by default, so the copy does not either (A-45).
+# An index of a partitioned table that not all of its leaves have is not valid.
 _TABLES = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
        greatest(c.reltuples, 0)::int8,
        coalesce((i.indkey::int2[])[0:i.indnkeyatts - 1], '{}')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate
+LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND i.indisvalid
      AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false ELSE i.indisprimary END
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND {filter}
 ORDER BY n.nspname, c.relname
@@ -30,10 +32,32 @@ ORDER BY n.nspname, c.relname
 
 _COLUMNS = """
 SELECT a.attrelid::int8, a.attnum, a.attname, a.atttypid::int8, a.atttypmod, a.attndims, a.attnotnull,
-       format_type(a.atttypid, a.atttypmod)
+       format_type(a.atttypid, a.atttypmod), a.attgenerated <> ''
 FROM pg_attribute a
-WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
+"""
+
+# Not by pg_partition_tree(), which locks what it finds.
+_LEAVES = """
+WITH RECURSIVE tree(root, leaf) AS (
+    SELECT c.oid, c.oid FROM pg_class c WHERE c.oid = ANY(%s::oid[])
+    UNION ALL
+    SELECT tree.root, h.inhrelid FROM tree
+    JOIN pg_class p ON p.oid = tree.leaf AND p.relkind = 'p' JOIN pg_inherits h ON h.inhparent = p.oid
+)
+SELECT tree.root::int8, n.nspname, c.relname, CASE c.relkind WHEN 'f' THEN 'f' ELSE c.relpersistence END::text,
+       c.relreplident::text,
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])),
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '')
+FROM tree
+JOIN pg_class c ON c.oid = tree.leaf AND c.relkind IN ('r', 'f')
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND i.indisvalid
+     AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary ELSE false END
+ORDER BY n.nspname, c.relname
 """
 
 # A true array has no array type of its own; int2vector and oidvector, written without braces, have one.
@@ -45,10 +69,13 @@ SELECT t.oid::int8,
 FROM pg_type t WHERE t.typtype <> 'c'
 """
 
+# A row of pg_publication_rel is never updated: what is taken out and put in again has another oid.
 _FINGERPRINT = """
-SELECT p.pubname, concat_ws(' ', p.oid::text || ':' || p.xmin::text,
-       (SELECT string_agg(r.prrelid::text || ':' || r.xmin::text, ' ' ORDER BY r.prrelid)
-        FROM pg_publication_rel r WHERE r.prpubid = p.oid))
+SELECT p.pubname,
+       concat_ws(' ',
+                 concat_ws(':', p.oid::text, p.pubowner::text, p.xmin::text, md5((to_jsonb(p) - 'pubowner')::text)),
+                 (SELECT string_agg(concat_ws(':', r.prrelid::text, md5(to_jsonb(r)::text)), ' ' ORDER BY r.prrelid)
+                  FROM pg_publication_rel r WHERE r.prpubid = p.oid))
 FROM pg_publication p WHERE p.pubname = ANY(%s)
 """
 
@@ -62,17 +89,19 @@ class Table:
         relation: the same as the log describes it.
         kind: pg_class.relkind: r ordinary, p partitioned.
         rows_estimated: from the last ANALYZE.
+        obstacle: why its changes cannot be followed, or its updates and deletes alone; None if they can.
     """
 
     schema: TableSchema
     relation: Relation
     kind: str
     rows_estimated: int
+    obstacle: Obstacle | None = None
 
     @property
     def has_identity(self) -> bool:
         """Whether the log identifies the rows that are updated or deleted (A-35)."""
-        return bool(self.schema.key) or self.schema.full_before
+        return self.obstacle is None
 
 
 def user_tables(connection: Connection) -> list[Table]:
@@ -92,19 +121,43 @@ def tables_by_oid(connection: Connection, oids: Iterable[int]) -> dict[int, Tabl
 def _tables(connection: Connection, condition: str, parameters: tuple[object, ...]) -> list[Table]:
     query = _TABLES.replace("{filter}", condition if parameters else condition.replace("%", "%%"))
     found = _rows(connection, query, parameters)
-    types = type_infos(connection)
-    columns: dict[int, list[tuple[object, ...]]] = {}
-    for row in _rows(connection, _COLUMNS, ([row[0] for row in found],)):
-        columns.setdefault(told(row[0], int), []).append(row)
-    return [_table(row, columns.get(told(row[0], int), []), types) for row in found]
+    oids = [row[0] for row in found]
+    columns: dict[int, list[tuple[object, ...]]] = defaultdict(list)
+    for row in _rows(connection, _COLUMNS, (oids,)):
+        columns[told(row[0], int)].append(row)
+    leaves = _leaves(connection, oids)
+    types, version = type_infos(connection), connection.info.server_version
+    return [_table(row, columns[told(row[0], int)], leaves[told(row[0], int)], types, version) for row in found]
 
 
-def _table(row: tuple[object, ...], attributes: list[tuple[object, ...]], types: dict[int, TypeInfo]) -> Table:
+def _leaves(connection: Connection, oids: list[object]) -> dict[int, list[Leaf]]:
+    leaves: dict[int, list[Leaf]] = defaultdict(list)
+    for root, namespace, name, kind, identity, index, generated in _rows(connection, _LEAVES, (oids,)):
+        table = TableName(str(namespace), str(name))
+        leaf = Leaf(table, str(kind), str(identity), frozenset(told(index, list)), frozenset(told(generated, list)))
+        leaves[told(root, int)].append(leaf)
+    return leaves
+
+
+def _table(
+    row: tuple[object, ...],
+    attributes: list[tuple[object, ...]],
+    leaves: list[Leaf],
+    types: dict[int, TypeInfo],
+    version: int,
+) -> Table:
     oid, namespace, name, kind, identity, rows, numbers = row
-    key = told(numbers, list)
-    full = identity == "f"
+    table = TableName(str(namespace), str(name))
+    index = told(numbers, list)
+    names = frozenset(str(column) for _, attnum, column, *_ in attributes if attnum in index)
+    generated = {str(column) for _, _, column, *_, is_generated in attributes if is_generated}
+    obstacle = find_obstacle(table, str(identity), names, leaves, version)
+    # A key that lacks one of its columns is no key. Without an identity it is of no use.
+    key = [] if obstacle is not None or names & generated else index
     columns, described = [], []
-    for _, attnum, column, type_oid, modifier, dimensions, not_null, source_type in attributes:
+    for _, attnum, column, type_oid, modifier, dimensions, not_null, source_type, is_generated in attributes:
+        if is_generated:
+            continue  # pgoutput does not send them by default, so the copy does not either (A-45)
         columns.append(
             Column(
                 name=str(column),
@@ -115,13 +168,15 @@ def _table(row: tuple[object, ...], attributes: list[tuple[object, ...]], types:
                 nullable=not not_null,
             )
         )
-        described.append(RelationColumn(str(column), told(type_oid, int), told(modifier, int), full or attnum in key))
-    table = TableName(str(namespace), str(name))
+        is_flagged = identity == "f" or attnum in index
+        described.append(RelationColumn(str(column), told(type_oid, int), told(modifier, int), is_flagged))
+    whole = obstacle is None and carries_whole_rows(str(identity), leaves)
     return Table(
-        schema=TableSchema(table, told(oid, int), tuple(columns), full),
+        schema=TableSchema(table, told(oid, int), tuple(columns), whole),
         relation=Relation(told(oid, int), table.schema, table.name, str(identity), tuple(described)),
         kind=str(kind),
         rows_estimated=told(rows, int),
+        obstacle=obstacle,
     )
 
 
@@ -145,12 +200,26 @@ def type_infos(connection: Connection) -> dict[int, TypeInfo]:
 
 @readable()
 def publication_fingerprint(connection: Connection, names: Iterable[str]) -> dict[str, str]:
-    """For each publication that exists: its identity and versions, and those of its membership rows.
+    """For each publication that exists: its identity, owner, version and options, and the same of its membership.
 
-    A table that is taken out and put in again leaves the same membership but other row versions, and a gap in the
-    stream that nothing else shows (A-33, A-52).
+    A table that is taken out and put in again leaves the same membership, and options that are changed and changed back
+    the same options, but both leave a gap in the stream that nothing else shows (A-33, A-52).
     """
     return {str(name): str(text) for name, text in _rows(connection, _FINGERPRINT, (list(names),))}
+
+
+def is_same_publication(before: str, after: str) -> bool:
+    """Whether two fingerprints differ in nothing, or in the owner: to give a publication away makes a version, too."""
+    (was, *members), (now, *members_now) = before.split(" "), after.split(" ")
+    (oid, owner, version, options), (oid_now, owner_now, version_now, options_now) = was.split(":"), now.split(":")
+    is_given_away = owner != owner_now
+    same = (oid, options, members) == (oid_now, options_now, members_now)
+    return same and (version == version_now or is_given_away)
+
+
+def of_owner(fingerprint: str, now: str) -> str:
+    """A fingerprint with the owner and the version that the publication has now."""
+    return " ".join([now.split(" ", 1)[0], *fingerprint.split(" ")[1:]])
 
 
 def without_tables(fingerprint: str, oids: Iterable[int]) -> str:
@@ -161,19 +230,38 @@ def without_tables(fingerprint: str, oids: Iterable[int]) -> str:
 
 
 @readable()
-def missing_values(connection: Connection, oid: int) -> dict[int, tuple[bool, str | None]]:
-    """Per attnum: whether the column has a default, and the value that rows older than the column have (A-48).
+def missing_values(connection: Connection, oid: int, leaves: Iterable[int]) -> dict[int, dict[int, str]]:
+    """Per attnum of a table and oid of a leaf: the value that the leaf's rows have if they are older than the column.
 
-    ADD COLUMN with a constant default rewrites nothing: pg_attribute.attmissingval holds the value for old rows.
+    ADD COLUMN with a constant default rewrites nothing: pg_attribute.attmissingval holds the value for old rows (A-48).
+    A partitioned table has none of its own, and each leaf may number its columns otherwise (P8).
     """
     query = """
-        SELECT a.attnum, a.atthasdef, CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END
-        FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+        SELECT a.attnum::int4, l.attrelid::int8, (l.attmissingval::text::text[])[1]
+        FROM pg_attribute a JOIN pg_attribute l ON l.attname = a.attname
+        WHERE a.attrelid = %s AND a.attnum > 0 AND l.attrelid = ANY(%s::oid[]) AND l.atthasmissing
     """
-    return {
-        told(attnum, int): (bool(default), None if value is None else str(value))
-        for attnum, default, value in _rows(connection, query, (oid,))
-    }
+    found: dict[int, dict[int, str]] = {}
+    for attnum, leaf, value in _rows(connection, query, (oid, list(leaves))):
+        found.setdefault(told(attnum, int), {})[told(leaf, int)] = told(value, str)
+    return found
+
+
+@readable()
+def dropped_columns(connection: Connection, oid: int) -> set[int]:
+    """The numbers of the columns that a table has no more."""
+    query = "SELECT attnum::int4 FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND attisdropped"
+    return {told(attnum, int) for (attnum,) in _rows(connection, query, (oid,))}
+
+
+@readable()
+def generated_columns(connection: Connection, oid: int) -> list[str]:
+    """The names of a table's columns that the server works out, which a pipeline leaves out (docs/types.md)."""
+    query = """
+        SELECT attname::text FROM pg_attribute
+        WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated <> '' ORDER BY attnum
+    """
+    return [str(name) for (name,) in _rows(connection, query, (oid,))]
 
 
 def _rows(connection: Connection, query: str, parameters: tuple[object, ...]) -> list[tuple[object, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from psycopg import sql
 
@@ -12,6 +12,7 @@ from cdc.model.schema import TableName
 from cdc.selection import Selection
 from cdc.sources.postgres.catalog import Connection, Table, user_tables
 from cdc.sources.postgres.connection import Dsn, connect_replication, mapped_errors, run_command
+from cdc.sources.postgres.keys import Obstacle
 from cdc.sources.postgres.session import number, readable, told
 
 FATAL, WARNING, NOTE = Severity.FATAL, Severity.WARNING, Severity.NOTE
@@ -168,15 +169,15 @@ def _tables(connection: Connection, selection: Selection, *, include_keyless: bo
     for pattern in selection.unmatched([table.schema.table for table in everything]):
         yield Finding(FATAL, pattern, "No table matches this pattern.")
     yield from _not_replicated(connection, selection)
-    yield from _grants(connection, tables)
+    yield from (finding for _, finding in missing_rights(connection, tables))
     yield from name_clashes(table.schema for table in tables)
     usable = 0
     for table in tables:
         if not table.schema.columns:
             yield Finding(WARNING, str(table.schema.table), "It has no columns to replicate; it is left out.")
-        elif not table.has_identity:
-            yield _keyless(table)
-            usable += include_keyless
+        elif table.obstacle is not None:
+            yield _left_out(table.schema.table, table.obstacle)
+            usable += include_keyless and not table.obstacle.is_of_inserts
         else:
             usable += 1
         if table.kind == "p":
@@ -187,19 +188,14 @@ def _tables(connection: Connection, selection: Selection, *, include_keyless: bo
         yield Finding(FATAL, "tables", "There is no table to replicate.")
 
 
-def _keyless(table: Table) -> Finding:
-    name = sql.Identifier(table.schema.table.schema, table.schema.table.name).as_string()
-    why = {
-        "n": "Its replica identity is NOTHING",
-        "i": "The index of its replica identity is gone",
-    }.get(table.relation.identity, "It has no primary key")
-    return Finding(
-        WARNING,
-        str(table.schema.table),
-        f"{why}: published, its UPDATE and DELETE statements would fail, so it is left out "
-        "(--include-keyless follows its inserts and truncates).",
-        f"ALTER TABLE {name} ADD PRIMARY KEY (...);  -- or: ALTER TABLE {name} REPLICA IDENTITY FULL;",
-    )
+def _left_out(table: TableName, obstacle: Obstacle) -> Finding:
+    why = f"{obstacle.message}: its changes cannot be followed. So it is left out."
+    if not obstacle.is_of_inserts:
+        why = (
+            f"{obstacle.message}: published, its UPDATE and DELETE statements would fail, or could not be followed. So "
+            "it is left out (--include-keyless follows its inserts and truncates)."
+        )
+    return Finding(WARNING, str(table), why, obstacle.fix)
 
 
 def _not_replicated(connection: Connection, selection: Selection) -> Iterator[Finding]:
@@ -218,41 +214,39 @@ def _not_replicated(connection: Connection, selection: Selection) -> Iterator[Fi
             yield Finding(NOTE, str(table), f"Not replicated: {_NOT_REPLICATED[str(kind)]}.")
 
 
-def _grants(connection: Connection, tables: list[Table]) -> Iterator[Finding]:
+def missing_rights(connection: Connection, tables: Sequence[Table]) -> Iterator[tuple[TableName, Finding]]:
+    """What the role may not do with some tables that is needed to publish and to copy them."""
     role = told(connection.execute("SELECT current_user").fetchone(), tuple)
     who = _quoted(str(role[0]))
     found = connection.execute(
         """
         SELECT c.oid::int8, has_schema_privilege(c.relnamespace, 'USAGE'),
                has_table_privilege(c.oid, 'SELECT'), pg_has_role(c.relowner, 'USAGE'),
-               row_security_active(c.oid)
+               row_security_active(c.oid), pg_has_role(c.relowner, 'MEMBER'), c.relowner::regrole::text
         FROM pg_class c WHERE c.oid = ANY(%s::oid[])
         """,
         ([table.schema.identity for table in tables],),
     ).fetchall()
     by_oid = {table.schema.identity: table.schema.table for table in tables}
-    for oid, may_use, may_read, owns, hidden in found:
+    for oid, may_use, may_read, owns, hidden, is_member, owner in found:
         table = by_oid[told(oid, int)]
         name = sql.Identifier(table.schema, table.name).as_string()
         if not may_use:
             fix = f"GRANT USAGE ON SCHEMA {_quoted(table.schema)} TO {who};"
-            yield Finding(FATAL, str(table), "The role may not use its schema.", fix)
+            yield table, Finding(FATAL, str(table), "The role may not use its schema.", fix)
         if not may_read:
-            yield Finding(FATAL, str(table), "The role may not read it.", f"GRANT SELECT ON {name} TO {who};")
+            yield table, Finding(FATAL, str(table), "The role may not read it.", f"GRANT SELECT ON {name} TO {who};")
         if not owns:
-            yield Finding(
-                FATAL,
-                str(table),
-                "Only its owner may put it into a publication.",
-                f"ALTER TABLE {name} OWNER TO {who};  -- or make {who} a member of the owner's role",
-            )
+            message = "Only its owner may put it into a publication."
+            fix = f"ALTER TABLE {name} OWNER TO {who};  -- or GRANT {owner} TO {who};"
+            if is_member:  # whose membership is WITH INHERIT FALSE, or who is NOINHERIT (O49)
+                message = "Only its owner may put it into a publication, whose rights the role has not inherited."
+                is_by_grant = connection.info.server_version >= 160000
+                fix = f"GRANT {owner} TO {who} WITH INHERIT TRUE;" if is_by_grant else f"ALTER ROLE {who} INHERIT;"
+            yield table, Finding(FATAL, str(table), message, fix)
         if hidden:
-            yield Finding(
-                FATAL,
-                str(table),
-                "Row-level security would hide rows from the copy.",
-                f"ALTER ROLE {who} WITH BYPASSRLS;",
-            )
+            message = "Row-level security would hide rows from the copy."
+            yield table, Finding(FATAL, str(table), message, f"ALTER ROLE {who} WITH BYPASSRLS;")
 
 
 def _quoted(name: str) -> str:

@@ -20,6 +20,7 @@ from cdc.errors import (
     Unavailable,
     UsageError,
 )
+from cdc.logs import without
 from cdc.sources.postgres.session import PATIENCE, Cursor, Session, readable
 
 # Whatever the database, the role or the client's environment set, values must read the same (A-70).
@@ -37,7 +38,7 @@ SESSION = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_read_only": "off",  # publications, slots and the heartbeat are written
-    "quote_all_identifiers": "off",  # types are told apart by their names
+    "quote_all_identifiers": "off",  # types are distinguished by their names
     "search_path": "pg_catalog",
     "row_security": "off",  # an error rather than fewer rows
     # Of a host that is gone without a word, a copy's sessions would hold back vacuum and ALTER TABLE for two hours.
@@ -73,7 +74,7 @@ class Dsn:
         """Read `postgresql://user@host:port/database?...`; raises UsageError."""
         hint = "Write it as postgresql://user@host:5432/database, with special characters as %XX."
         if not _is_text(text):
-            raise UsageError("The DSN has characters that are none.", hint=hint)
+            raise UsageError("The DSN has characters that are not text.", hint=hint)
         if _has_stray_at(text):
             raise UsageError("The DSN has an '@' that separates nothing: is the password written with %XX?", hint=hint)
         try:
@@ -93,6 +94,13 @@ class Dsn:
     def __repr__(self) -> str:
         return f"Dsn({self})"
 
+    @property
+    def database(self) -> str:
+        """The database that is meant, as libpq finds it: by any form of DSN, from the environment, else by the user."""
+        defaults = {option.keyword.decode(): option.val for option in pq.Conninfo.get_defaults() if option.val}
+        known = {name: value.decode() for name, value in defaults.items()} | self.parameters
+        return known.get("dbname") or known.get("user", "")
+
     def conninfo(self, *, replication: bool, application_name: str) -> str:
         options = " ".join(
             [self.parameters.get("options", "")]
@@ -101,8 +109,13 @@ class Dsn:
         overrides: dict[str, str] = {"options": options, "application_name": application_name}
         if replication:
             overrides["replication"] = "database"
-        overrides |= {name: value for name, value in _LINE.items() if name not in self.parameters}
+        line = _LINE | ({"target_session_attrs": "primary"} if self._names_hosts() else {})
+        overrides |= {name: value for name, value in line.items() if name not in self.parameters}
         return conninfo.make_conninfo(self.text, **overrides)
+
+    def _names_hosts(self) -> bool:
+        """Whether it names several servers: a primary and those that may become it (A-14)."""
+        return any("," in self.parameters.get(name, "") for name in ("host", "hostaddr"))
 
 
 def connect(dsn: Dsn, application_name: str, patience: float = PATIENCE) -> Session:
@@ -177,31 +190,33 @@ class _Rule:
     hint: str
 
 
-_RECREATE = "Run `cdc teardown` for this pipeline, remove the target, and start again: changes may have been lost."
+_RECREATE = "Run `cdc teardown SOURCE TARGET`, remove the target, and start again: changes may have been lost."
 
 # SQLSTATE -> rule; the longest match wins. https://www.postgresql.org/docs/current/errcodes-appendix.html (E-11)
 SQLSTATES: dict[str, _Rule] = {
     "08": _Rule(Unavailable, "The connection was lost; it is tried again."),
-    "28": _Rule(UsageError, "Check user, password and pg_hba.conf; `cdc check` shows what replication needs."),
+    "28": _Rule(UsageError, "Check user, password and pg_hba.conf; `cdc check SOURCE` shows what replication needs."),
     "3D000": _Rule(UsageError, "Check the database name in the DSN."),
-    "42501": _Rule(UsageError, "`cdc check` prints the GRANT statements that are missing."),
-    "42": _Rule(OperatorNeeded, "`cdc check` shows what is wrong with the source."),
-    "0A000": _Rule(UsageError, "`cdc check` shows what the server does not offer."),
+    "42501": _Rule(UsageError, "`cdc check SOURCE` prints the GRANT statements that are missing."),
+    "42": _Rule(OperatorNeeded, "`cdc check SOURCE` shows what is wrong with the source."),
+    "0A000": _Rule(UsageError, "`cdc check SOURCE` shows what the server does not offer."),
     "22021": _Rule(OperatorNeeded, "The database holds bytes that are not valid in its encoding; repair them first."),
     "22P05": _Rule(OperatorNeeded, "The database holds characters that UTF-8 does not have; repair them first."),
     "53300": _Rule(Unavailable, "The server has no free connection or walsender (max_connections, max_wal_senders)."),
-    "53400": _Rule(OperatorNeeded, "Raise max_replication_slots or drop slots that nobody uses; see `cdc check`."),
+    "53400": _Rule(
+        OperatorNeeded, "Raise max_replication_slots or drop slots that nobody uses; see `cdc check SOURCE`."
+    ),
     "53": _Rule(Unavailable, "The server is short of resources; it is tried again."),
-    "55000": _Rule(OperatorNeeded, "`cdc check` shows what the server lacks."),
+    "55000": _Rule(OperatorNeeded, "`cdc check SOURCE` shows what the server lacks."),
     "55006": _Rule(SlotBusy, "Another process holds it: stop that one, or give this pipeline another --name."),
     "57P04": _Rule(OperatorNeeded, "The database was dropped."),
     "57P05": _Rule(Unavailable, "The session was ended for being idle; it is opened again."),
-    "57": _Rule(Unavailable, "The server is starting, stopping or was told to end the session; it is tried again."),
+    "57": _Rule(Unavailable, "The server is starting, stopping or was asked to end the session; it is tried again."),
     "58": _Rule(OperatorNeeded, "The server could not read its own files; look into its log."),
     "XX001": _Rule(OperatorNeeded, "The server found damaged data; look into its log."),
     "XX": _Rule(OperatorNeeded, "The server failed within itself; look into its log, and update to its last minor."),
     "40": _Rule(Unavailable, "The transaction clashed with another; it is tried again."),
-    "42710": _Rule(OperatorNeeded, "Choose another --name, or run `cdc teardown` for the old pipeline."),
+    "42710": _Rule(OperatorNeeded, "Choose another --name, or run `cdc teardown SOURCE TARGET` for the old pipeline."),
 }
 
 # A slot that cannot be used says 55000 or 42704, with texts that differ between versions (A-01, A-02). The prefixes
@@ -330,6 +345,4 @@ def _unquoted(message: str) -> str:
 
 def _without_password(message: str, dsn: Dsn) -> str:
     """The server has no reason to repeat a password or the DSN, but nobody promises that it does not (E-03)."""
-    for secret in filter(None, (dsn.text, dsn.parameters.get("password"), dsn.parameters.get("sslpassword"))):
-        message = message.replace(secret, "***")
-    return message
+    return without(message, dsn.text, dsn.parameters.get("password"), dsn.parameters.get("sslpassword"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -30,12 +30,13 @@ _DECODED_BYTES = 16 << 20  # of the arrays that it becomes, without the text
 # A truncate or a rewrite after the snapshot was taken empties the table for that snapshot (they are not MVCC-safe:
 # https://www.postgresql.org/docs/current/mvcc-caveats.html), and an ALTER gives its columns other meanings. This text
 # is another one after either, for the table and all its partitions (C-08).
-_SHAPE = """
-SELECT concat_ws(' ',
+_SHAPES = """
+SELECT o.oid::int8, concat_ws(' ',
   (SELECT string_agg(c.oid::text || ':' || c.relfilenode::text, ',' ORDER BY c.oid) FROM pg_class c
-   WHERE c.oid = %(oid)s OR c.oid IN (SELECT t.relid FROM pg_partition_tree(%(oid)s::oid::regclass) t)),
+   WHERE c.oid = o.oid OR c.oid IN (SELECT t.relid FROM pg_partition_tree(o.oid::regclass) t)),
   (SELECT string_agg(concat_ws(':', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum)
-   FROM pg_attribute a WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped))
+   FROM pg_attribute a WHERE a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped))
+FROM unnest(%s::oid[]) o (oid)
 """
 
 
@@ -46,8 +47,7 @@ class Copied:
     Attributes:
         table: which.
         batch: rows, or None at the table's end.
-        intact: at its end: the table was not truncated, rewritten or altered meanwhile. If it was, its rows are not
-            those of the snapshot, and it must be copied again.
+        intact: at its end: all of its rows came. They are those of the snapshot if its `shapes` is still the same.
     """
 
     table: Table
@@ -77,10 +77,10 @@ def begin_snapshot(connection: Connection, snapshot: str) -> None:
 
 
 @readable()
-def shape(connection: Connection, oid: int) -> str | None:
-    """A text that changes when a table is truncated, rewritten or altered, as this session sees it."""
-    row = connection.execute(_SHAPE, {"oid": oid}).fetchone()
-    return None if row is None or row[0] is None else str(row[0])
+def shapes(connection: Connection, oids: Iterable[int]) -> dict[int, str | None]:
+    """Texts that change when a table is truncated, rewritten or altered, as this session sees it."""
+    rows = connection.execute(_SHAPES, (list(oids),)).fetchall()
+    return {told(oid, int): None if text is None else str(text) for oid, text in rows}
 
 
 class SnapshotReader:
@@ -98,21 +98,15 @@ class SnapshotReader:
             maxsize=2 * workers
         )
 
-    def read(self, tables: Sequence[Table], shapes: dict[int, str | None], link: Link) -> Iterator[Copied]:
-        """All rows of the tables, in no particular order, each table's end after its last row.
-
-        Args:
-            tables: as the snapshot sees them.
-            shapes: their `shape`, as the snapshot sees it.
-        """
+    def read(self, tables: Sequence[Table], link: Link) -> Iterator[Copied]:
+        """All rows of the tables, as the snapshot sees them, in no particular order, each table's end after its last
+        row."""
         self._alive = link.alive
         with connect(self._dsn, self._application_name) as guard, mapped_errors(self._dsn):
-            open_chunks: dict[int, int] = {}
-            for table in tables:
-                chunks = _chunks(guard, table)
-                open_chunks[table.schema.identity] = len(chunks)
-                for chunk in chunks:
-                    self._chunks.put(chunk)
+            open_chunks = dict.fromkeys((table.schema.identity for table in tables), 0)
+            for chunk in _chunks(guard, tables):
+                open_chunks[chunk.table.schema.identity] += 1
+                self._chunks.put(chunk)
             threads = [threading.Thread(target=self._work, daemon=True, name="copy") for _ in range(self._workers)]
             for thread in threads:
                 thread.start()
@@ -134,15 +128,14 @@ class SnapshotReader:
                         changed.add(oid)
                     open_chunks[oid] -= 1
                     if open_chunks[oid] == 0:
-                        intact = oid not in changed and shape(guard, oid) == shapes[oid]
-                        yield Copied(of, None, intact)
+                        yield Copied(of, None, oid not in changed)
             finally:
                 self._stop.set()
                 for thread in threads:
                     thread.join(timeout=5)
 
     def _work(self) -> None:
-        """One session: chunk after chunk until there are none."""
+        """One session: chunk after chunk until no chunk is left."""
         try:
             with connect(self._dsn, self._application_name) as connection:
                 while not self._stop.is_set():
@@ -187,21 +180,27 @@ class SnapshotReader:
 
 
 @readable()
-def _chunks(connection: Connection, table: Table) -> list[_Chunk]:
-    """Pieces of a table by ctid ranges; one piece where these do not apply (partition roots, other access methods).
+def _chunks(connection: Connection, tables: Sequence[Table]) -> list[_Chunk]:
+    """Pieces of tables by ctid ranges; one piece where these do not apply (partition roots, other access methods).
 
     Before PostgreSQL 14 a ctid range is a filter over the whole table.
     """
-    row = connection.execute(
+    rows = connection.execute(
         """
-        SELECT pg_relation_size(c.oid) / current_setting('block_size')::int8, coalesce(a.amname, '')
-        FROM pg_class c LEFT JOIN pg_am a ON a.oid = c.relam WHERE c.oid = %s
+        SELECT c.oid::int8, coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int8
+        FROM pg_class c JOIN pg_am a ON a.oid = c.relam
+        WHERE c.oid = ANY(%s::oid[]) AND c.relkind = 'r' AND a.amname = 'heap'
         """,
-        (table.schema.identity,),
-    ).fetchone()
-    pages, method = row if row is not None else (0, "")
-    pages = told(pages, int)
-    if table.kind != "r" or method != "heap" or connection.info.server_version < 140000:
+        ([table.schema.identity for table in tables],),
+    ).fetchall()
+    pages = {told(oid, int): told(count, int) for oid, count in rows}
+    if connection.info.server_version < 140000:
+        pages = {}
+    return [chunk for table in tables for chunk in _pieces(table, pages.get(table.schema.identity))]
+
+
+def _pieces(table: Table, pages: int | None) -> list[_Chunk]:
+    if pages is None:
         return [_Chunk(table, _rows(table, None, None))]
     borders = list(range(0, max(pages, 1), CHUNK_PAGES))
     # The last range is open: what was appended since belongs to it if the snapshot sees it.

@@ -27,7 +27,7 @@ def read_note(body: bytes, transaction: int, ordinal: int, number: int) -> Note 
 
 
 def as_text(content: bytes) -> str:
-    """Bytes as text, or as hexadecimal digits if they are none."""
+    """Bytes as text, or as hexadecimal digits if they are not text."""
     try:
         return content.decode()
     except UnicodeDecodeError:

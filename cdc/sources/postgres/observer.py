@@ -14,19 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 import psycopg
 
-from cdc.errors import TableChanged
+from cdc.errors import TableChanged, UsageError
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
-from cdc.sources.postgres.catalog import Connection, tables_by_oid
+from cdc.observer import Selected
+from cdc.selection import Selection
+from cdc.sources.postgres.catalog import Connection, generated_columns, tables_by_oid, user_tables
 from cdc.sources.postgres.connection import Dsn, connect, mapped_errors
 from cdc.sources.postgres.copy import copy_rows
-from cdc.sources.postgres.digest import ORDERED, border, digest, hashed_rows, rows_of, values
+from cdc.sources.postgres.digest import ORDERED, border, digest, hashed_rows, keys, rows_of, values
 from cdc.sources.postgres.notes import HEARTBEAT
 from cdc.sources.postgres.position import lsn, parse_lsn
 from cdc.sources.postgres.session import UNENDING, Session, number, readable, told
-from cdc.sources.postgres.state import SourceState
+from cdc.sources.postgres.state import NEVER, SourceState
 
 _XIDS = 1 << 32  # the log has the lower half of a transaction's number
 
@@ -62,6 +64,15 @@ class PostgresLook:
         self._dsn = dsn
         self.place = place
 
+    def shape(self, schema: TableSchema) -> TableSchema | None:
+        with mapped_errors(self._dsn):
+            found = tables_by_oid(self._connection, [schema.identity]).get(schema.identity)
+        return found.schema if found is not None else None
+
+    def left_out(self, schema: TableSchema) -> list[str]:
+        with mapped_errors(self._dsn):
+            return generated_columns(self._connection, schema.identity)
+
     def digest(self, schema: TableSchema, part: Part) -> Digest:
         with _mapped(self._dsn, schema):
             return digest(self._connection, schema, part)
@@ -74,9 +85,36 @@ class PostgresLook:
         with _mapped(self._dsn, schema):
             return values(self._connection, schema, keys)
 
+    def keys(self, schema: TableSchema, part: Part) -> set[Key]:
+        with mapped_errors(self._dsn):
+            try:
+                return keys(self._connection, schema, part)
+            except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as e:
+                raise UsageError(
+                    f"The source cannot decide the condition for rows of {schema.table} ({type(e).__name__}).",
+                    hint="It has to fit the table's columns, and may only read. Nothing was changed.",
+                ) from e
+
     def read(self, schema: TableSchema, part: Part) -> Iterator[ChangeBatch]:
+        self._verify_shape(schema)
         with _mapped(self._dsn, schema):
             yield from copy_rows(self._connection, self._dsn, schema, rows_of(self._connection, schema, part))
+
+    def _verify_shape(self, schema: TableSchema) -> None:
+        """The log has a new shape only with the next row, so that a look may be ahead of it (A-51)."""
+        found = self.shape(schema)
+        there = {column.identity: column for column in found.columns} if found is not None else {}
+        changed = [
+            column.name
+            for column in schema.columns
+            if (now := there.get(column.identity)) is None or (now.name, now.type) != (column.name, column.type)
+        ]
+        if found is None or found.table != schema.table or changed:
+            raise TableChanged(
+                f"{schema.table} has another shape than the log has described"
+                + (f" ({', '.join(changed)})." if changed else "."),
+                hint="The log describes it with the next row that changes.",
+            )
 
 
 class PostgresObserver:
@@ -86,6 +124,7 @@ class PostgresObserver:
         self._dsn = dsn
         self._application_name = application_name
         self._session: Session | None = None
+        self._followed: tuple[str, dict[TableSchema, bool]] = ("", {})  # by the text of a state
 
     @property
     def dialect(self) -> str:
@@ -106,11 +145,22 @@ class PostgresObserver:
             self._session.close()
 
     def followed(self, state: str) -> dict[TableSchema, bool]:
-        return {
-            entry.schema: entry.copied and bool(entry.schema.key or entry.schema.full_before)
-            for entry in SourceState.load(state).tables.values()
-            if entry.followed
-        }
+        # Asked for each part of each table, and mostly the same text: to read it takes as long as there are tables.
+        if self._followed[0] != state:
+            self._followed = (state, _followed(state))
+        return self._followed[1]
+
+    def held(self, state: str) -> dict[TableSchema, str]:
+        tables = SourceState.load(state).tables.values()
+        return {entry.schema: entry.held for entry in tables if entry.followed and entry.held is not None}
+
+    def selected(self, selection: Selection) -> list[Selected]:
+        with mapped_errors(self._dsn):
+            return [
+                Selected(table.schema, table.obstacle.message if table.obstacle is not None else None)
+                for table in user_tables(self._connection)
+                if selection.matches(table.schema.table)
+            ]
 
     def rows_estimated(self, schema: TableSchema) -> int:
         with mapped_errors(self._dsn):
@@ -132,14 +182,12 @@ class PostgresObserver:
             return border(self._connection, schema, self.leading(schema), after, rows)
 
     @contextmanager
-    def look(self, schema: TableSchema, *, exact: bool = False) -> Iterator[PostgresLook]:
+    def look(self, *schemas: TableSchema, exact: bool = False) -> Iterator[PostgresLook]:
         connection = self._connection
         with mapped_errors(self._dsn):
             connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
-            place = self._place(connection)
-            self._verify_shape(connection, schema)
-            yield PostgresLook(connection, self._dsn, place)
+            yield PostgresLook(connection, self._dsn, self._place(connection))
         finally:
             with suppress(psycopg.Error):
                 connection.execute("ROLLBACK")
@@ -162,23 +210,6 @@ class PostgresObserver:
             numbers = [int(number) % _XIDS for number in running.split(",") if number]
             return PostgresPlace(lsn(parse_lsn(written)), int(following), np.array(numbers, dtype=np.int64))
 
-    def _verify_shape(self, connection: Connection, schema: TableSchema) -> None:
-        """The log tells of a new shape only with the next row, so that a look may be ahead of it (A-51)."""
-        with mapped_errors(self._dsn):
-            found = tables_by_oid(connection, [schema.identity]).get(schema.identity)
-        there = {column.identity: column for column in found.schema.columns} if found is not None else {}
-        changed = [
-            column.name
-            for column in schema.columns
-            if (now := there.get(column.identity)) is None or (now.name, now.type) != (column.name, column.type)
-        ]
-        if found is None or found.schema.table != schema.table or changed:
-            raise TableChanged(
-                f"{schema.table} has another shape than the log has told of"
-                + (f" ({', '.join(changed)})." if changed else "."),
-                hint="The log tells of it with the next row that changes.",
-            )
-
     def _flush(self) -> None:
         with (
             suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction),
@@ -195,3 +226,11 @@ def _mapped(dsn: Dsn, schema: TableSchema) -> Iterator[None]:
             yield
         except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as error:
             raise TableChanged(f"{schema.table} has another shape than the target has.") from error
+
+
+def _followed(state: str) -> dict[TableSchema, bool]:
+    return {
+        entry.schema: entry.copied and bool(entry.schema.key or entry.schema.full_before)
+        for entry in SourceState.load(state).tables.values()
+        if entry.followed and entry.held is None and entry.start != NEVER
+    }

@@ -8,7 +8,7 @@ barriers (a truncate, a table that changed its shape) become one batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from cdc.lockstep import Buffer, string_array, string_views
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows, Transactions
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
-from cdc.model.segment import Changes, Evolve, Note, Step, Truncate
+from cdc.model.segment import Changes, Evolve, Note, Step, Suspect, Truncate
 from cdc.sources.postgres.notes import read_note
 from cdc.sources.postgres.position import EPOCH, lsn, write_lsn
 
@@ -78,6 +78,7 @@ class Resolved:
     Attributes:
         old, fill: if the table had another shape before (see `Evolve`).
         before, after: other tables, whose names change with it.
+        doubt: why rows that were there before may be others now (see `Suspect`).
     """
 
     schema: TableSchema
@@ -85,10 +86,21 @@ class Resolved:
     fill: dict[int, str] = field(default_factory=dict)
     before: Sequence[Moved] = ()
     after: Sequence[Moved] = ()
+    doubt: str | None = None
+
+    def steps(self, transaction: int) -> list[Evolve | Suspect]:
+        """What a target is given for it, as part of a transaction of the segment (see `Evolve`)."""
+        steps: list[Evolve | Suspect] = [Evolve(move.old, move.new, transaction) for move in self.before]
+        if self.old is not None and self.old != self.schema:
+            steps.append(Evolve(self.old, self.schema, transaction, self.fill))
+        steps += [Evolve(move.old, move.new, transaction) for move in self.after]
+        if self.doubt is not None:
+            steps.append(Suspect(self.schema, self.doubt, transaction))
+        return steps
 
 
 class Catalog(Protocol):
-    """What the decoder must be told about tables."""
+    """What the decoder must know about tables."""
 
     def start(self, oid: int) -> int:
         """The LSN of the table's snapshot: what was committed before it is in the snapshot already."""
@@ -139,7 +151,7 @@ class Decoder:
     """Turns messages into steps. Keeps what the protocol says only once: the relations, and an open transaction.
 
     Args:
-        notes: tell what applications said in their transactions, too.
+        notes: emit what applications said in their transactions, too.
     """
 
     def __init__(self, catalog: Catalog, *, notes: bool = False) -> None:
@@ -234,10 +246,15 @@ class Decoder:
         """Walk from barrier to barrier."""
         changes = np.flatnonzero(_OPS[run.kind] > 0)
         done = 0
+        repeated: set[int] = set()
         for at in np.flatnonzero((run.kind == ord("R")) | (run.kind == ord("T"))):
             relation = _relation(run, at) if run.kind[at] == ord("R") else None
             if relation is not None and self._relations.get(relation.oid) == relation:
-                continue  # sent again after an unrelated change; no barrier
+                # Something has happened to the table, or it has another leaf. Who is asked what it is looks at the
+                # present, which is behind all of these messages.
+                if relation.oid in repeated:
+                    continue
+                repeated.add(relation.oid)
             until = int(np.searchsorted(changes, at))
             yield from self._changes(run, transactions, changes[done:until])
             done = until
@@ -273,8 +290,14 @@ class Decoder:
                 continue
             schema, evolves = self._resolve(oid, int(run.transaction[rows[0]]))
             yield from evolves
-            if schema is not None:
-                yield Changes(_batch(run, rows, schema))
+            if schema is None:
+                continue
+            try:
+                batch = _batch(run, rows, schema, self._relations[oid])
+            except DecodeError as error:
+                error.concerns = schema.identity
+                raise
+            yield Changes(batch)
 
     def _truncates(self, run: _Messages, transactions: Transactions, at: int) -> Iterator[Step]:
         body = int(run.start[at]) + _BODY
@@ -295,7 +318,12 @@ class Decoder:
             if self._resolved.get(move.new.identity) is not None:
                 self._resolved[move.new.identity] = move.new
 
-    def _resolve(self, oid: int, transaction: int) -> tuple[TableSchema | None, list[Evolve]]:
+    def forget(self, oids: Iterable[int]) -> None:
+        """Ask again what tables are, at their next rows."""
+        for oid in oids:
+            self._resolved.pop(oid, None)
+
+    def _resolve(self, oid: int, transaction: int) -> tuple[TableSchema | None, list[Evolve | Suspect]]:
         """The table's schema in force, asked for at its first row only: a shape that no row uses may be long gone."""
         if oid in self._resolved:
             return self._resolved[oid], []
@@ -306,12 +334,8 @@ class Decoder:
         self._resolved[oid] = resolved.schema if resolved is not None else None
         if resolved is None:
             return None, []
-        evolves = [Evolve(move.old, move.new, transaction) for move in resolved.before]
-        if resolved.old is not None and resolved.old != resolved.schema:
-            evolves.append(Evolve(resolved.old, resolved.schema, transaction, resolved.fill))
-        evolves += [Evolve(move.old, move.new, transaction) for move in resolved.after]
         self.moved([*resolved.before, *resolved.after])
-        return resolved.schema, evolves
+        return resolved.schema, resolved.steps(transaction)
 
 
 def _refuse_lengths(buffer: Buffer, start: np.ndarray, body: np.ndarray, kind: np.ndarray) -> None:
@@ -328,7 +352,7 @@ def _refuse_lengths(buffer: Buffer, start: np.ndarray, body: np.ndarray, kind: n
 
 
 def _refuse_order(buffer: Buffer, start: np.ndarray, kind: np.ndarray, *, inside: bool) -> None:
-    """Refuse transactions within transactions, ends of none, and changes that belong to none."""
+    """Refuse transactions within transactions, ends without a transaction, and changes outside of transactions."""
     depth = np.cumsum((kind == ord("B")).astype(np.int64) - (kind == ord("C"))) + inside
     wrong = (depth < 0) | (depth > 1) | ((depth == 0) & ((_OPS[kind] > 0) | (kind == ord("T"))))
     if wrong.any():
@@ -409,8 +433,11 @@ class _Column:
     unchanged: np.ndarray | None
 
 
-def _batch(run: _Messages, rows: np.ndarray, schema: TableSchema) -> ChangeBatch:
-    """Decode the messages `rows` (int64[n]), all of one table in one shape."""
+def _batch(run: _Messages, rows: np.ndarray, schema: TableSchema, relation: Relation) -> ChangeBatch:
+    """Decode the messages `rows` (int64[n]), all of one table in one shape.
+
+    The tag of an old row follows the identity of the relation, which of a partitioned table is not that of its leaves.
+    """
     buffer, width = run.buffer, len(schema.columns)
     op = _OPS[run.kind[rows]]
     cursor = run.start[rows] + _BODY + 4  # at the first tuple's tag
@@ -419,7 +446,7 @@ def _batch(run: _Messages, rows: np.ndarray, schema: TableSchema) -> ChangeBatch
     has_after = op != Op.DELETE
     if not (has_before | has_after).all() or (has_before & (op == Op.INSERT)).any():
         raise DecodeError(f"A change of {schema.table} has no row where one belongs.")
-    if (tag[has_before] != ord("O" if schema.full_before else "K")).any():
+    if (tag[has_before] != ord("O" if relation.identity == "f" else "K")).any():
         raise DecodeError(f"A change of {schema.table} identifies its row in another way than the table says.")
 
     before_at, after_at = np.flatnonzero(has_before), np.flatnonzero(has_after)
@@ -434,8 +461,14 @@ def _batch(run: _Messages, rows: np.ndarray, schema: TableSchema) -> ChangeBatch
         raise DecodeError(f"A change of {schema.table} is longer or shorter than its columns.")
 
     before_row = _places(len(rows), before_at)
-    if before is not None and after is not None and schema.full_before:
+    if before is not None and after is not None:
         _restore_unchanged(after, before, before_row[after_at])
+    if after is not None and any(after[index].unchanged is not None for index in schema.key):
+        raise DecodeError(
+            f"A change of {schema.table} leaves out a part of its key, which is stored out of line.",
+            hint="Releases before 13.6 and 14.2 do not log such keys: update the server, then `cdc resync "
+            "SOURCE TARGET --tables TABLE`.",
+        )
     return ChangeBatch(
         schema=schema,
         op=op,
@@ -479,17 +512,19 @@ def _tuples(buffer: Buffer, cursor: np.ndarray, width: int, schema: TableSchema)
 
 
 def _restore_unchanged(after: list[_Column], before: list[_Column], before_row: np.ndarray) -> None:
-    """With a full old row, what the new row leaves out is in the old one (A-40)."""
+    """What the new row leaves out is in the old one, as far as that has it: all of it, or a key (A-40).
+
+    A value that is left out is stored out of line, so that it is never NULL: where the old row says NULL, it has none.
+    """
     for new, old in zip(after, before, strict=True):
         if new.unchanged is None:
             continue
         rows = np.flatnonzero(new.unchanged & (before_row != ABSENT))
+        rows = rows[old.valid[before_row[rows]]]
         source = before_row[rows]
         new.views[rows] = old.views[source]
-        new.valid[rows] = old.valid[source]
+        new.valid[rows] = True
         new.unchanged[rows] = False
-        if old.unchanged is not None:
-            new.unchanged[rows] = old.unchanged[source]
         if not new.unchanged.any():
             new.unchanged = None
 

@@ -1,4 +1,4 @@
-"""A session of PostgreSQL that neither waits for ever nor fails in unknown ways, whatever comes over the wire."""
+"""A session of PostgreSQL that neither waits without end nor fails in unknown ways, whatever comes over the wire."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg import generators, pq
 
-PATIENCE = 600.0  # seconds of silence after which a query is given up, whoever answers in the server's name
+PATIENCE = 600.0  # seconds of silence after which a query is given up, whatever answers in the server's name
 UNENDING = math.inf
 
 T = TypeVar("T")
@@ -21,9 +21,9 @@ Row = tuple[object, ...]
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """An answer that is none was damaged on the way, which a line without TLS does not notice (E-16).
+    """An answer that cannot be read was damaged on the way, which a line without TLS does not notice (E-16).
 
-    Also for whoever makes something of what was read.
+    Also for the code that makes something of what was read.
     """
     try:
         yield
@@ -32,7 +32,7 @@ def readable() -> Iterator[None]:
 
 
 def told(value: object, kind: type[T]) -> T:
-    """What a server told, if it is of the kind that it was asked for; otherwise it was damaged on the way (E-16)."""
+    """A server's answer, if it is of the kind that it was asked for; otherwise it was damaged on the way (E-16)."""
     if not isinstance(value, kind):
         found = type(value).__name__
         raise psycopg.OperationalError(f"the server's answer is not what was asked for ({found}, not {kind.__name__})")
@@ -40,13 +40,13 @@ def told(value: object, kind: type[T]) -> T:
 
 
 def number(text: object) -> int:
-    """A number that a server told as text."""
+    """A number that a server sent as text."""
     with readable():
         return int(str(text))
 
 
 class Cursor(psycopg.Cursor[Row]):
-    """What psycopg fails with at an answer that is none becomes one of its own errors."""
+    """The failure of psycopg at an answer that cannot be read becomes one of its own errors."""
 
     def execute(self, *args: Any, **kwargs: Any) -> Self:
         with readable():
@@ -62,7 +62,7 @@ class Cursor(psycopg.Cursor[Row]):
 
 
 class Session(psycopg.Connection[Row]):
-    """A connection that does not wait for an answer for ever.
+    """A connection that does not wait for an answer without end.
 
     Attributes:
         patience: seconds of silence after which the server is taken for gone.
@@ -71,6 +71,10 @@ class Session(psycopg.Connection[Row]):
 
     patience = PATIENCE
     is_at_work: Callable[[], bool] | None = None
+
+    def __exit__(self, *_: object) -> None:
+        """Close it. psycopg's own way commits before, which fails where an answer was not read to its end (E-16)."""
+        self.close()
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         """psycopg waits for the server here, and only here."""

@@ -35,10 +35,8 @@ def create_slot(
     Returns:
         The snapshot and its place in the log, or None if an end was asked for.
     """
-    identifier = sql.Identifier(name).as_string(replication)
-    kind = "TEMPORARY " if temporary else ""
     pgconn = replication.pgconn
-    pgconn.send_query(f"CREATE_REPLICATION_SLOT {identifier} {kind}LOGICAL pgoutput EXPORT_SNAPSHOT".encode())
+    pgconn.send_query(_command(replication, name, temporary=temporary))
     said, quiet = False, 0.0
     while pgconn.is_busy():
         if select.select([pgconn.socket], [], [], _LOOK_EVERY)[0]:
@@ -69,3 +67,17 @@ def create_slot(
     if snapshot is None or point is None:
         raise InvariantError("The server made a slot without a snapshot.")
     return snapshot.decode(), lsn(parse_lsn(point.decode()))
+
+
+def _command(replication: Connection, name: str, *, temporary: bool) -> bytes:
+    """The command; a slot that stays is one that standbys may keep a copy of, where the server knows such (A-14).
+
+    That does nothing unless a standby asks for it (sync_replication_slots). Where synchronized_standby_slots names
+    standbys, the server sends nothing through the slot that these do not have.
+    """
+    identifier = sql.Identifier(name).as_string(replication)
+    if temporary:
+        return f"CREATE_REPLICATION_SLOT {identifier} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT".encode()
+    if replication.info.server_version < 170000:
+        return f"CREATE_REPLICATION_SLOT {identifier} LOGICAL pgoutput EXPORT_SNAPSHOT".encode()
+    return f"CREATE_REPLICATION_SLOT {identifier} LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)".encode()

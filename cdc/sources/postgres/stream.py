@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import psycopg
 from psycopg import pq, sql
@@ -29,6 +30,7 @@ _KEEPALIVE_LENGTH = 18
 _COMMIT, _MESSAGE, _ABORT = ord("C"), ord("M"), ord("A")
 _FEEDBACK_EVERY = 1.0  # seconds; wal_sender_timeout is a minute by default and rarely under two seconds (A-19)
 _TICK_EVERY = 1.0  # seconds
+_HURRIED_TICK_EVERY = 0.1  # where a run has a goal, for which tables may have to come and go first
 _IDLE_CHECKPOINT_EVERY = 10.0  # seconds between checkpoints that only move the position (A-07)
 _QUIET_FOR = 10.0  # seconds without a byte after which the server is asked whether it is there
 _ASKS = 3  # times that it is asked; by itself an idle server speaks only after half of wal_sender_timeout
@@ -40,6 +42,7 @@ _LITTLE = 64 << 10  # bytes: less than this goes to an idle applier at once
 _PATIENCE = 0.25  # seconds that more than that may wait for what comes behind it: a few large merges beat many small
 _LULL = 0.05  # seconds without anything new, after which it waits no longer
 _WAIT = 0.1  # seconds to wait for the server when there is nothing to do
+LINE_IS_DEAD = "The connection is dead, or something between drops or damages data. It is opened again."
 
 
 class ReplicationStream:
@@ -57,6 +60,8 @@ class ReplicationStream:
         budget: int,
         is_at_work: Callable[[], bool],
         waiting: Waiting = MACHINE,
+        *,
+        acknowledges: bool = True,
     ) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
@@ -66,6 +71,7 @@ class ReplicationStream:
         self._budget = budget // _FIRST
         self._waiting = waiting
         self._is_at_work = is_at_work
+        self._acknowledges = acknowledges
         self._messages: list[bytes] = []
         self._size = 0
         self._has_commit = False
@@ -92,16 +98,10 @@ class ReplicationStream:
             SlotBusy: another session reads from it.
             OperatorNeeded: the slot, the publication or the WAL is gone.
         """
-        version = self._connection.info.server_version
-        names = ",".join('"' + name.replace('"', '""') + '"' for name in publications)
-        options = [f"proto_version '1', publication_names {sql.Literal(names).as_string(self._connection)}"]
-        if version >= 140000:
-            options.append("messages 'true'")  # the heartbeat's
-        slot_name = sql.Identifier(slot).as_string(self._connection)
-        command = f"START_REPLICATION SLOT {slot_name} LOGICAL {after.text} ({', '.join(options)})"
+        command = start_command(self._connection, slot, publications, after)
         faults.point("stream.before_start")
         with mapped_errors(self._dsn):
-            result = self._connection.run(command.encode())
+            result = self._connection.run(command)
         if result.status != pq.ExecStatus.COPY_BOTH:
             raise classify(server_error(result), self._dsn)
         faults.point("stream.started")
@@ -109,7 +109,11 @@ class ReplicationStream:
         self._received = after.order
 
     def segments(
-        self, link: Link, checkpoint: Callable[[Position], Checkpoint], after: Position, tick: Callable[[], bool]
+        self,
+        link: Link,
+        checkpoint: Callable[[Position, Transactions], Checkpoint],
+        after: Position,
+        tick: Callable[[], bool],
     ) -> Iterator[Segment]:
         """Segments until `link.stopping`.
 
@@ -117,7 +121,7 @@ class ReplicationStream:
 
         Args:
             link: what is known of the applier.
-            checkpoint: makes the checkpoint for the end of a segment.
+            checkpoint: makes the checkpoint for the end of a segment, whose transactions it is given.
             after: where the stream started.
             tick: called about every second; may raise. Says whether it wants to be given a checkpoint soon, even if
                 nothing has happened.
@@ -146,9 +150,11 @@ class ReplicationStream:
                     or self._wanted
                     or now - last_checkpoint >= _IDLE_CHECKPOINT_EVERY
                 ):
-                    segment = Segment([], Transactions.none(), checkpoint(lsn(self._nothing_before)))
+                    segment = Segment(
+                        [], Transactions.none(), checkpoint(lsn(self._nothing_before), Transactions.none())
+                    )
             elif self._wanted and not self._messages and not self._decoder.inside_transaction:
-                segment = Segment([], Transactions.none(), checkpoint(emitted))
+                segment = Segment([], Transactions.none(), checkpoint(emitted, Transactions.none()))
             if segment is not None:
                 if segment.checkpoint is not None:
                     self._wanted = False
@@ -168,7 +174,7 @@ class ReplicationStream:
         # Somebody who waits for a place in the log must hear of it even while the applier waits with him.
         return link.goal is not None or (link.idle and link.durable in (None, emitted))
 
-    def _decode(self, checkpoint: Callable[[Position], Checkpoint], *, allow_part: bool) -> Segment:
+    def _decode(self, checkpoint: Callable[[Position, Transactions], Checkpoint], *, allow_part: bool) -> Segment:
         faults.point("stream.before_decode")
         decoded = self._decoder.decode(self._messages, allow_part=allow_part)
         size = self._size
@@ -179,7 +185,7 @@ class ReplicationStream:
         faults.point("stream.before_checkpoint")
         held, log = bytes_held(decoded.steps), size - self._size
         self._budget = fitting(self._most, log, held)
-        at = checkpoint(decoded.end) if decoded.end is not None else None
+        at = checkpoint(decoded.end, decoded.transactions) if decoded.end is not None else None
         return Segment(decoded.steps, decoded.transactions, at, max(held, log))
 
     def _read(self, link: Link) -> bool:
@@ -225,7 +231,7 @@ class ReplicationStream:
         else:
             raise Unavailable(
                 f"{self._dsn}: the server has said nothing that can be read for {_QUIET_FOR * (_ASKS + 1):.0f} s.",
-                hint="The connection is dead, or something between drops or damages data. It is opened again.",
+                hint=LINE_IS_DEAD,
             )
 
     def _worth_waiting(self, link: Link) -> float:
@@ -234,7 +240,7 @@ class ReplicationStream:
             return _ASK_EVERY if link.goal is not None else _WAIT
         if link.idle:
             return _LULL if self._size > _LITTLE else 0
-        return _POLL
+        return max(_POLL, min(link.rest, _WAIT))
 
     def _drain(self) -> None:
         """Sort out what libpq has buffered."""
@@ -244,7 +250,7 @@ class ReplicationStream:
             length, data = get(1)
             if length <= 0:
                 if length < 0:
-                    self._raise_end()
+                    raise_end(self._connection, self._dsn)
                 self._is_left_over = False
                 break
             message = bytes(data)
@@ -280,16 +286,9 @@ class ReplicationStream:
             self._nothing_before = max(self._nothing_before, end)
         self._reply_wanted = self._reply_wanted or bool(reply)
 
-    def _raise_end(self) -> None:
-        """get_copy_data says -1 for an error as for an end; only the result tells which (A-32)."""
-        result = self._pgconn.get_result()
-        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            raise classify(server_error(result), self._dsn)
-        raise Unavailable(f"{self._dsn}: the server ended the stream.", hint="It is shutting down or was told to.")
-
     def _keep_talking(self, link: Link, tick: Callable[[], bool]) -> None:
         now = self._waiting.now()
-        if now - self._ticked >= _TICK_EVERY:
+        if now - self._ticked >= (_TICK_EVERY if link.goal is None else _HURRIED_TICK_EVERY):
             self._ticked = now
             faults.point("stream.tick")
             self._wanted = tick() or self._wanted
@@ -306,11 +305,10 @@ class ReplicationStream:
     def feed_back(self, durable: Position | None, *, ask: bool = False) -> None:
         """Tell the server what is durable in the target, and nothing else (A-05). With `ask` it answers at once."""
         self._awaits_answer = self._awaits_answer or ask
-        flushed = durable.order if durable is not None else 0
-        clock = self._waiting.clock() - EPOCH
+        flushed = durable.order if durable is not None and self._acknowledges else 0
         received = max(self._received, flushed)
         try:
-            self._pgconn.put_copy_data(struct.pack(">cQQQqB", b"r", received, flushed, flushed, clock, ask))
+            self._pgconn.put_copy_data(status_update(received, flushed, self._waiting.clock(), ask=ask))
             self._pgconn.flush()
         except psycopg.OperationalError as error:
             raise classify(error, self._dsn) from error
@@ -318,3 +316,32 @@ class ReplicationStream:
     def close(self) -> None:
         """End the session; the server lets go of the slot."""
         self._connection.close()
+
+
+def start_command(session: Session, slot: str, publications: list[str], after: Position) -> bytes:
+    """The command that asks for what was committed at a position or later."""
+    names = ",".join('"' + name.replace('"', '""') + '"' for name in publications)
+    options = [f"proto_version '1', publication_names {sql.Literal(names).as_string(session)}"]
+    if session.info.server_version >= 140000:
+        options.append("messages 'true'")  # the heartbeat's
+    name = sql.Identifier(slot).as_string(session)
+    return f"START_REPLICATION SLOT {name} LOGICAL {after.text} ({', '.join(options)})".encode()
+
+
+def status_update(received: int, flushed: int, clock: int, *, ask: bool) -> bytes:
+    """The message by which a client says how far it is; 0 says nothing.
+
+    Args:
+        received, flushed: LSNs; up to the second one, the server need keep nothing.
+        clock: microseconds since the Unix epoch.
+        ask: the server is to answer at once.
+    """
+    return struct.pack(">cQQQqB", b"r", received, flushed, flushed, clock - EPOCH, ask)
+
+
+def raise_end(session: Session, dsn: Dsn) -> NoReturn:
+    """get_copy_data says -1 for an error as for an end; only the result tells which (A-32)."""
+    result = session.pgconn.get_result()
+    if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+        raise classify(server_error(result), dsn)
+    raise Unavailable(f"{dsn}: the server ended the stream.", hint="It is shutting down, or was asked to.")

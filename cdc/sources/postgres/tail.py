@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from cdc.errors import OperatorNeeded, PublicationChanged, SlotUnusable, UsageError
+from cdc.model.moment import Moment
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.model.segment import Segment
@@ -31,13 +32,15 @@ class TailSource(PostgresSource):
     Args:
         keep: the slot stays when this is closed, and the next one goes on from there. Otherwise slot and publication
             are temporary; a lost connection then is a gap, and ends the stream.
-        begin: where to begin, of what the slot still has; an LSN.
+        begin: where to begin, of what the slot still has: an LSN, or a time, before which the reader skips all
+            transactions. With it nothing is acknowledged: what the reader skips would be gone.
     """
 
-    def __init__(self, dsn: Dsn, settings: Settings, *, keep: bool, begin: Position | None = None) -> None:
+    def __init__(self, dsn: Dsn, settings: Settings, *, keep: bool, begin: Moment | None = None) -> None:
         super().__init__(dsn, settings)
         self._keep = keep
         self._begin = begin
+        self._acknowledges = begin is None
         self._replication: Session
         self._published = False
         self._needs_slot = False
@@ -59,7 +62,7 @@ class TailSource(PostgresSource):
             self._opened_at = Head(server.flushed, server.clock)
             self._state = SourceState("tail", server.system, server.database, server.timeline, slot=self._settings.slot)
             self._selected = self._select()
-            self._membership = self._make_membership(is_fixed=True)
+            self._watch_tables()
             slot = read_slot(self._connection, self._settings.slot)
             if slot is None:
                 if self._begin is not None:
@@ -78,7 +81,9 @@ class TailSource(PostgresSource):
                     "are gone.",
                     hint="Drop it with pg_drop_replication_slot() and start a new one.",
                 )
-            self._position = self._where(lsn(slot.confirmed), resume)
+            if self._begin is not None:
+                self._begin.refuse_future(server.clock)
+            self._position = self._where(lsn(slot.confirmed), server.flushed, resume)
             names = [self._settings.publication, self._settings.inserts_publication]
             self._state.publications = publication_fingerprint(self._connection, names)
             if self._settings.publication not in self._state.publications:
@@ -87,22 +92,28 @@ class TailSource(PostgresSource):
                     hint="Drop the slot with pg_drop_replication_slot() and start a new one.",
                 )
 
-    def _where(self, confirmed: Position, resume: Checkpoint | None) -> Position:
+    def _where(self, confirmed: Position, flushed: Position, resume: Checkpoint | None) -> Position:
         """Where to go on: the slot may not know yet how far we were when the connection was lost."""
         if resume is not None:
             return max(confirmed, resume.position)
-        if self._begin is None:
+        if self._begin is None or self._begin.lsn is None:
             return confirmed
-        if self._begin < confirmed:
+        begin = lsn(self._begin.lsn)
+        if begin < confirmed:
             raise UsageError(
                 f"Replication slot {self._settings.slot!r} on {self._dsn} was read up to {confirmed}; what lies "
-                f"between {self._begin} and there is gone.",
-                hint="Give a later place with --from, or none.",
+                f"between {begin} and there is gone.",
+                hint="Give a later place with --from, or leave it out.",
             )
-        return self._begin
+        if begin > flushed:
+            raise UsageError(
+                f"{begin} is in the future: {self._dsn} has written its log up to {flushed}.",
+                hint="Give an earlier place with --from, or leave it out.",
+            )
+        return begin
 
     def copy(self, link: Link) -> Iterator[Segment]:
-        """Nothing: only what happens is told, from the moment on that there is a slot."""
+        """Nothing: only what happens is emitted, from the moment on that there is a slot."""
         if self._needs_slot:
             name = self._settings.slot
             with mapped_errors(self._dsn):
@@ -119,17 +130,20 @@ class TailSource(PostgresSource):
     def resolve(self, relation: Relation) -> Resolved | None:
         """A table as the log describes it; nothing here depends on what it was before. A slot that is kept may have
         been made for more tables than are meant now."""
-        if not self._settings.selection.matches(TableName(relation.namespace, relation.name)):
+        if not self._settings.told.selection.matches(TableName(relation.namespace, relation.name)):
             return None
         with mapped_errors(self._dsn):
             today = tables_by_oid(self._connection, [relation.oid]).get(relation.oid)
             types = type_infos(self._connection)
         known = {column.name: column for column in today.schema.columns} if today is not None else {}
+        is_full, is_usable = relation.identity == "f", today is None or today.has_identity
+        is_whole = is_full and (today is None or today.kind == "r" or today.schema.full_before)
         columns, keys = [], 0
         for index, said in enumerate(relation.columns):
             now = known.get(said.name)
-            # A FULL identity flags every column; then the key is the table's own, if it has one.
-            in_key = (now is not None and now.key is not None) if relation.identity == "f" else said.is_identity
+            # A FULL identity flags every column; then the key is the table's own, if it has one. The flags leave out
+            # the generated columns of a key.
+            in_key = (now is not None and now.key is not None) if is_full else is_usable and said.is_identity
             columns.append(
                 Column(
                     name=said.name,
@@ -141,10 +155,10 @@ class TailSource(PostgresSource):
             )
             keys += in_key
         table = TableName(relation.namespace, relation.name)
-        return Resolved(TableSchema(table, relation.oid, tuple(columns), full_before=relation.identity == "f"))
+        return Resolved(TableSchema(table, relation.oid, tuple(columns), is_whole))
 
     def close(self) -> None:
-        if self._published and not self._keep:
+        if self._published and (self._needs_slot or not self._keep):
             self._published = False
             with suppress(psycopg.Error):
                 self._replication.close()  # takes the temporary slot along

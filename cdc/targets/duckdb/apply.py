@@ -10,7 +10,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from cdc import faults
-from cdc.errors import TargetDrift
+from cdc.errors import RowDrift
 from cdc.model.arrays import TEXT, take, unified
 from cdc.model.change import ChangeBatch, Op
 from cdc.model.fold import Folded, fold, fold_in_part, net_rows
@@ -28,9 +28,9 @@ class Applier(RowStatements):
         """Bring a table from before the batches to after them.
 
         Raises:
-            TargetDrift: a row that is updated or deleted is not there (A-42).
+            RowDrift: a row that is updated or deleted is not there (A-42).
         """
-        if table.is_copying and table.schema.key:
+        if table.is_lenient and table.schema.key:
             self._merge_in_part(table, batches)
         elif all((batch.op == Op.INSERT).all() for batch in batches):
             self.insert(table, [pa.chunked_array(unified(parts)) for parts in zip(*map(_after, batches), strict=True)])
@@ -43,7 +43,7 @@ class Applier(RowStatements):
         """Rows that change are taken out and put back as they are now.
 
         DuckDB can change rows where they are, but pays for each by the vector of 2,048 that it lies in: a few hundred
-        updates all over a table then cost as much as writing it anew, at every commit, and double the file.
+        updates all over a table then cost as much as writing it again, at every commit, and double the file.
         """
         folded = fold(batches, lambda keys: self._exist(table, keys))
         self._put(table, folded)
@@ -65,7 +65,7 @@ class Applier(RowStatements):
     def _merge_in_part(self, table: TargetTable, batches: Sequence[ChangeBatch]) -> None:
         """Changes of a table that does not have all of its rows yet: a row that is not there comes with its part.
 
-        What cannot be told from the changes alone is kept in mind, and read again in the end.
+        Rows that the changes alone do not give are kept in mind, and read again in the end.
         """
         folded, moving = fold_in_part(batches)
         there = self._exist(table, folded.updated_key)
@@ -105,7 +105,7 @@ class Applier(RowStatements):
         self._verify(table, self.delete_keys(table, keys), len(keys[0]))
 
     def _match_rows(self, table: TargetTable, batches: Sequence[ChangeBatch]) -> None:
-        """A table without a key: rows are told apart by all their values, and equal ones are counted (A-46)."""
+        """A table without a key: rows are distinguished by all their values, and equal ones are counted (A-46)."""
         columns, counts = net_rows(batches)
         gone, came = np.flatnonzero(counts < 0), np.flatnonzero(counts > 0)
         if len(gone):
@@ -146,10 +146,10 @@ class Applier(RowStatements):
 
     def _verify(self, table: TargetTable, changed: int, expected: int) -> None:
         """A statement must have met exactly the rows that it named."""
-        if changed != expected and not table.is_copying:
-            raise TargetDrift(
+        if changed != expected and not table.is_lenient:
+            raise RowDrift(
                 f"{expected} rows of {table.name} were changed in the source, but the target holds {changed} of them.",
-                hint="Somebody else wrote to the target. Restore it from a backup, or remove it and start again.",
+                hint=f"Read it again: `cdc resync SOURCE TARGET --tables {table.schema.table}`.",
             )
 
 

@@ -63,7 +63,7 @@ def _fill(template: str, value: exp.Expression) -> exp.Expression:
     def put(node: exp.Expression) -> exp.Expression:
         return value.copy() if isinstance(node, exp.Column) and node.name == _VALUE else node
 
-    return exp.paren(_parsed(template).copy().transform(put))
+    return exp.paren(_parsed(template).transform(put), copy=False)
 
 
 @cache

@@ -10,14 +10,31 @@ from pathlib import Path
 
 import duckdb
 
-from cdc.errors import CdcError, InvariantError, TargetBusy, TargetDrift, TargetFull, UsageError
+from cdc.disk import meaning
+from cdc.errors import (
+    CdcError,
+    DiskFailed,
+    InvariantError,
+    OperatorNeeded,
+    TargetBusy,
+    TargetDamaged,
+    TargetDrift,
+    TargetFull,
+    UsageError,
+)
 from cdc.targets.duckdb.sql import CATALOG
 
 _LOCKED = re.compile(r"could not set lock|conflicting lock|already open", re.IGNORECASE)
 _FULL = re.compile(r"no space left|disk full|file too large|disk quota|max_temp_directory_size", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"permission denied|read-only file system|cannot open file", re.IGNORECASE)
 _FOREIGN = re.compile(r"not a valid duckdb database|newer version|older version|storage version", re.IGNORECASE)
+_NEWER = re.compile(r"created with an? newer version of duckdb", re.IGNORECASE)
+_OTHER_WAL = re.compile(
+    r"wal (checkpoint iteration|database identifier|was created for)|wal was created for", re.IGNORECASE
+)
 _STARVED = re.compile(r"could not allocate block|failed to (allocate|pin|offload)", re.IGNORECASE)  # in a commit
+_DAMAGED = re.compile(r"corrupt|checksum|failed to deserialize|could not read enough bytes", re.IGNORECASE)
+_BROKEN = re.compile(r"could not (write|read|fsync|truncate|seek)|fsync failed|input/output error", re.IGNORECASE)
 _HOLDER = re.compile(r"PID (\d+)")
 
 
@@ -43,11 +60,15 @@ def open_file(path: Path, memory: int, *, read_only: bool = False) -> duckdb.Duc
             "temp_directory": f"{path}.tmp",
         }
         connection = duckdb.connect(":memory:", config=settings)
-        file = str(path).replace("'", "''")
+        # By its whole path and its type: what looks like `sqlite:x.db`, or is another engine's, would be that to it.
+        file = str(path.absolute()).replace("'", "''")
+        is_new = not path.exists()
         try:
-            connection.execute(f"ATTACH '{file}' AS {CATALOG}{' (READ_ONLY)' if read_only else ''}")
-        except duckdb.Error:
+            connection.execute(f"ATTACH '{file}' AS {CATALOG} (TYPE duckdb{', READ_ONLY' if read_only else ''})")
+        except duckdb.Error as error:
             connection.close()
+            if is_new and not _LOCKED.search(str(error)):
+                path.unlink(missing_ok=True)  # what a full disk has left of it is no DuckDB file
             raise
         connection.execute(f"USE {CATALOG}")
         connection.execute("SET TimeZone = 'UTC'")
@@ -74,6 +95,8 @@ def mapped_errors(path: Path) -> Iterator[None]:
             f"DuckDB refused a value for {path} that is not valid UTF-8.",
             hint="Nothing was applied. The source, or something between, sent damaged text.",
         ) from error
+    except OSError as error:  # of the folder: those of files are DuckDB's
+        raise meaning(error, str(path)) from error
 
 
 def classify(error: duckdb.Error, path: Path) -> CdcError:
@@ -91,11 +114,35 @@ def classify(error: duckdb.Error, path: Path) -> CdcError:
             f"There is no space left for {path} or its temporary files.",
             hint="Free some space and start again: nothing was lost, the last segment was rolled back.",
         )
+    if _DAMAGED.search(text):
+        return TargetDamaged(
+            f"{path} is damaged: DuckDB reads something else from the disk than it has written.",
+            hint=f"Put a backup in its place, and remove {path}.wal: `cdc run` says whether the source still has what "
+            "that lacks. Without one, move the file away, `cdc teardown SOURCE`, and start again; or build it again "
+            "from a journal.",
+        )
+    if _OTHER_WAL.search(text):
+        return OperatorNeeded(
+            f"{path}.wal does not belong to {path}: one of the two was put there without the other.",
+            hint="Put both back as they were copied together. A copy of `cdc backup` has no .wal: with that, remove "
+            f"{path}.wal.",
+        )
+    if _NEWER.search(text):
+        return UsageError(
+            f"{path} was made by a newer DuckDB than the one that is installed ({duckdb.__version__}).",
+            hint="Install that one, or a newer one: pip install --upgrade duckdb",
+        )
     if _FOREIGN.search(text):
         return UsageError(f"{path} is not a DuckDB file that this DuckDB can open.", hint="Name another file.")
     if _FORBIDDEN.search(text):
         return UsageError(
             f"{path} cannot be opened for writing.", hint="Check the file's and the folder's permissions."
+        )
+    if isinstance(error, duckdb.IOException) or _BROKEN.search(text):
+        return DiskFailed(
+            f"DuckDB cannot read or write {path} or its temporary files.",
+            hint="Look at its disk and at the system's log, and start again: nothing was lost, the last segment was "
+            "rolled back.",
         )
     if isinstance(error, duckdb.OutOfMemoryException) or _STARVED.search(text):
         # Not tried again: the same rows would need as much again.
@@ -105,7 +152,7 @@ def classify(error: duckdb.Error, path: Path) -> CdcError:
     if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
         return TargetDrift(
             f"{path} does not hold the tables as this pipeline left them ({type(error).__name__}).",
-            hint="Undo what was changed by hand, or remove the target and start again.",
+            hint="Undo what was changed by hand, or copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
         )
     return InvariantError(
         f"DuckDB refused a statement on {path} ({type(error).__name__}).",

@@ -1,15 +1,17 @@
-"""Digests of rows, computed by DuckDB, to be compared with those that a source computes of its own."""
+"""Digests of rows, computed by DuckDB, to be compared with those that a source computes of its own.
+
+What is put together here is used once: where sqlglot would copy it first, which takes longer than a query, it does not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import duckdb
-from sqlglot import exp, parse_one
-from sqlglot.errors import SqlglotError
+from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
 
-from cdc.errors import UsageError
-from cdc.model.parts import BUCKETS, WHOLE, Digest, HashedRow, Key, Part
+from cdc.model.parts import BUCKETS, WHOLE, Condition, Digest, HashedRow, Key, Part
 from cdc.model.schema import Column, Kind
 from cdc.targets.duckdb import sql
 from cdc.targets.duckdb.codecs import TEXT_CODEC, Codec
@@ -20,14 +22,14 @@ _HASH, _BUCKET, _KEY = "hash_", "bucket_", "key_"
 
 def digest(connection: duckdb.DuckDBPyConnection, table: TargetTable, part: Part = WHOLE) -> Digest:
     """What the rows of a part are: each row's text is that of the source, in the source's own spelling."""
-    hashed = exp.select(exp.alias_(_hash(row_text(table, table.schema.columns), 16, "UBIGINT"), _HASH)).from_(
-        _rows(table, part)
-    )
+    hashed = exp.select(
+        exp.alias_(_hash(row_text(table, table.schema.columns), 16, "UBIGINT"), _HASH, copy=False)
+    ).from_(_rows(table, part), copy=False)
     total = sql.cast(exp.Sum(this=sql.cast(sql.column(_HASH), "HUGEINT")), "VARCHAR")
     query = (
         exp.select(exp.alias_(_bucket(), _BUCKET), exp.Count(this=exp.Star()), total)
-        .from_(hashed.subquery("hashed"))
-        .group_by(sql.column(_BUCKET))
+        .from_(hashed.subquery("hashed", copy=False), copy=False)
+        .group_by(sql.column(_BUCKET), copy=False)
     )
     found = connection.execute(sql.render(query)).fetchall()
     return Digest.of((int(bucket), int(count), int(sum_)) for bucket, count, sum_ in found)
@@ -38,14 +40,22 @@ def hashed_rows(
 ) -> list[HashedRow]:
     """Those rows of a part that lie in some buckets."""
     hashed = exp.select(
-        exp.alias_(_hash(row_text(table, table.schema.columns), 16, "UBIGINT"), _HASH), exp.alias_(_keys(table), _KEY)
-    ).from_(_rows(table, part))
+        exp.alias_(_hash(row_text(table, table.schema.columns), 16, "UBIGINT"), _HASH, copy=False),
+        exp.alias_(_keys(table), _KEY, copy=False),
+        copy=False,
+    ).from_(_rows(table, part), copy=False)
     query = (
         exp.select(sql.column(_KEY), sql.column(_HASH))
-        .from_(hashed.subquery("hashed"))
+        .from_(hashed.subquery("hashed", copy=False), copy=False)
         .where(exp.In(this=_bucket(), expressions=[exp.convert(bucket) for bucket in buckets]))
     )
     return [HashedRow(tuple(key), int(value)) for key, value in connection.execute(sql.render(query)).fetchall()]
+
+
+def keys(connection: duckdb.DuckDBPyConnection, table: TargetTable, part: Part) -> set[Key]:
+    """The keys of the rows of a part."""
+    query = exp.select(_keys(table)).distinct().from_(_rows(table, part))
+    return {tuple(key) for (key,) in connection.execute(sql.render(query)).fetchall()}
 
 
 def values(
@@ -60,7 +70,12 @@ def values(
 
 
 def _rows(table: TargetTable, part: Part) -> exp.Expression:
-    return exp.select("*").from_(sql.table(table.name)).where(part_condition(table, part)).subquery("part")
+    return (
+        exp.select("*")
+        .from_(sql.table(table.name))
+        .where(part_condition(table, part), copy=False)
+        .subquery("part", copy=False)
+    )
 
 
 def part_condition(table: TargetTable, part: Part) -> exp.Condition:
@@ -79,11 +94,27 @@ def part_condition(table: TargetTable, part: Part) -> exp.Condition:
         listed = [_tuple([sql.literal(text) for text in key]) for key in part.keys]
         conditions.append(exp.In(this=_tuple(_key_texts(table)), expressions=listed) if listed else exp.false())
     if part.condition is not None:
-        try:
-            conditions.append(exp.paren(parse_one(part.condition.sql, dialect=part.condition.dialect)))
-        except SqlglotError as error:
-            raise UsageError("The condition cannot be read.", hint="Write it as it stands after WHERE.") from error
+        conditions.append(exp.paren(_comparable(table, part.condition)))
     return exp.and_(*conditions) if conditions else exp.true()
+
+
+def _comparable(table: TargetTable, condition: Condition) -> exp.Expression:
+    """A condition with numbers as numbers, where the file holds them as text, and names that may be words of DuckDB."""
+    (found,) = Dialect.get_or_raise(condition.dialect).parse_into(exp.Condition, condition.sql)
+    assert found is not None
+    numbers = {
+        column.name.lower()
+        for column, codec in zip(table.schema.columns, table.codecs, strict=True)
+        if column.type.kind is Kind.DECIMAL and codec is TEXT_CODEC
+    }
+
+    def read(node: exp.Expression) -> exp.Expression:
+        if not isinstance(node, exp.Column) or isinstance(node.this, exp.Star):
+            return node
+        column = sql.column(node.name, node.table or None)
+        return sql.try_cast(column, "DOUBLE") if node.name.lower() in numbers else column
+
+    return found.transform(read)
 
 
 def _tuple(values: Sequence[exp.Expression]) -> exp.Expression:
@@ -115,7 +146,8 @@ def row_text(table: TargetTable, columns: Sequence[Column]) -> exp.Expression:
         text = _text(column, codecs[column.identity])
         length = sql.cast(exp.Anonymous(this="strlen", expressions=[text]), "VARCHAR")
         present = exp.Anonymous(this="concat", expressions=[length, sql.literal(":"), text])
-        pieces.append(exp.Case().when(exp.Is(this=value, expression=exp.Null()), sql.literal("n")).else_(present))
+        absent = exp.If(this=exp.Is(this=value, expression=exp.Null()), true=sql.literal("n"))
+        pieces.append(exp.Case(ifs=[absent], default=present))
     return exp.Anonymous(this="concat", expressions=[sql.literal(""), *pieces])
 
 

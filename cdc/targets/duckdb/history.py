@@ -7,7 +7,7 @@ user reads are views of them (`cdc.targets.duckdb.published`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from cdc import faults
-from cdc.errors import TargetDrift
+from cdc.errors import RowDrift
 from cdc.model.arrays import take
 from cdc.model.change import ABSENT, ChangeBatch, Op
 from cdc.model.gathered import Gathered, gather
@@ -25,15 +25,28 @@ from cdc.model.parts import Part
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Evolve
 from cdc.model.versions import Versions, trace
+from cdc.target import HeldColumn
 from cdc.targets.duckdb import sql
 from cdc.targets.duckdb.digest import part_condition
+from cdc.targets.duckdb.layout import refuse_foreign
 from cdc.targets.duckdb.moments import Moments
-from cdc.targets.duckdb.published import BEGIN, END, SCHEMA, Registry, publish, refuse_taken, unpublish
+from cdc.targets.duckdb.places import NOT_YET
+from cdc.targets.duckdb.published import (
+    BEGIN,
+    END,
+    Registry,
+    publish,
+    refuse_taken,
+    stored,
+    unpublish,
+    versions_view,
+)
 from cdc.targets.duckdb.rows import MERGE_ROWS, Reading
-from cdc.targets.duckdb.table import TargetTable, create, evolve, inspect, reshape
+from cdc.targets.duckdb.table import TargetTable, create, evolve, held_columns, inspect, reshape
 from cdc.targets.duckdb.versions import (
     COPIED,
     COPY,
+    DROP,
     ROW,
     Held,
     VersionStatements,
@@ -60,13 +73,16 @@ class History(VersionStatements):
         with self.visible(dict(zip(("o", "p", "t", "x"), moments.columns, strict=True))):
             self._registry.commits(self.execute, moments)
         if moments.transactions is not None:
-            self._registry.copies_end()
+            self._registry.copies_end(int(moments.order[0]))
 
     def find(self, schema: TableSchema) -> TargetTable:
         table = inspect(self._connection, schema, current(schema), BEGIN)
         table.past = past(schema)
         table.had_rows = self._registry.copied_since(schema) is not None
         return table
+
+    def columns(self, schema: TableSchema) -> list[HeldColumn]:
+        return held_columns(self._connection, schema, current(schema), BEGIN)
 
     def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
         refuse_reserved(schema)
@@ -84,10 +100,19 @@ class History(VersionStatements):
                 self._end_all(table, _stamp(END, moments, np.zeros(1, dtype=np.int64), labels(np.array([COPY]))))
                 self._registry.copy_begins(schema, int(moments.order[0]))
                 table.had_rows = True
+        self._registry.nothing_is_skipped(schema.identity)
         faults.point("target.reset")
         publish(self._connection, table)
-        self._registry.name(schema)
+        if known_as is None:
+            self._registry.begin(schema, NOT_YET if by_parts else int(moments.order[0]))
+        else:
+            self._registry.name(schema)
         return table
+
+    def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
+        refuse_reserved(schema)
+        for name in (schema.table, versions_view(schema.table)):
+            refuse_foreign(self._path, name, taken)
 
     def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
         refuse_reserved(step.new)
@@ -103,6 +128,14 @@ class History(VersionStatements):
         at, place = np.array([transaction]), pa.array([ordinal])
         self._end_all(table, _stamp(END, moments, at, labels(np.array([Op.TRUNCATE])), place))
 
+    def drop(self, table: TargetTable, moments: Moments, transaction: int) -> None:
+        self.record(moments)
+        at = np.array([transaction])
+        self._end_all(table, _stamp(END, moments, at, labels(np.array([DROP]))))
+        self._registry.nothing_is_skipped(table.schema.identity)
+        self._registry.known_at(table.schema.identity, int(moments.order[transaction]))
+        self._registry.is_whole(table.schema, int(moments.order[transaction]))
+
     def write(self, table: TargetTable, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         codecs = list(table.codecs)
         if batches[0].copied:
@@ -116,6 +149,8 @@ class History(VersionStatements):
         codecs = list(table.codecs)
         self.set_aside(table, batches)
         _, gone, came = self.compare(table, self.part(table, part_condition(table, part)))
+        if len(gone) or len(came):
+            self._registry.differed(table.schema.identity)
         at, what = np.zeros(len(gone), dtype=np.int64), labels(np.full(len(gone), COPY))
         self._end(table, gone, _stamp(END, moments, at, what))
         self._begin_copied(table, came, moments)
@@ -123,12 +158,23 @@ class History(VersionStatements):
         if codecs != table.codecs:
             publish(self._connection, table)
 
+    def copied(self, schema: TableSchema, moments: Moments) -> None:
+        self.known_at(schema.identity, moments)
+        self._registry.is_whole(schema, int(moments.order[0]))
+
+    def unknown_from(self, identity: int, order: int, reason: str, *, is_doubt: bool, is_skipped: bool) -> None:
+        self._registry.unknown_from(identity, order, reason, is_doubt=is_doubt, is_skipped=is_skipped)
+
+    def known_at(self, identity: int, moments: Moments) -> None:
+        self.record(moments)
+        self._registry.known_at(identity, int(moments.order[0]))
+
     # --- following the log ------------------------------------------------------------------------------------------
 
     def _follow(self, table: TargetTable, changes: Gathered, moments: Moments) -> None:
         readings = self.fit(table, changes)
         held = Held(self, table)
-        versions = trace(changes, held, in_part=table.is_copying)
+        versions = trace(changes, held, in_part=table.is_lenient)
         if table.schema.key and len(versions.missed):
             table.missed |= set(self.key_texts(table, [take(column, versions.missed) for column in versions.keys]))
         data = {f"c{i}": take(column, versions.value[i]) for i, column in enumerate(changes.after)}
@@ -197,9 +243,9 @@ class History(VersionStatements):
     def _expect(self, table: TargetTable, statement: str, count: int) -> None:
         """Run a statement that changes exactly so many rows."""
         if self.changed(statement) != count:
-            raise TargetDrift(
+            raise RowDrift(
                 f"{table.schema.table} in the target has other rows than a moment ago.",
-                hint="Somebody else wrote to the target. Restore it from a backup, or remove it and start again.",
+                hint=f"Read it again: `cdc resync SOURCE TARGET --tables {table.schema.table}`.",
             )
 
     # --- copies -----------------------------------------------------------------------------------------------------
@@ -268,12 +314,12 @@ class History(VersionStatements):
 
 def current(schema: TableSchema) -> TableName:
     """Where the current versions of a table are."""
-    return TableName(SCHEMA, f"current_{schema.identity}")
+    return stored(schema.identity)[0]
 
 
 def past(schema: TableSchema) -> TableName:
     """Where the past ones are."""
-    return TableName(SCHEMA, f"past_{schema.identity}")
+    return stored(schema.identity)[1]
 
 
 def _stamp(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -14,11 +15,12 @@ from cdc.model.change import ChangeBatch
 from cdc.model.parts import Part
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Evolve
+from cdc.target import HeldColumn
 from cdc.targets.duckdb import sql
 from cdc.targets.duckdb.apply import Applier
 from cdc.targets.duckdb.digest import part_condition
 from cdc.targets.duckdb.moments import Moments
-from cdc.targets.duckdb.table import TargetTable, create, evolve, inspect
+from cdc.targets.duckdb.table import TargetTable, create, evolve, held_columns, inspect
 
 
 class Layout(Protocol):
@@ -36,6 +38,9 @@ class Layout(Protocol):
     def find(self, schema: TableSchema) -> TargetTable:
         """A table as this pipeline left it; raises TargetDrift if it is not so (D-08)."""
 
+    def columns(self, schema: TableSchema) -> list[HeldColumn]:
+        """The columns that are there for a table's, without those that a layout adds; none if it is not there."""
+
     def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
         """A table into which a copy can go.
 
@@ -47,14 +52,30 @@ class Layout(Protocol):
     def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
         """Give a table another shape."""
 
+    def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
+        """Raise UsageError for a new table that cannot be kept so, or whose name is one of those `taken_names`."""
+
     def write(self, table: TargetTable, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         """Bring a table from before the batches to after them; raises TargetDrift if that cannot be (A-42)."""
 
     def truncate(self, table: TargetTable, moments: Moments, transaction: int, ordinal: int) -> None:
         """All rows of a table went, with one of the transactions."""
 
+    def drop(self, table: TargetTable, moments: Moments, transaction: int) -> None:
+        """The table is no more in the source."""
+
     def replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         """Put copied rows in the place of a part's."""
+
+    def copied(self, schema: TableSchema, moments: Moments) -> None:
+        """All parts of a table have been replaced."""
+
+    def unknown_from(self, identity: int, order: int, reason: str, *, is_doubt: bool, is_skipped: bool) -> None:
+        """From a place in the log on it is not known what a table's rows are; a doubt may turn out to be nothing. Where
+        changes are skipped, only a copy that begins later ends that."""
+
+    def known_at(self, identity: int, moments: Moments) -> None:
+        """At a moment it is known again."""
 
 
 class Mirror:
@@ -73,13 +94,18 @@ class Mirror:
     def find(self, schema: TableSchema) -> TargetTable:
         return inspect(self._connection, schema)
 
+    def columns(self, schema: TableSchema) -> list[HeldColumn]:
+        return held_columns(self._connection, schema)
+
     def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
         if known_as is not None:
             self._connection.execute(sql.drop_table(known_as))
-        else:
-            refuse_foreign(self._connection, self._path, schema.table)
         faults.point("target.reset")
-        return create(self._connection, schema)
+        with refusing_foreign(self._path, schema.table):
+            return create(self._connection, schema)
+
+    def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
+        refuse_foreign(self._path, schema.table, taken)
 
     def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
         return evolve(self._connection, table, step.new, step.fill)
@@ -90,21 +116,48 @@ class Mirror:
     def truncate(self, table: TargetTable, moments: Moments, transaction: int, ordinal: int) -> None:
         self._connection.execute(sql.delete_all(table.name))
 
+    def drop(self, table: TargetTable, moments: Moments, transaction: int) -> None:
+        pass
+
+    def copied(self, schema: TableSchema, moments: Moments) -> None:
+        pass
+
+    def unknown_from(self, identity: int, order: int, reason: str, *, is_doubt: bool, is_skipped: bool) -> None:
+        pass
+
+    def known_at(self, identity: int, moments: Moments) -> None:
+        pass
+
     def replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         self._connection.execute(sql.delete_where(table.name, part_condition(table, part)))
         if batches:
             self._applier.write(table, batches)
 
 
-def refuse_foreign(connection: duckdb.DuckDBPyConnection, path: Path, table: TableName) -> None:
+def taken_names(connection: duckdb.DuckDBPyConnection) -> set[TableName]:
+    """The names of all tables and views of the file, in lower case."""
+    query = "SELECT lower(table_schema), lower(table_name) FROM information_schema.tables"
+    found = connection.execute(f"{query} WHERE table_catalog = current_database()").fetchall()
+    return {TableName(schema, name) for schema, name in found}
+
+
+def refuse_foreign(path: Path, table: TableName, taken: Set[TableName]) -> None:
     """Raise UsageError if the file has a table or view of that name: it is somebody else's."""
-    found = connection.execute(
-        "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
-        "AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)",
-        [table.schema, table.name],
-    ).fetchone()
-    if found is not None and found[0] > 0:
-        raise UsageError(
-            f"{path} has a table {table} already, which this pipeline did not make.",
-            hint="Remove or rename it, or use another file: cdc never adds to a table that it did not make.",
-        )
+    if TableName(table.schema.lower(), table.name.lower()) in taken:
+        raise _foreign(path, table)
+
+
+@contextmanager
+def refusing_foreign(path: Path, table: TableName) -> Iterator[None]:
+    """The same where a table is made: DuckDB finds it out by itself, without a look at all names (P21)."""
+    try:
+        yield
+    except duckdb.CatalogException as error:
+        raise _foreign(path, table) from error
+
+
+def _foreign(path: Path, table: TableName) -> UsageError:
+    return UsageError(
+        f"{path} has a table {table} already, which this pipeline did not make.",
+        hint="Remove or rename it, or use another file: cdc never adds to a table that it did not make.",
+    )

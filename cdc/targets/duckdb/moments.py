@@ -24,11 +24,13 @@ class Moments:
         order: int64[n], places in the log.
         transactions: None for a copy, of which all that is known is where in the log it is.
         place: of the copy.
+        read_at: when that was, in microseconds since the Unix epoch; None for just now.
     """
 
     order: np.ndarray
     transactions: Transactions | None = None
     place: Position | None = None
+    read_at: int | None = None
 
     @classmethod
     def of(cls, transactions: Transactions) -> Moments:
@@ -36,15 +38,17 @@ class Moments:
         return cls(transactions.order, transactions)
 
     @classmethod
-    def copied(cls, place: Position) -> Moments:
-        """That of rows that were read at a place in the log; the time is that of this machine."""
-        return cls(np.array([place.order], dtype=np.int64), None, place)
+    def copied(cls, place: Position, read_at: int | None) -> Moments:
+        """That of rows that were read at a place in the log. The time is that of the machine that read them, in whole
+        seconds: a source may have no finer ones, and what it commits afterwards must not seem to be earlier."""
+        return cls(np.array([place.order], dtype=np.int64), None, place, read_at)
 
     @cached_property
     def columns(self) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
         """Order, position, time and the source's number of each."""
         if (known := self.transactions) is None:
-            now = pa.array([int(time.time() * 1e6)], MOMENT)
+            at = self.read_at if self.read_at is not None else int(time.time() * 1e6)
+            now = pa.array([at // 1_000_000 * 1_000_000], MOMENT)
             text = self.place.text if self.place is not None else ""
             return pa.array(self.order), pa.array([text]), now, pa.nulls(1, pa.int64())
         texts = pa.array([known.write(order) for order in known.order.tolist()], pa.string())

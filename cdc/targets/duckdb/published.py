@@ -13,12 +13,11 @@ import duckdb
 from sqlglot import exp
 
 from cdc.model.schema import TableName, TableSchema
-from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.layout import refuse_foreign
+from cdc.targets.duckdb import gaps, sql
+from cdc.targets.duckdb.layout import refusing_foreign
 from cdc.targets.duckdb.moments import Moments
+from cdc.targets.duckdb.places import AT, NOT_YET, SCHEMA, place_macro
 from cdc.targets.duckdb.table import DROPPED, TargetTable, actual_columns
-
-SCHEMA = "_cdc_history"
 
 BEGIN = {
     "_cdc_valid_from": "BIGINT",
@@ -37,31 +36,19 @@ END = {
     "_cdc_ended_ordinal": "BIGINT",
 }
 
-_AT = "_cdc_at"  # the macros' parameter, which no column of a followed table can be called
-
-# A place is a number, a position's text, or a time, which is that of the last commit up to then: commits do not always
-# come in the order of their times, and the state is always one that the source was in. A place in the log of
-# PostgreSQL need not be that of a commit: it stands for all that were before it.
-_PLACE = f"""
-CREATE OR REPLACE MACRO {SCHEMA}.place({_AT}) AS coalesce(
-    TRY_CAST(CAST({_AT} AS VARCHAR) AS BIGINT),
-    (SELECT max(position_order) FROM {SCHEMA}.commits WHERE position = CAST({_AT} AS VARCHAR)),
-    CASE WHEN regexp_full_match(CAST({_AT} AS VARCHAR), '[0-9A-Fa-f]{{1,8}}/[0-9A-Fa-f]{{1,8}}')
-        THEN CAST('0x' || split_part(CAST({_AT} AS VARCHAR), '/', 1) AS BIGINT) * 4294967296
-            + CAST('0x' || split_part(CAST({_AT} AS VARCHAR), '/', 2) AS BIGINT) - 1 END,
-    CASE WHEN TRY_CAST(CAST({_AT} AS VARCHAR) AS TIMESTAMPTZ) IS NULL
-        THEN CAST(error('not a position of this history, and not a time: ' || CAST({_AT} AS VARCHAR)) AS BIGINT) END,
-    (SELECT max(position_order) FROM {SCHEMA}.commits
-        WHERE committed_at <= TRY_CAST(CAST({_AT} AS VARCHAR) AS TIMESTAMPTZ)),
-    -1);
-"""
 _CREATE = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 CREATE TABLE IF NOT EXISTS {SCHEMA}.commits (
     position_order BIGINT, position VARCHAR, committed_at TIMESTAMPTZ, transaction BIGINT);
 CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (
     identity BIGINT, schema_name VARCHAR, table_name VARCHAR, key VARCHAR[], copied_since BIGINT);
+ALTER TABLE {SCHEMA}.tables ADD COLUMN IF NOT EXISTS since BIGINT;
+CREATE OR REPLACE VIEW {SCHEMA}.times AS SELECT *, max(committed_at) OVER (ORDER BY position_order) AS time
+    FROM {SCHEMA}.commits WHERE transaction IS NOT NULL;
+{gaps.CREATE}
 """
+_PLACES, _PLACE = "_cdc_places", "_cdc_place"
+SINCE = f"(SELECT since FROM {SCHEMA}.tables WHERE identity = _cdc_table)"
 
 
 class Registry:
@@ -71,23 +58,45 @@ class Registry:
         self._connection = connection
         self._last: int | None = None  # order of the newest commit
         self._is_copying = True  # a copy may have been cut off
+        self._gaps = gaps.Gaps(connection)
 
     def commits(self, execute: Callable[[str], object], moments: Moments) -> None:
         """Add moments, which ROWS has as o, p, t and x; those that came already are left out."""
-        if self._last is None:
-            self._connection.execute(_CREATE + _PLACE)
-            known = self._connection.execute(f"SELECT max(position_order) FROM {SCHEMA}.commits").fetchone()
-            self._last = known[0] if known is not None and known[0] is not None else -1
-        execute(f"INSERT INTO {SCHEMA}.commits SELECT o, p, t, x FROM {sql.ROWS} WHERE o > {self._last}")
-        self._last = max(self._last, int(moments.order[-1]))
+        last = self._last if self._last is not None else self._begin()
+        execute(f"INSERT INTO {SCHEMA}.commits SELECT o, p, t, x FROM {sql.ROWS} WHERE o > {last}")
+        self._last = max(last, int(moments.order[-1]))
+
+    def _begin(self) -> int:
+        """Make what is not there, also in a file that an older version made; the order of the newest commit, or -1."""
+        self._connection.execute(_CREATE + place_macro(f"{SCHEMA}.place", SINCE, gaps.UNKNOWN))
+        known = self._connection.execute(f"SELECT max(position_order) FROM {SCHEMA}.commits").fetchone()
+        self._last = int(known[0]) if known is not None and known[0] is not None else -1
+        return self._last
+
+    def begin(self, schema: TableSchema, order: int) -> None:
+        """A table's history begins at a place, or NOT_YET; what it was before is not known."""
+        self._name(schema, None, order)
+
+    def is_whole(self, schema: TableSchema, order: int) -> None:
+        """A table that came by parts has all of them at a place, where its history begins unless it has begun."""
+        self._connection.execute(
+            f"UPDATE {SCHEMA}.tables SET since = ? WHERE identity = ? AND since = {NOT_YET}", [order, schema.identity]
+        )
 
     def name(self, schema: TableSchema) -> None:
         """Remember the name and the key that a table has now."""
-        since = self.copied_since(schema)
+        if self._last is None:
+            self._begin()
+        found = self._connection.execute(
+            f"SELECT copied_since, since FROM {SCHEMA}.tables WHERE identity = ?", [schema.identity]
+        ).fetchone()
+        self._name(schema, *(found or (None, None)))
+
+    def _name(self, schema: TableSchema, copied_since: int | None, since: int | None) -> None:
         self._connection.execute(f"DELETE FROM {SCHEMA}.tables WHERE identity = ?", [schema.identity])
         key = [schema.columns[index].name for index in schema.key]
-        values = [schema.identity, schema.table.schema, schema.table.name, key, since]
-        self._connection.execute(f"INSERT INTO {SCHEMA}.tables VALUES (?, ?, ?, ?, ?)", values)
+        values = [schema.identity, schema.table.schema, schema.table.name, key, copied_since, since]
+        self._connection.execute(f"INSERT INTO {SCHEMA}.tables VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def copy_begins(self, schema: TableSchema, order: int) -> None:
         """A table's versions end at a place, to go on if the copy finds them again."""
@@ -97,17 +106,47 @@ class Registry:
             [order, schema.identity],
         )
 
+    def unknown_from(self, identity: int, order: int, reason: str, *, is_doubt: bool, is_skipped: bool) -> None:
+        """From a place on it is not known what a table was."""
+        if self._last is None:
+            self._begin()
+        self._gaps.begin(identity, order, reason, is_doubt=is_doubt, is_skipped=is_skipped)
+
+    def nothing_is_skipped(self, identity: int) -> None:
+        """A table's changes are followed from here on."""
+        if self._last is None:
+            self._begin()
+        self._gaps.copy_begins(identity)
+
+    def differed(self, identity: int) -> None:
+        """Rows of a table were other ones than they should have been."""
+        if self._last is None:
+            self._begin()
+        self._gaps.confirm(identity)
+
+    def known_at(self, identity: int, order: int) -> None:
+        """At a place it is known again."""
+        if self._last is None:
+            self._begin()
+        self._gaps.end(identity, order)
+
     def copied_since(self, schema: TableSchema) -> int | None:
         """Where the copy of a table that has not ended, or the first try of it, began."""
         query = f"SELECT copied_since FROM {SCHEMA}.tables WHERE identity = ?"
         found = self._connection.execute(query, [schema.identity]).fetchone()
         return found[0] if found is not None else None
 
-    def copies_end(self) -> None:
-        """All copies that had begun are complete: what they did not find again has gone."""
+    def copies_end(self, order: int) -> None:
+        """All copies that had begun are complete, as of a place: what they did not find again has gone."""
         if self._is_copying:
+            self._gaps.end_copied(order)
             self._connection.execute(f"UPDATE {SCHEMA}.tables SET copied_since = NULL WHERE copied_since IS NOT NULL")
             self._is_copying = False
+
+
+def stored(identity: int) -> tuple[TableName, TableName]:
+    """Where the current and the past versions of a table are, by the source's number for it."""
+    return TableName(SCHEMA, f"current_{identity}"), TableName(SCHEMA, f"past_{identity}")
 
 
 def versions_view(table: TableName) -> TableName:
@@ -118,7 +157,9 @@ def versions_view(table: TableName) -> TableName:
 def refuse_taken(connection: duckdb.DuckDBPyConnection, path: Path, table: TableName) -> None:
     """Raise UsageError if the file has something else under a name that a table's views are to have."""
     for name in (table, versions_view(table)):
-        refuse_foreign(connection, path, name)
+        with refusing_foreign(path, name):  # `publish` puts the view in the place of this one
+            connection.execute(sql.create_schema(name.schema))
+            connection.execute(sql.render(exp.Create(kind="VIEW", this=sql.table(name), expression=exp.select("1"))))
 
 
 def unpublish(connection: duckdb.DuckDBPyConnection, table: TableName) -> None:
@@ -135,7 +176,7 @@ def publish(connection: duckdb.DuckDBPyConnection, table: TargetTable) -> None:
     columns = [column.name for column in table.schema.columns]
     dropped = sorted(other for other in actual_columns(connection, table.name) if other.startswith(DROPPED))
     everything = [*columns, *dropped, *BEGIN]
-    now, was = _inside(table.name), _inside(table.past)
+    now, was = inside(table.name), inside(table.past)
     ends = [exp.alias_(sql.cast(exp.Null(), kind), text, quoted=True) for text, kind in END.items()]
     current = exp.select(*map(sql.column, everything), *ends).from_(now)
     ended = exp.select(*map(sql.column, [*everything, *END])).from_(was)
@@ -145,24 +186,34 @@ def publish(connection: duckdb.DuckDBPyConnection, table: TargetTable) -> None:
     ):
         connection.execute(sql.create_schema(view.schema))
         connection.execute(sql.render(exp.Create(kind="VIEW", this=sql.table(view), expression=query, replace=True)))
-    connection.execute(f"CREATE OR REPLACE MACRO {_macro(name)}({_AT}) AS TABLE {_as_of(columns, now, was)}")
+    place = f"{SCHEMA}.place({AT}, {table.schema.identity})"
+    rows = sql.render(as_of(columns, now, was, place))
+    connection.execute(f"CREATE OR REPLACE MACRO {_macro(name)}({AT}) AS TABLE {rows}")
 
 
-def _as_of(columns: list[str], now: exp.Table, was: exp.Table) -> str:
-    """The versions that had begun at a place, and had not ended."""
-    place = exp.Dot(this=exp.to_identifier(SCHEMA), expression=exp.Anonymous(this="place", expressions=[exp.var(_AT)]))
-    begun = exp.LTE(this=sql.column("_cdc_valid_from"), expression=place)
-    lasts = exp.GT(this=sql.column("_cdc_valid_to"), expression=place.copy())
+def as_of(columns: list[str], now: exp.Table, was: exp.Table, place: str) -> exp.Query:
+    """The versions that had begun at a place, and had not ended.
+
+    Args:
+        now, was: the current versions, and the past ones.
+        place: an expression. It is looked up once, and also where there is no row: it may be an error.
+    """
+    at = exp.select(_PLACE).from_(_PLACES).subquery()
+    begun = exp.LTE(this=sql.column("_cdc_valid_from"), expression=at)
+    lasts = exp.GT(this=sql.column("_cdc_valid_to"), expression=at.copy())
     shown = [sql.column(text) for text in columns]
     still = exp.select(*shown).from_(now).where(begun)
     ended = exp.select(*(column.copy() for column in shown)).from_(was).where(exp.and_(begun.copy(), lasts))
-    return sql.render(exp.union(still, ended, distinct=False))
+    rows = exp.union(still, ended, distinct=False)
+    return rows.with_(
+        _PLACES, exp.select(exp.alias_(exp.maybe_parse(place, dialect="duckdb"), _PLACE)), materialized=True
+    )
 
 
 def _macro(table: TableName) -> str:
     return sql.render(sql.table(TableName(table.schema, f"{table.name}_as_of")))
 
 
-def _inside(table: TableName) -> exp.Table:
+def inside(table: TableName) -> exp.Table:
     """A table as views name it: without the name of the file, which is another one for each who opens it."""
     return exp.Table(this=sql.name(table.name), db=sql.name(table.schema))

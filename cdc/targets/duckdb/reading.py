@@ -12,11 +12,14 @@ from typing import Any
 import duckdb
 from sqlglot import exp
 
-from cdc.errors import UsageError
+from cdc.errors import NotKnown, UsageError
+from cdc.model.moment import HOW_TO_WRITE, Moment, written
 from cdc.model.schema import TableName
 from cdc.targets.duckdb import sql
 from cdc.targets.duckdb.connection import mapped_errors, open_file
-from cdc.targets.duckdb.published import BEGIN, END, SCHEMA, versions_view
+from cdc.targets.duckdb.gaps import GapInHistory, Gaps
+from cdc.targets.duckdb.places import SCHEMA, place_macro
+from cdc.targets.duckdb.published import BEGIN, END, SINCE, as_of, inside, stored, versions_view
 from cdc.targets.duckdb.table import OURS, actual_columns
 
 Row = dict[str, Any]
@@ -29,10 +32,32 @@ _FLOATS = {"FLOAT", "DOUBLE"}
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A table that has a history: its name, and the names of its key."""
+    """A table that has a history: the source's number for it, its name, and the names of its key."""
 
+    identity: int
     table: TableName
     key: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place of the log as of which something is answered.
+
+    Attributes:
+        order: of the last commit up to there.
+        asked: what was asked for: a time in UTC, or a position.
+        commit: that commit's position, and when it was, by its own clock.
+        later: the same of the next one, if its clock is ahead of this machine's; else None.
+    """
+
+    order: int
+    asked: str
+    commit: str
+    later: str | None
+
+    def __str__(self) -> str:
+        ahead = f" The next one says that it is of the future: {self.later}." if self.later is not None else ""
+        return f"As of {self.asked}: the last commit up to then is {self.commit}.{ahead}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +65,12 @@ class Event:
     """One thing that happened to a row.
 
     Attributes:
-        op: insert, update, delete, truncate or copy; `moved` where the row got another key.
+        op: insert, update, delete, truncate, drop or copy; `moved` where the row got another key; `unknown` where it is
+            not known what happened from there on.
         time, position, transaction: when it was committed, and by which transaction; a copy is of none.
         row: as it is afterwards; None if it is there no more.
         changed: names of the columns that have another value than before.
+        reason: why it is not known what happened, and from where to where.
     """
 
     op: str
@@ -52,6 +79,7 @@ class Event:
     transaction: int | None
     row: Row | None
     changed: tuple[str, ...]
+    reason: str | None = None
 
 
 class Histories:
@@ -60,6 +88,7 @@ class Histories:
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        self._gaps = Gaps(connection)
 
     def table(self, name: str) -> Known:
         """Find a table by `schema.table`, or by its name alone if there is one of that name.
@@ -68,9 +97,9 @@ class Histories:
             UsageError: there is none, or more than one.
         """
         found = [
-            Known(TableName(schema, table), tuple(key))
-            for schema, table, key in self._connection.execute(
-                f"SELECT schema_name, table_name, key FROM {SCHEMA}.tables ORDER BY ALL"
+            Known(identity, TableName(schema, table), tuple(key))
+            for schema, table, key, identity in self._connection.execute(
+                f"SELECT schema_name, table_name, key, identity FROM {SCHEMA}.tables ORDER BY ALL"
             ).fetchall()
         ]
         matching = [known for known in found if name == str(known.table)]
@@ -83,16 +112,43 @@ class Histories:
             )
         return matching[0]
 
-    def place(self, at: str) -> int:
-        """A position or a time as a place in the log; raises UsageError for what is neither."""
+    def place(self, known: Known, at: str) -> Place:
+        """Where a position or a time is in the history of a table.
+
+        Raises:
+            UsageError: it is neither, or not a moment of this history.
+            NotKnown: it is in a gap of it.
+        """
+        asked = Moment.parse(at)
         try:
-            found = self._connection.execute(f"SELECT {SCHEMA}.place(?)", [at]).fetchone()
+            found = self._connection.execute("SELECT _cdc_place(?, ?)", [str(asked), known.identity]).fetchone()
         except duckdb.InvalidInputException as error:
-            raise UsageError(
-                f"{at!r} is neither a position that this history knows nor a time.",
-                hint="Write a time as 2026-01-31 12:00:00+00, a position as `cdc history` shows it.",
-            ) from error
-        return int(found[0]) if found is not None else -1
+            message = str(error).removeprefix("Invalid Input Error: ")
+            raise UsageError(f"{known.table}: {message}", hint=HOW_TO_WRITE) from error
+        order = int(found[0]) if found is not None else -1
+        if (gap := self._gaps.at(known.identity, order)) is not None:
+            raise self._not_known(known, asked, gap)
+        here = self._commit(f"position_order <= {order} ORDER BY position_order DESC") or "unknown"
+        ahead = self._commit(f"position_order > {order} AND committed_at > now() ORDER BY position_order")
+        return Place(order, str(asked), here, ahead if asked.time is not None else None)
+
+    def _not_known(self, known: Known, asked: Moment, gap: GapInHistory) -> NotKnown:
+        as_of = f"cdc as-of duckdb:{self._path} {known.table}"
+        hints = [f"The last state before that: {as_of} {gap.before}"] if gap.before is not None else []
+        if gap.after is not None:
+            hints.append(f"The first one after it: {as_of} {gap.after}")
+        elif gap.ends is None:
+            hints.append(f"It is known again after: cdc resync SOURCE duckdb:{self._path} --tables {known.table}")
+        return NotKnown(
+            f"What {known.table} held as of {asked} is not known, nor is it {gap}: {gap.reason}.",
+            hint=". ".join(hints) or None,
+        )
+
+    def _commit(self, which: str) -> str | None:
+        """A commit as people read it: its position and its own time."""
+        query = f"SELECT position, epoch_us(committed_at) FROM {SCHEMA}.commits WHERE {which} LIMIT 1"
+        found = self._connection.execute(query).fetchone()
+        return f"{found[0]}, {written(found[1])}" if found is not None else None
 
     def versions(self, known: Known, key: Sequence[str]) -> list[Event]:
         """What happened to the rows that have had a key, one event after the other."""
@@ -117,20 +173,23 @@ class Histories:
         )
         found = self._connection.execute(sql.render(query)).fetchall()
         rows = [_plain(columns, row) for row in found]
-        return list(_events(rows, [dict(zip(BEGIN | END, row[len(columns) :], strict=True)) for row in found]))
+        told = list(_events(rows, [dict(zip(BEGIN | END, row[len(columns) :], strict=True)) for row in found]))
+        if told:
+            told += [(gap.begins, _unknown(gap)) for gap in self._gaps.of(known.identity)]
+        return [event for _, event in sorted(told, key=lambda entry: entry[0])]
 
-    def as_of(self, known: Known, at: str) -> tuple[list[str], Iterator[Row]]:
+    def as_of(self, known: Known, place: Place) -> tuple[list[str], Iterator[Row]]:
         """The names of a table's columns, and its rows as they were."""
         columns = list(actual_columns(self._connection, known.table))
-        query = exp.select(*self._values(known.table, columns)).from_(_as_of(known, self.place(at)))
+        query = exp.select(*self._values(known.table, columns)).from_(_rows_at(known, columns, place))
         if known.key:
             query = query.order_by(*map(sql.column, known.key))
         return columns, self._rows(columns, query)
 
-    def diff(self, known: Known, before: str, after: str) -> Iterator[tuple[Row | None, Row | None]]:
+    def diff(self, known: Known, before: Place, after: Place) -> Iterator[tuple[Row | None, Row | None]]:
         """Rows that differ between two places, as they were at each; None where there was none."""
         columns = list(actual_columns(self._connection, known.table))
-        then, now = (_as_of(known, self.place(at)) for at in (before, after))
+        then, now = (_rows_at(known, columns, place) for place in (before, after))
         if not known.key:
             for old, new in ((then, now), (now, then)):
                 gone = exp.except_(exp.select("*").from_(old.copy()), exp.select("*").from_(new.copy()), distinct=False)
@@ -201,6 +260,9 @@ def open_histories(path: str) -> Iterator[Histories]:
                 raise UsageError(
                     f"{file} has no history.", hint="`cdc run ... --mode history` keeps one, from then on."
                 )
+            columns = actual_columns(connection, TableName(SCHEMA, "tables"))
+            # Not those of the file, which an older version may have made.
+            connection.execute(place_macro("_cdc_place", SINCE if "since" in columns else "CAST(NULL AS BIGINT)"))
             yield Histories(connection, file)
     finally:
         connection.close()
@@ -214,10 +276,10 @@ def _is_written(name: str, kind: str, text: str) -> exp.Condition:
     return exp.EQ(this=sql.column(name), expression=sql.try_cast(sql.literal(text), kind))
 
 
-def _as_of(known: Known, place: int) -> exp.Table:
-    """The macro's rows at a place."""
-    call = exp.Anonymous(this=sql.name(f"{known.table.name}_as_of"), expressions=[exp.convert(place)])
-    return exp.Table(this=call, db=sql.name(known.table.schema))
+def _rows_at(known: Known, columns: list[str], place: Place) -> exp.Subquery:
+    """A table's rows at a place."""
+    now, was = map(inside, stored(known.identity))
+    return as_of(columns, now, was, str(place.order)).subquery("t")
 
 
 def _plain(columns: Sequence[str], values: Sequence[Any]) -> Row:
@@ -228,13 +290,20 @@ def _plain(columns: Sequence[str], values: Sequence[Any]) -> Row:
     }
 
 
-def _events(rows: Sequence[Row], stamps: Sequence[Row]) -> Iterator[Event]:
-    """Each version's begin and, unless the next one goes on from there, its end."""
+def _unknown(gap: GapInHistory) -> Event:
+    """That it is not known what became of the table's rows."""
+    position, time = gap.first if gap.first is not None else ("now", None)
+    return Event("unknown", time, position, None, None, (), gap.reason if gap.after is None else f"{gap}: {gap.reason}")
+
+
+def _events(rows: Sequence[Row], stamps: Sequence[Row]) -> Iterator[tuple[int, Event]]:
+    """Each version's begin and, unless the next one goes on from there, its end; with the places of these."""
     before: Row | None = None
     for index, (row, stamp) in enumerate(zip(rows, stamps, strict=True)):
         changed = tuple(name for name in row if before is None or before[name] != row[name])
         time, position = stamp["_cdc_valid_from_time"], stamp["_cdc_valid_from_position"]
-        yield Event(stamp["_cdc_op"], time, position, stamp["_cdc_transaction"], row, changed)
+        begin = Event(stamp["_cdc_op"], time, position, stamp["_cdc_transaction"], row, changed)
+        yield stamp["_cdc_valid_from"], begin
         before = row
         if stamp["_cdc_valid_to"] is None:
             continue
@@ -245,4 +314,4 @@ def _events(rows: Sequence[Row], stamps: Sequence[Row]) -> Iterator[Event]:
         before, ended_by = None, stamp["_cdc_ended_by"]
         op = "moved" if ended_by == "update" else ended_by
         time, position = stamp["_cdc_valid_to_time"], stamp["_cdc_valid_to_position"]
-        yield Event(op, time, position, stamp["_cdc_ended_transaction"], None, ())
+        yield stamp["_cdc_valid_to"], Event(op, time, position, stamp["_cdc_ended_transaction"], None, ())

@@ -15,7 +15,7 @@ from cdc import faults
 from cdc.model.arrays import TEXT, unified
 from cdc.targets.duckdb import sql
 from cdc.targets.duckdb.codecs import TEXT_CODEC, codec_for
-from cdc.targets.duckdb.table import TargetTable
+from cdc.targets.duckdb.table import Question, TargetTable
 
 MERGE_ROWS = 500_000  # of one statement; some releases of DuckDB abort on a few million deletes at once (D-12)
 
@@ -123,13 +123,10 @@ class RowStatements:
         An error in a conversion would end the whole transaction, so that it must be ruled out before.
         """
         readings = {name: Reading.FAST if rows.data[name].type == TEXT else Reading.NATIVE for name in rows.columns}
-        suspicions = {
-            name: suspicion
-            for name, index in rows.columns.items()
-            if readings[name] is not Reading.NATIVE
-            and (suspicion := table.codecs[index].suspect(sql.column(name, "s"))) is not None
-        }
-        suspects = self._any(suspicions)
+        texts = {name: index for name, index in rows.columns.items() if readings[name] is Reading.FAST}
+        names, query = _question(table, texts)
+        answer = self.execute(query).fetchone() if query else None
+        suspects = [name for name, found in zip(names, answer, strict=True) if found] if answer is not None else []
         for name in suspects:
             readings[name] = Reading.CAREFUL
         misfits = self._any({name: table.codecs[rows.columns[name]].misfit(sql.column(name, "s")) for name in suspects})
@@ -147,6 +144,20 @@ class RowStatements:
             return []
         answer = self.execute(sql.any_of(list(conditions.values()))).fetchone()
         return [name for name, found in zip(conditions, answer or (), strict=True) if found]
+
+
+def _question(table: TargetTable, texts: dict[str, int]) -> Question:
+    """Made once for a shape: to build it took longer than a small segment takes to be applied (O50)."""
+    key = tuple(texts.items())
+    if (question := table.questions.get(key)) is None:
+        suspicions = {
+            name: suspicion
+            for name, index in texts.items()
+            if (suspicion := table.codecs[index].suspect(sql.column(name, "s"))) is not None
+        }
+        query = sql.any_of(list(suspicions.values())) if suspicions else ""
+        question = table.questions[key] = Question(list(suspicions), query)
+    return question
 
 
 def read(table: TargetTable, rows: Input, name: str, readings: dict[str, Reading]) -> exp.Expression:

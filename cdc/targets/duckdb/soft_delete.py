@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,13 @@ from cdc.model.parts import Part
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Evolve
 from cdc.model.versions import Versions, trace
+from cdc.target import HeldColumn
 from cdc.targets.duckdb import sql
 from cdc.targets.duckdb.digest import part_condition
-from cdc.targets.duckdb.layout import refuse_foreign
+from cdc.targets.duckdb.layout import refuse_foreign, refusing_foreign
 from cdc.targets.duckdb.moments import Moments
 from cdc.targets.duckdb.rows import Reading
-from cdc.targets.duckdb.table import TargetTable, create, evolve, inspect, rename, reshape
+from cdc.targets.duckdb.table import TargetTable, create, evolve, held_columns, inspect, rename, reshape
 from cdc.targets.duckdb.versions import COPIED, ROW, Held, VersionStatements, joined_by_row, refuse_reserved
 
 DELETED = {"_cdc_deleted_at": "TIMESTAMP WITH TIME ZONE", "_cdc_deleted_position": "VARCHAR"}
@@ -51,25 +52,29 @@ class SoftDelete(VersionStatements):
         table.had_rows = True
         return table
 
+    def columns(self, schema: TableSchema) -> list[HeldColumn]:
+        return held_columns(self._connection, schema, ours=DELETED)
+
     def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
-        _refuse_keyless(schema)
-        refuse_reserved(schema)
-        if known_as != schema.table:
-            refuse_foreign(self._connection, self._path, schema.table)
+        _refuse_shape(schema)
         faults.point("target.reset")
-        if known_as is None:
-            return _with_live(create(self._connection, schema, ours=DELETED))
-        if known_as != schema.table:
-            rename(self._connection, known_as, schema.table)
+        with refusing_foreign(self._path, schema.table):
+            if known_as is None:
+                return _with_live(create(self._connection, schema, ours=DELETED))
+            if known_as != schema.table:
+                rename(self._connection, known_as, schema.table)
         table = _with_live(reshape(self._connection, schema, schema.table, None))
         table.stored, table.had_rows = None, True
         if not by_parts:
             self._mark(table, part_condition(table, Part()), moments, 0)
         return table
 
+    def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
+        _refuse_shape(schema)
+        refuse_foreign(self._path, schema.table, taken)
+
     def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
-        _refuse_keyless(step.new)
-        refuse_reserved(step.new)
+        _refuse_shape(step.new)
         return evolve(self._connection, table, step.new, step.fill)
 
     def truncate(self, table: TargetTable, moments: Moments, transaction: int, ordinal: int) -> None:
@@ -87,6 +92,18 @@ class SoftDelete(VersionStatements):
         row_ids = self._connection.execute(sql.render(exp.select("rowid").from_(COPIED.copy()))).fetchnumpy()
         self._put_copied(table, np.asarray(row_ids["rowid"], dtype=np.int64))
         self.drop_aside()
+
+    def drop(self, table: TargetTable, moments: Moments, transaction: int) -> None:
+        self.truncate(table, moments, transaction, 0)
+
+    def copied(self, schema: TableSchema, moments: Moments) -> None:
+        pass
+
+    def unknown_from(self, identity: int, order: int, reason: str, *, is_doubt: bool, is_skipped: bool) -> None:
+        pass
+
+    def known_at(self, identity: int, moments: Moments) -> None:
+        pass
 
     def replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         self.set_aside(table, batches)
@@ -119,7 +136,7 @@ class SoftDelete(VersionStatements):
     def _follow(self, table: TargetTable, changes: Gathered, moments: Moments) -> None:
         readings = self.fit(table, changes)
         held = Held(self, table)
-        versions = trace(changes, held, in_part=table.is_copying)
+        versions = trace(changes, held, in_part=table.is_lenient)
         if len(versions.missed):
             table.missed |= set(self.key_texts(table, [take(column, versions.missed) for column in versions.keys]))
         last = _last_of_keys(changes, versions)
@@ -198,7 +215,8 @@ def _with_live(table: TargetTable) -> TargetTable:
     return table
 
 
-def _refuse_keyless(schema: TableSchema) -> None:
+def _refuse_shape(schema: TableSchema) -> None:
+    refuse_reserved(schema)
     if not schema.key:
         raise UsageError(
             f"{schema.table} has no key, by which a row that was deleted would be found again.",

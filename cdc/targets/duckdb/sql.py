@@ -15,7 +15,7 @@ ROWS = "_cdc_rows"  # the name under which Arrow data is visible to a statement
 COMPLETED = exp.Table(this=exp.to_identifier("_cdc_completed"))
 
 
-def render(expression: exp.Expression) -> str:
+def render(expression: exp.Expr) -> str:
     return expression.sql(dialect=DIALECT)
 
 
@@ -52,6 +52,10 @@ def create_table(of: TableName, columns: Iterable[tuple[str, str]]) -> str:
     """No keys, no constraints: what the source allows is the source's business, and a key makes applying slower."""
     definitions = [exp.ColumnDef(this=name(text), kind=data_type(kind)) for text, kind in columns]
     return render(exp.Create(kind="TABLE", this=exp.Schema(this=table(of), expressions=definitions)))
+
+
+def describe(of: TableName) -> str:
+    return render(exp.Describe(this=table(of)))
 
 
 def drop_table(of: TableName) -> str:
@@ -91,8 +95,10 @@ def retype_column(of: TableName, text: str, kind: str, using: exp.Expression) ->
     return _alter(of, exp.AlterColumn(this=name(text), dtype=data_type(kind), using=using))
 
 
-def fill_column(of: TableName, text: str, value: exp.Expression) -> str:
-    return render(exp.Update(this=table(of), expressions=[exp.EQ(this=column(text), expression=value)]))
+def fill_column(of: TableName, text: str, value: exp.Expression, which: exp.Expression | None) -> str:
+    """Give a column a value in all rows, or in those that fulfil a condition."""
+    where = exp.Where(this=which.copy()) if which is not None else None
+    return render(exp.Update(this=table(of), expressions=[exp.EQ(this=column(text), expression=value)], where=where))
 
 
 def insert(of: TableName, columns: Sequence[str], values: Sequence[exp.Expression]) -> str:
@@ -191,7 +197,7 @@ def literal(text: str) -> exp.Expression:
 
 
 def cast(value: exp.Expression, kind: str) -> exp.Expression:
-    return exp.cast(value, kind, dialect=DIALECT)
+    return exp.cast(value, kind, copy=False, dialect=DIALECT)
 
 
 def try_cast(value: exp.Expression, kind: str) -> exp.Expression:

@@ -11,8 +11,10 @@ from cdc import faults
 from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
+from cdc.model.standing import Standing, State, Suspicion
 from cdc.target import Mode
 from cdc.targets.duckdb.connection import mapped_errors, open_file
+from cdc.targets.duckdb.owned import OwnedTables
 
 SCHEMA = "_cdc"
 FORMAT = 1
@@ -23,6 +25,7 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.checkpoint (
     format INTEGER, sequence BIGINT, position_order UBIGINT, position VARCHAR, state VARCHAR, applied_at TIMESTAMPTZ);
 CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (identity BIGINT, schema_name VARCHAR, table_name VARCHAR);
 CREATE TABLE IF NOT EXISTS {SCHEMA}.copying (identity BIGINT);
+CREATE TABLE IF NOT EXISTS {SCHEMA}.suspect (identity BIGINT, reason VARCHAR, number BIGINT);
 CREATE TABLE IF NOT EXISTS {SCHEMA}.mode (mode VARCHAR);
 """
 
@@ -33,8 +36,8 @@ class Stored:
 
     Attributes:
         checkpoint: None before the first.
-        sequence: how often it was written; whoever writes it names the number that he saw, so that a writer who
-            was overtaken is found out (D-17).
+        sequence: how often it was written; a writer names the number that he saw, so that one who was overtaken is
+            found out (D-17).
     """
 
     checkpoint: Checkpoint | None
@@ -99,7 +102,7 @@ class StateTables:
             UsageError: it is another one than is wanted.
         """
         found = read_mode(self._connection)
-        if not self.owned():
+        if not len(self.owned()):
             found = wanted or Mode.MIRROR
             self._connection.execute(f"DELETE FROM {SCHEMA}.mode")
             self._connection.execute(f"INSERT INTO {SCHEMA}.mode VALUES (?)", [found.value])
@@ -110,14 +113,15 @@ class StateTables:
             )
         return found
 
-    def owned(self) -> dict[int, TableName]:
-        """The tables that this pipeline made, by their identity in the source."""
+    def owned(self) -> OwnedTables:
+        """The tables that this pipeline made."""
         found = self._connection.execute(f"SELECT identity, schema_name, table_name FROM {SCHEMA}.tables").fetchall()
-        return {identity: TableName(schema, table) for identity, schema, table in found}
+        return OwnedTables({identity: TableName(schema, table) for identity, schema, table in found})
 
-    def own(self, identity: int, table: TableName) -> None:
+    def own(self, identity: int, table: TableName, *, is_known: bool) -> None:
         """Remember a table as made by this pipeline, under the name that it has now."""
-        self._connection.execute(f"DELETE FROM {SCHEMA}.tables WHERE identity = ?", [identity])
+        if is_known:
+            self._connection.execute(f"DELETE FROM {SCHEMA}.tables WHERE identity = ?", [identity])
         self._connection.execute(f"INSERT INTO {SCHEMA}.tables VALUES (?, ?, ?)", [identity, table.schema, table.name])
 
     def copying(self) -> set[int]:
@@ -132,6 +136,21 @@ class StateTables:
     def copied(self, identity: int) -> None:
         """Forget it: the copy is complete."""
         self._connection.execute(f"DELETE FROM {SCHEMA}.copying WHERE identity = ?", [identity])
+
+    def suspects(self) -> dict[int, Suspicion]:
+        """The tables, by identity, that have to be compared with the source."""
+        found = self._connection.execute(f"SELECT identity, reason, number FROM {SCHEMA}.suspect").fetchall()
+        return {identity: Suspicion(reason, number) for identity, reason, number in found}
+
+    def suspect(self, identity: int, suspicion: Suspicion) -> None:
+        """Remember a table as suspect."""
+        self.clear(identity)
+        values = [identity, suspicion.reason, suspicion.number]
+        self._connection.execute(f"INSERT INTO {SCHEMA}.suspect VALUES (?, ?, ?)", values)
+
+    def clear(self, identity: int) -> None:
+        """Forget that a table was suspect."""
+        self._connection.execute(f"DELETE FROM {SCHEMA}.suspect WHERE identity = ?", [identity])
 
 
 def read(connection: duckdb.DuckDBPyConnection) -> Stored:
@@ -162,7 +181,7 @@ def read_mode(connection: duckdb.DuckDBPyConnection) -> Mode:
 
 
 def read_file(path: Path) -> Checkpoint | None:
-    """The checkpoint of a file that nobody has open; None if there is none.
+    """The checkpoint of a file that nobody has open; None if the file has no checkpoint.
 
     Raises:
         TargetBusy: a pipeline runs on it.
@@ -180,9 +199,26 @@ def read_file(path: Path) -> Checkpoint | None:
         connection.close()
 
 
-def drop(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Remove the state tables; says whether there were any."""
-    query = "SELECT count(*) FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name = ?"
-    there = connection.execute(query, [SCHEMA]).fetchone()
+def read_marks(path: Path) -> dict[int, Standing]:
+    """The tables, by identity, of a file that nobody has open that are copied by parts or suspect.
+
+    Raises:
+        TargetBusy: a pipeline runs on it.
+    """
+    connection = open_file(path, 64 << 20, read_only=True)
+    try:
+        with mapped_errors(path):
+            state = StateTables(connection)
+            query = "SELECT table_name FROM duckdb_tables() WHERE schema_name = ? AND table_name = 'suspect'"
+            # A file of an older version does not have this table.
+            has_suspects = connection.execute(query, [SCHEMA]).fetchone() is not None
+            found = {table: Standing(State.COPYING) for table in state.copying()}
+            doubts = state.suspects() if has_suspects else {}
+            return found | {table: Standing(State.SUSPECT, doubt.reason) for table, doubt in doubts.items()}
+    finally:
+        connection.close()
+
+
+def drop(connection: duckdb.DuckDBPyConnection) -> None:
+    """Remove the state tables."""
     connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
-    return there is not None and there[0] > 0

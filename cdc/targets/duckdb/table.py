@@ -6,13 +6,15 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import NamedTuple
 
 import duckdb
 from sqlglot import exp
 
 from cdc import faults
 from cdc.errors import TargetDrift, UsageError
-from cdc.model.schema import Column, TableName, TableSchema
+from cdc.model.schema import Column, Kind, TableName, TableSchema
+from cdc.target import HeldColumn
 from cdc.targets.duckdb import sql
 from cdc.targets.duckdb.codecs import TEXT_CODEC, Codec, codec_for, codec_of
 
@@ -28,6 +30,18 @@ _FAMILIES = (
 )
 
 
+class Question(NamedTuple):
+    """Which columns have a value in the visible rows that has to be read with care.
+
+    Attributes:
+        names: of the columns that may have one.
+        query: says of each whether it does; empty if there is no such column.
+    """
+
+    names: list[str]
+    query: str
+
+
 @dataclass(slots=True)
 class TargetTable:
     """A table as it is in the file.
@@ -37,7 +51,8 @@ class TargetTable:
         codecs: per column of the schema, how the file holds its values: as the type asks for, or, once a value came
             that this type has no place for, as the source's own text.
         statements: made for this shape already, by what they are for.
-        is_copying: it is copied part by part, so that it does not have all of its rows yet.
+        questions: the same, of values that came as text, by the columns that did.
+        is_lenient: it may lack rows, since it is copied by parts or suspect; changes of these are no drift.
         missed: keys of rows whose changes could not be applied while it is.
         stored: where its rows are, unless under the source's name for it.
         past: where its rows are that are there no more, if these are kept apart (`cdc.targets.duckdb.history`).
@@ -48,7 +63,8 @@ class TargetTable:
     schema: TableSchema
     codecs: list[Codec]
     statements: dict[object, str] = field(default_factory=dict)
-    is_copying: bool = False
+    questions: dict[tuple[tuple[str, int], ...], Question] = field(default_factory=dict)
+    is_lenient: bool = False
     missed: set[tuple[str, ...]] = field(default_factory=set)
     stored: TableName | None = None
     past: TableName | None = None
@@ -78,7 +94,12 @@ class TargetTable:
             connection.execute(sql.retype_column(place, column.name, TEXT_CODEC.sql_type, using))
         faults.point("target.widened")
         self.codecs[index] = TEXT_CODEC
+        self.forget_statements()
+
+    def forget_statements(self) -> None:
+        """Make them again when they are needed: the columns hold their values otherwise than before."""
         self.statements.clear()
+        self.questions.clear()
 
 
 def create(
@@ -116,24 +137,44 @@ def inspect(
     Raises:
         TargetDrift: it is not there, or its columns are others than the pipeline's (D-08).
     """
-    found = actual_columns(connection, stored or schema.table)
-    for name in list(found):
-        if name.startswith(DROPPED) and stored is not None:
-            del found[name]
-    if not found:
+    try:  # asked of each table that changes: `duckdb_columns()` would go through those of all tables (P25)
+        described = connection.execute(sql.describe(stored or schema.table)).fetchall()
+    except duckdb.CatalogException as error:
         raise TargetDrift(
             f"The table {schema.table} is gone from the target.",
-            hint="Restore it from a backup of the whole file, or remove the target and start again.",
-        )
+            hint=f"Copy it again: `cdc resync SOURCE TARGET --tables {schema.table}`.",
+        ) from error
+    found = _of_now({str(name): str(kind) for name, kind, *_ in described}, stored)
     expected = {column.name for column in schema.columns} | set(ours)
     if set(found) != expected:
         other = ", ".join(sorted(set(found) ^ expected))
         raise TargetDrift(
             f"The columns of {schema.table} in the target are not those that the pipeline made: {other}.",
-            hint="Undo what was changed by hand (a view can add columns), or remove the target and start again.",
+            hint="Undo what was changed by hand (a view can add columns), or copy it again: "
+            f"`cdc resync SOURCE TARGET --tables {schema.table}`.",
         )
     codecs = [_held_as(schema, column, found[column.name]) for column in schema.columns]
     return TargetTable(schema, codecs, stored=stored)
+
+
+def held_columns(
+    connection: duckdb.DuckDBPyConnection,
+    schema: TableSchema,
+    stored: TableName | None = None,
+    ours: Iterable[str] = (),
+) -> list[HeldColumn]:
+    """The columns of a table as they are; none if it is not there. The arguments are those of `inspect`."""
+    types = {column.name: codec_for(column.type).sql_type for column in schema.columns}
+    return [
+        HeldColumn(name, kind, name in types and kind in (types[name], TEXT_CODEC.sql_type))
+        for name, kind in _of_now(actual_columns(connection, stored or schema.table), stored).items()
+        if name not in ours
+    ]
+
+
+def _of_now(columns: dict[str, str], stored: TableName | None) -> dict[str, str]:
+    """Names and types of columns, without those that the source had once."""
+    return {name: kind for name, kind in columns.items() if stored is None or not name.startswith(DROPPED)}
 
 
 def _held_as(schema: TableSchema, column: Column, actual: str) -> Codec:
@@ -144,7 +185,7 @@ def _held_as(schema: TableSchema, column: Column, actual: str) -> Codec:
         return TEXT_CODEC
     raise TargetDrift(
         f"{schema.table}.{column.name} is {actual} in the target, the pipeline made it {codec.sql_type}.",
-        hint="Undo what was changed by hand, or remove the target and start again.",
+        hint=f"Undo what was changed by hand, or copy it again: `cdc resync SOURCE TARGET --tables {schema.table}`.",
     )
 
 
@@ -184,7 +225,7 @@ def evolve(
     old = table.schema
     if table.stored is None and old.table != new.table:
         rename(connection, old.table, new.table)
-    made = replace(table, schema=new, codecs=[], statements={})
+    made = replace(table, schema=new, codecs=[], statements={}, questions={})
     held = {column.identity: codec for column, codec in zip(old.columns, table.codecs, strict=True)}
     stays = {column.identity: column for column in new.columns}
     for place in made.places:
@@ -193,12 +234,30 @@ def evolve(
                 remove_column(connection, place, column.name, keep=made.past is not None)
         _rename_columns(connection, place, old, new)
     faults.point("target.evolve")
+    types = {column.identity: column.type for column in old.columns}
     for column in new.columns:
-        if (codec := held.get(column.identity)) is None:
+        codec = held.get(column.identity)
+        if codec is not None and types[column.identity] != column.type and not _holds(connection, made, column, codec):
+            for place in made.places:
+                remove_column(connection, place, column.name, keep=made.past is not None)
+            codec = None
+        if codec is None:
             made.codecs.append(add_column(connection, made, column, fill.get(column.identity)))
         else:
             made.codecs.append(_retype(connection, made, column, codec))
     return made
+
+
+def kept_as_text(old: TableSchema, table: TargetTable) -> str | None:
+    """Why values may not be the source's texts any more: those of a column that is kept as text had another type."""
+    types = {column.identity: (column.type.kind, column.type.scale) for column in old.columns}
+    changed = [
+        column.name
+        for column, codec in zip(table.schema.columns, table.codecs, strict=True)
+        if codec is TEXT_CODEC and column.type.kind is not Kind.TEXT
+        if (now := (column.type.kind, column.type.scale)) != types.get(column.identity, now)
+    ]
+    return f"{', '.join(changed)} has another type, and is kept as text" if changed else None
 
 
 def reshape(
@@ -280,7 +339,7 @@ def add_column(
     for place in table.places:
         connection.execute(sql.add_column(place, column.name, codec.sql_type))
     if value is not None:
-        connection.execute(sql.fill_column(table.name, column.name, codec.careful(sql.literal(value))))
+        connection.execute(sql.fill_column(table.name, column.name, codec.careful(sql.literal(value)), table.live))
     return codec
 
 

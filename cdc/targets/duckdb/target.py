@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 
 from cdc import faults
-from cdc.errors import InvariantError, TableChanged, UsageError
-from cdc.model.change import ChangeBatch
+from cdc.errors import (
+    DiskFailed,
+    HalfWritten,
+    InvariantError,
+    OperatorNeeded,
+    TableChanged,
+    TargetDamaged,
+    TargetDrift,
+    TargetFull,
+    UsageError,
+)
+from cdc.files import DurableNames
+from cdc.inode import Inode
+from cdc.model.change import ABSENT, ChangeBatch
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Checkpoint, Position
-from cdc.model.schema import TableName, TableSchema
-from cdc.model.segment import Changes, Copied, Evolve, Note, Replace, Reset, Segment, Truncate, beyond
-from cdc.target import Mode
-from cdc.targets.duckdb import published
-from cdc.targets.duckdb.connection import limit_memory, mapped_errors, open_file
-from cdc.targets.duckdb.digest import digest, hashed_rows, values
+from cdc.model.schema import TableSchema
+from cdc.model.segment import (
+    Changes,
+    Copied,
+    Drop,
+    Evolve,
+    Gap,
+    Note,
+    Replace,
+    Reset,
+    Segment,
+    Suspect,
+    Truncate,
+    beyond,
+)
+from cdc.model.standing import Suspicion
+from cdc.target import HeldColumn, Mode
+from cdc.targets.duckdb import places
+from cdc.targets.duckdb.backup import back_up
+from cdc.targets.duckdb.connection import classify, mapped_errors, open_file
+from cdc.targets.duckdb.digest import digest, hashed_rows, keys, values
 from cdc.targets.duckdb.history import History
-from cdc.targets.duckdb.layout import Layout, Mirror
+from cdc.targets.duckdb.layout import Layout, Mirror, taken_names
 from cdc.targets.duckdb.moments import Moments
+from cdc.targets.duckdb.owned import OwnedTables, first_come
+from cdc.targets.duckdb.room import Room
 from cdc.targets.duckdb.soft_delete import SoftDelete
 from cdc.targets.duckdb.state import SCHEMA, StateTables
-from cdc.targets.duckdb.table import TargetTable
+from cdc.targets.duckdb.table import TargetTable, kept_as_text, refuse_collisions
 
-log = logging.getLogger(__name__)
-
-_COLUMN_BYTES = 512 << 10  # that DuckDB needs to write a row group: blocks of 256 kB, for each column by itself
+# What concerns all tables, whichever of them was at hand.
+_OF_THE_DISK = (TargetFull, TargetDamaged, DiskFailed)
 
 
 class DuckDbTarget:
@@ -39,14 +66,20 @@ class DuckDbTarget:
         self._path = path
         self._memory = memory
         self._wanted = mode
+        self._names = DurableNames(path.resolve(), path.with_name(f"{path.name}.wal"))
         self._connection: duckdb.DuckDBPyConnection
+        self._inode: Inode
         self._state: StateTables
         self._layout: Layout
+        self._owned: OwnedTables
+        self._room: Room
+        self._read_at: int | None = None  # when the copied rows of a segment were
         self._at: Position | None = None  # of the last commit that is applied, or could be, durable or not
         self._tables: dict[int, TargetTable] = {}
         self._in_transaction = False
         self._is_open = False
         self._copying: set[int] = set()
+        self._suspects: dict[int, Suspicion] = {}
 
     def open(self) -> Checkpoint | None:
         self._connection = open_file(self._path, self._memory)
@@ -54,12 +87,16 @@ class DuckDbTarget:
         self._tables = {}
         self._in_transaction = False
         self._state = StateTables(self._connection)
-        faults.point("target.opened")
         with mapped_errors(self._path):
+            self._inode = Inode.at(self._path)
+            faults.point("target.opened")
             checkpoint = self._state.open()
             self._at = _last_before(checkpoint)
             self._layout = layout_for(self._state.take_mode(self._wanted), self._connection, self._path)
+            self._room = Room(self._connection, self._memory, self._layout.places)
+            self._owned = self._state.owned()
             self._copying = self._state.copying()
+            self._suspects = self._state.suspects()
         return checkpoint
 
     def close(self) -> None:
@@ -67,8 +104,8 @@ class DuckDbTarget:
             return
         self._is_open = False
         try:
-            faults.point("target.before_close")
             with mapped_errors(self._path):
+                faults.point("target.before_close")
                 if self._in_transaction:
                     self._connection.execute("ROLLBACK")
                     self._in_transaction = False
@@ -91,27 +128,76 @@ class DuckDbTarget:
             faults.point("target.before_checkpoint")
             self._state.write(segment.checkpoint)
             faults.point("target.before_commit")
+            self._in_transaction = False  # also if it fails: then it has rolled back by itself (O15)
             self._connection.execute("COMMIT")
-            self._in_transaction = False
+            self._names.sync()
             faults.point("target.after_commit")
+            self._room.committed()
+
+    def verify_place(self) -> None:
+        self._inode.verify()
+
+    def back_up(self, to: Path, alive: Callable[[], None]) -> None:
+        if self._in_transaction:
+            raise InvariantError("A copy was to be made of a target inside a transaction.")
+        back_up(self._connection, self._path, to, alive)
+
+    def refuse(self, schemas: Sequence[TableSchema]) -> None:
+        with mapped_errors(self._path):
+            taken = taken_names(self._connection)
+            for schema in schemas:
+                self._refuse_clash(schema)
+                refuse_collisions(schema)
+                self._layout.refuse(schema, taken)
+        for table, why in first_come(schemas, ()).items():
+            raise UsageError(f"{table}: {why}", hint="Leave one of them out with --exclude, or use another target.")
 
     # --- looking at tables, and setting them right ------------------------------------------------------------------
 
+    def columns(self, schema: TableSchema) -> list[HeldColumn]:
+        with self._looking():
+            if schema.identity in self._tables:
+                self._same(schema)
+            return self._layout.columns(schema)
+
     def digest(self, schema: TableSchema, part: Part) -> Digest:
-        with mapped_errors(self._path):
+        with self._looking():
             return digest(self._connection, self._same(schema), part)
 
     def rows(self, schema: TableSchema, part: Part, buckets: Sequence[int]) -> list[HashedRow]:
-        with mapped_errors(self._path):
+        with self._looking():
             return hashed_rows(self._connection, self._same(schema), part, buckets)
 
     def values(self, schema: TableSchema, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
-        with mapped_errors(self._path):
+        with self._looking():
             return values(self._connection, self._same(schema), keys)
 
+    def keys(self, schema: TableSchema, part: Part) -> set[Key]:
+        with self._looking():
+            table = self._same(schema)
+        try:
+            with self._looking():
+                return keys(self._connection, table, part)
+        except (TargetDrift, InvariantError) as error:
+            raise UsageError(
+                f"DuckDB cannot decide the condition for rows of {schema.table} ({type(error.__cause__).__name__}).",
+                hint="It has to fit the table's columns, with functions that DuckDB has as well. Nothing was changed.",
+            ) from error
+
     def replace(self, schema: TableSchema, part: Part, batches: Sequence[ChangeBatch]) -> None:
-        with mapped_errors(self._path), self._at_once():
-            self._layout.replace(self._same(schema), part, batches, Moments.copied(self._place()))
+        with self._looking():
+            table = self._same(schema)
+        codecs = list(table.codecs)
+        try:
+            with mapped_errors(self._path), self._at_once():
+                self._replace(table, part, batches)
+        except BaseException:
+            table.codecs = codecs  # a column that was widened is as it was
+            table.forget_statements()
+            raise
+
+    def _replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch]) -> None:
+        self._layout.replace(table, part, batches, Moments.copied(self._place(), self._read_at))
 
     @property
     def copying(self) -> set[int]:
@@ -119,21 +205,66 @@ class DuckDbTarget:
 
     def copy_parts(self, schema: TableSchema) -> None:
         with mapped_errors(self._path), self._at_once():
+            self._same(schema)
             self._copy_parts(schema)
 
     def _copy_parts(self, schema: TableSchema) -> None:
         self._state.copy_parts(schema.identity)
         self._copying.add(schema.identity)
-        self._table(schema).is_copying = True
+        self._clear(schema.identity)
+        self._table(schema)
 
     def copied(self, schema: TableSchema) -> None:
         with mapped_errors(self._path), self._at_once():
-            self._state.copied(schema.identity)
-            self._copying.discard(schema.identity)
-            self._table(schema).is_copying = False
+            self._copied(schema)
+
+    def _copied(self, schema: TableSchema) -> None:
+        self._layout.copied(schema, Moments.copied(self._place(), self._read_at))
+        self._forget_parts(schema.identity)
+        self._be_lenient(schema.identity)
+
+    def _forget_parts(self, identity: int) -> None:
+        # Asked of every table that is made: a statement for each that has none would cost as much as making it (P21).
+        if identity in self._copying:
+            self._state.copied(identity)
+            self._copying.discard(identity)
+
+    @property
+    def suspects(self) -> dict[int, Suspicion]:
+        return dict(self._suspects)
+
+    def suspect(self, identity: int, reason: str) -> None:
+        with mapped_errors(self._path), self._at_once():
+            self._suspect(identity, reason, self._at.order if self._at is not None else 0, is_doubt=True)
+
+    def _suspect(self, identity: int, reason: str, since: int, *, is_doubt: bool) -> None:
+        self._layout.unknown_from(identity, since, reason, is_doubt=is_doubt, is_skipped=False)
+        number = 1 + max((suspicion.number for suspicion in self._suspects.values()), default=0)
+        self._state.suspect(identity, suspicion := Suspicion(reason, number))
+        self._suspects[identity] = suspicion
+        self._be_lenient(identity)
+
+    def cleared(self, identity: int, number: int) -> None:
+        known = self._suspects.get(identity)
+        if known is None or known.number != number:
+            return
+        with mapped_errors(self._path), self._at_once():
+            self._clear(identity)
+            if identity not in self._copying:
+                self._layout.known_at(identity, Moments.copied(self._place(), None))
+
+    def _clear(self, identity: int) -> None:
+        if self._suspects.pop(identity, None) is not None:
+            self._state.clear(identity)
+        self._be_lenient(identity)
+
+    def _be_lenient(self, identity: int) -> None:
+        """Take the changes of a table to the rows that there are, for as long as not all of them are as they should."""
+        if (table := self._tables.get(identity)) is not None:
+            table.is_lenient = identity in self._copying or identity in self._suspects
 
     def take_missed(self, schema: TableSchema) -> list[Key]:
-        table = self._table(schema)
+        table = self._same(schema)
         missed, table.missed = sorted(table.missed), set()
         return missed
 
@@ -143,21 +274,53 @@ class DuckDbTarget:
         return self._table(schema)
 
     @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """DuckDB ends a transaction with most errors, also those of a statement that only reads."""
+        with mapped_errors(self._path):
+            try:
+                yield
+            except duckdb.Error as error:
+                if self._in_transaction:
+                    raise self._torn(error) from error
+                raise
+
+    @contextmanager
     def _at_once(self) -> Iterator[None]:
-        """Durable at the end, unless a transaction is open, with which it becomes so."""
+        """Durable at the end, unless a transaction is open, with which it becomes so; if it fails, nothing of it stays.
+
+        Raises:
+            HalfWritten: it failed inside a transaction that has more in it.
+        """
         if self._in_transaction:
-            yield
+            try:
+                yield
+            except BaseException as error:
+                raise self._torn(error) from error
             return
         self._connection.execute("BEGIN TRANSACTION")
         self._in_transaction = True
-        yield
-        self._connection.execute("COMMIT")
-        self._in_transaction = False
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with suppress(duckdb.Error):  # a commit that failed has rolled back by itself
+                self._connection.execute("ROLLBACK")
+            raise
+        finally:
+            self._in_transaction = False
+
+    def _torn(self, error: BaseException) -> HalfWritten:
+        reason = classify(error, self._path) if isinstance(error, duckdb.Error) else error
+        return HalfWritten(
+            f"What was to be done to {self._path} between two transactions failed inside of one: {reason}",
+            hint="The target is opened again, without what was not durable.",
+        )
 
     # --- applying ---------------------------------------------------------------------------------------------------
 
     def _take(self, segment: Segment) -> None:
         """The steps in order. Changes of one table are gathered up to its next barrier, or the segment's end."""
+        self._read_at = segment.read_at
         moments = self._moments(segment)
         gathered: dict[int, list[ChangeBatch]] = {}
         for step in segment.steps:
@@ -167,20 +330,68 @@ class DuckDbTarget:
             if isinstance(step, Note):
                 continue  # no table has it
             schema = step.old if isinstance(step, Evolve) else step.schema
-            self._write(gathered.pop(schema.identity, []), moments)
-            if isinstance(step, Reset):
-                self._reset(step)
-            elif isinstance(step, Truncate):
-                self._layout.truncate(self._table(step.schema), moments, step.transaction, step.ordinal)
-                faults.point("target.truncated")
-            elif isinstance(step, Replace):
-                self.replace(step.schema, step.part, step.batches)
-            elif isinstance(step, Copied):
-                self.copied(step.schema)
-            else:
-                self._evolve(step)
+            with self._concerning(schema):
+                self._write(gathered.pop(schema.identity, []), moments)
+                self._take_barrier(step, moments)
         for batches in gathered.values():
-            self._write(batches, moments)
+            with self._concerning(batches[0].schema):
+                self._write(batches, moments)
+
+    def _take_barrier(
+        self, step: Reset | Truncate | Evolve | Suspect | Gap | Drop | Replace | Copied, moments: Moments
+    ) -> None:
+        if isinstance(step, Reset):
+            self._reset(step)
+        elif isinstance(step, Truncate):
+            self._layout.truncate(self._table(step.schema), moments, step.transaction, step.ordinal)
+            faults.point("target.truncated")
+        elif isinstance(step, Suspect):
+            # What the catalog of a server says later may be nothing; what the log says has been done.
+            since, is_doubt = self._first_unknown(step, moments), step.since is not None
+            self._suspect(step.schema.identity, step.reason, since, is_doubt=is_doubt)
+        elif isinstance(step, Gap):
+            since = self._first_unknown(step, moments)
+            self._layout.unknown_from(step.schema.identity, since, step.reason, is_doubt=False, is_skipped=True)
+        elif isinstance(step, Drop):
+            self._drop(step, moments)
+        elif isinstance(step, Replace):
+            self._replace(self._same(step.schema), step.part, step.batches)
+        elif isinstance(step, Copied):
+            self._copied(step.schema)
+        else:
+            self._evolve(step, moments)
+
+    def _order_of(self, transaction: int, moments: Moments) -> int:
+        return int(moments.order[transaction]) if transaction != ABSENT else self._place().order
+
+    def _first_unknown(self, step: Suspect | Gap, moments: Moments) -> int:
+        """Where a table begins not to be known: what the log does not place is behind all that it has said."""
+        order = self._order_of(step.transaction, moments)
+        if isinstance(step, Gap) and step.transaction == ABSENT:
+            order += 1
+        return min(order, step.since + 1) if step.since is not None else order
+
+    def _drop(self, step: Drop, moments: Moments) -> None:
+        """The table is no more; its rows stay as the layout has them."""
+        identity = step.schema.identity
+        if self._owned.get(identity) is None:
+            return
+        if step.transaction == ABSENT:
+            moments = Moments.copied(self._place(), None)
+        self._layout.drop(self._table(step.schema), moments, max(step.transaction, 0))
+        self._forget_parts(identity)
+        self._clear(identity)
+
+    @contextmanager
+    def _concerning(self, schema: TableSchema) -> Iterator[None]:
+        """Say of an error which table it is about, unless it is about the whole target."""
+        try:
+            with mapped_errors(self._path):
+                yield
+        except (OperatorNeeded, UsageError) as error:
+            if not isinstance(error, _OF_THE_DISK):
+                error.concerns = schema.identity
+            raise
 
     def _moments(self, segment: Segment) -> Moments:
         """When the changes of a segment were committed, or where in the log its copied rows were read."""
@@ -190,7 +401,7 @@ class DuckDbTarget:
             self._layout.record(moments)
             return moments
         self._at = _last_before(segment.checkpoint) or self._at
-        return Moments.copied(self._place())
+        return Moments.copied(self._place(), self._read_at)
 
     def _place(self) -> Position:
         if self._at is None:
@@ -198,63 +409,61 @@ class DuckDbTarget:
         return self._at
 
     def _write(self, batches: Sequence[ChangeBatch], moments: Moments) -> None:
-        if batches:
-            self._layout.write(self._table(batches[0].schema), batches, moments)
+        if not batches:
+            return
+        if not batches[0].copied:
+            self._room.for_changes(batches[0].schema)
+        self._layout.write(self._table(batches[0].schema), batches, moments)
 
     def _table(self, schema: TableSchema) -> TargetTable:
         table = self._tables.get(schema.identity)
         if table is None:
-            self._make_room(schema)
+            self._room.for_columns(schema)
             table = self._tables[schema.identity] = self._layout.find(schema)
-            table.is_copying = schema.identity in self._copying
+            self._be_lenient(schema.identity)
         if table.schema is not schema and table.schema != schema:
             raise InvariantError(f"Changes of {schema.table} came in another shape than the table has.")
         return table
 
-    def _make_room(self, schema: TableSchema) -> None:
-        """Let DuckDB have what a table of so many columns takes: with less it could not commit (E-08)."""
-        needed = len(schema.columns) * _COLUMN_BYTES * self._layout.places
-        if needed > self._memory:
-            self._memory = needed
-            log.warning("%s has %d columns: DuckDB may use %d MB", schema.table, len(schema.columns), needed >> 20)
-            limit_memory(self._connection, needed)
-
     def _reset(self, step: Reset) -> None:
         """A table where the rows of a snapshot can go."""
         schema = step.schema
-        owned = self._state.owned()
-        self._refuse_clash(schema, owned)
-        self._make_room(schema)
-        moments, known_as = Moments.copied(self._place()), owned.get(schema.identity)
+        self._refuse_clash(schema)
+        self._room.for_columns(schema)
+        moments, known_as = Moments.copied(self._place(), self._read_at), self._owned.get(schema.identity)
         self._tables[schema.identity] = self._layout.make(schema, known_as, moments, by_parts=step.by_parts)
-        self._state.own(schema.identity, schema.table)
-        self._state.copied(schema.identity)
-        self._copying.discard(schema.identity)
+        self._own(schema)
+        self._forget_parts(schema.identity)
+        self._clear(schema.identity)
         if step.by_parts:
             self._copy_parts(schema)
 
-    def _refuse_clash(self, schema: TableSchema, owned: Mapping[int, TableName]) -> None:
-        """DuckDB finds names without regard to case, so that `a` and `A` are one table, or one schema, to it (E-07)."""
+    def _own(self, schema: TableSchema) -> None:
+        known_as = self._owned.get(schema.identity)
+        if known_as != schema.table:
+            self._state.own(schema.identity, schema.table, is_known=known_as is not None)
+            self._owned.own(schema.identity, schema.table)
+
+    def _refuse_clash(self, schema: TableSchema) -> None:
         table = schema.table
-        for identity, other in owned.items():
-            same_schema = other.schema.lower() == table.schema.lower()
-            same_table = same_schema and other.name.lower() == table.name.lower()
-            if identity != schema.identity and (same_table or (same_schema and other.schema != table.schema)):
-                raise UsageError(
-                    f"{table} and {other} have one name to DuckDB, which does not see case.",
-                    hint="Leave one of them out with --exclude.",
-                )
-        if table.schema.lower() in (SCHEMA, published.SCHEMA):
+        if (other := self._owned.clash(schema.identity, table)) is not None:
+            raise UsageError(
+                f"{table} and {other} have one name to DuckDB, which does not see case.",
+                hint="Leave one of them out with --exclude.",
+            )
+        if table.schema.lower() in (SCHEMA, places.SCHEMA):
             raise UsageError(f"The schema {table.schema} has the name of cdc's own.", hint="Leave it out: --exclude.")
 
-    def _evolve(self, step: Evolve) -> None:
+    def _evolve(self, step: Evolve, moments: Moments) -> None:
         if step.old.table != step.new.table:
-            self._refuse_clash(step.new, self._state.owned())
+            self._refuse_clash(step.new)
         table = self._table(step.old)
-        self._make_room(step.new)
-        self._tables[step.new.identity] = self._layout.evolve(table, step)
-        if step.old.table != step.new.table:
-            self._state.own(step.new.identity, step.new.table)
+        self._room.for_columns(step.new)
+        after = self._tables[step.new.identity] = self._layout.evolve(table, step)
+        self._be_lenient(step.new.identity)
+        self._own(step.new)
+        if why := kept_as_text(step.old, after):
+            self._suspect(step.new.identity, why, self._order_of(step.transaction, moments), is_doubt=True)
 
 
 def _last_before(checkpoint: Checkpoint | None) -> Position | None:

@@ -21,8 +21,8 @@ from cdc.targets.duckdb.table import OURS, TargetTable
 ROW = "_cdc_row"  # of ROWS: the rowid of a row of the table
 COPIED = exp.Table(this=exp.to_identifier("_cdc_copied"))
 _NUMBER, _TEXT, _NTH = "number", "text_", "nth_"
-_LABELS = pa.array(["copy", *(op.label for op in Op)])  # by the numbers of `Op`, which begin at 1
-COPY = 0
+_LABELS = pa.array(["copy", *(op.label for op in Op), "drop"])  # by the numbers of `Op`, which begin at 1
+COPY, DROP = 0, 5
 
 
 def labels(op: np.ndarray) -> pa.Array:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
+from cdc.disk import mapped_errors
 from cdc.errors import UsageError
 from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
-from cdc.target import TargetSettings
-from cdc.targets.jsonl.files import checkpoint_file, lock_file, mapped_errors, nobody_writes, read_saved
+from cdc.model.standing import Standing, State
+from cdc.removal import Removal
+from cdc.target import SetApart, TargetSettings, takes_all
+from cdc.targets.jsonl.files import checkpoint_file, lock_file, nobody_writes, read_saved
 from cdc.targets.jsonl.target import JsonLinesTarget
 
 TELLS_NOTES = True  # annotations of transactions are events, too
+IS_ONE_FILE = False
+OPTIONS = frozenset({"--format", "--rotate"})  # of `cdc run`, what this target has
+set_apart: SetApart = takes_all
 
 
 def target_factory(path: str, settings: TargetSettings) -> Callable[[], JsonLinesTarget]:
@@ -30,26 +37,33 @@ def read_checkpoint(path: str, _pipeline: str) -> Checkpoint | None:
     return saved.checkpoint if saved is not None else None
 
 
+def read_marks(path: str, _pipeline: str) -> dict[int, Standing]:
+    """The tables, by identity, that are copied by parts."""
+    saved = read_saved(Path(path))
+    return dict.fromkeys(saved.copying, Standing(State.COPYING)) if saved is not None else {}
+
+
 def copy_parts(path: str, _pipeline: str, schemas: Iterable[TableSchema]) -> None:
     """Have tables of files that no pipeline has open told anew, part by part, when one does again."""
     file = Path(path)
     saved = read_saved(file)
     if saved is None:
-        raise UsageError(f"{file} is not the target of a pipeline.", hint="`cdc run` makes it one.")
-    with closing(JsonLinesTarget(file, TargetSettings("cdc", "", 0, format=saved.format))) as target:
+        raise UsageError(f"{file} is not the target of a pipeline.", hint="`cdc run SOURCE TARGET` makes it one.")
+    with closing(JsonLinesTarget(file, TargetSettings("cdc", "", 0))) as target:
         target.open()
         for schema in schemas:
             target.copy_parts(schema)
 
 
-def teardown_target(path: str, _pipeline: str) -> list[str]:
-    """Remove the state of a pipeline; the lines stay. Says what was removed."""
-    file = Path(path)
-    with mapped_errors(file), nobody_writes(file):
-        there = [place for place in (checkpoint_file(file), lock_file(file)) if place.exists()]
-        for place in there:
-            place.unlink()
-    return [str(place) for place in there]
+def target_removals(path: str, _pipeline: str) -> list[Removal]:
+    """The state of a pipeline beside the lines, which stay."""
+    places = [checkpoint_file(Path(path)), lock_file(Path(path))]
+    return [Removal(str(place), partial(_remove, place)) for place in places if place.exists()]
+
+
+def _remove(place: Path) -> None:
+    with mapped_errors(place):
+        place.unlink(missing_ok=True)
 
 
 def digest_tables(path: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:

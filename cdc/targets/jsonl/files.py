@@ -13,15 +13,17 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from errno import EDQUOT, ENOSPC
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import orjson
 
 from cdc import faults
-from cdc.errors import CheckpointUnreadable, TargetBusy, TargetDrift, TargetFull, UsageError
+from cdc.disk import mapped_errors
+from cdc.errors import CheckpointUnreadable, TargetBusy, TargetDrift, UsageError
+from cdc.files import replacing, sync, sync_folder
+from cdc.inode import Inode
 from cdc.model.position import Checkpoint, Position
 from cdc.model.records import read_record
 
@@ -40,6 +42,7 @@ class Saved:
         length: bytes of it that count.
         order, position, state: the source's checkpoint; None before there is one.
         copying: tables, by identity, that are copied part by part.
+        shapes: by table identity, which shape was told last (`cdc.formats.Shapes`).
     """
 
     version: int
@@ -50,6 +53,7 @@ class Saved:
     position: str | None = None
     state: str | None = None
     copying: tuple[int, ...] = ()
+    shapes: dict[int, str] = field(default_factory=dict)
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -71,11 +75,15 @@ class Files:
         self._limit = limit
         self._lock: int | None = None
         self._file: BinaryIO | None = None
+        self._inode: Inode  # of that file
         self._number = 0
         self._length = 0
 
-    def open(self, format_name: str) -> Saved:
+    def open(self, format_name: str | None) -> Saved:
         """Take the lease, and cut off whatever was written after the last checkpoint.
+
+        Args:
+            format_name: of the lines; None for as they are, in new files JSON.
 
         Raises:
             TargetBusy: another process writes to these files.
@@ -86,8 +94,8 @@ class Files:
             with mapped_errors(self._path):
                 self._lock = _take_lock(self._path, fcntl.LOCK_EX)
                 faults.point("target.opened")
-                saved = read_saved(self._path) or self._begin(format_name)
-                if saved.format != format_name:
+                saved = read_saved(self._path) or self._begin(format_name or "json")
+                if format_name is not None and saved.format != format_name:
                     raise UsageError(
                         f"{self._path} holds events as {saved.format}, not as {format_name}.",
                         hint="Give the same --format as before, or name another file.",
@@ -121,9 +129,10 @@ class Files:
             )
         self._number, self._length = saved.number, saved.length
         file = self._file = last.open("ab")
+        self._inode = Inode.at(last)
         if found > saved.length:
             file.truncate(saved.length)
-            os.fsync(file.fileno())
+            sync(file)
 
     def write(self, lines: memoryview) -> None:
         """Put lines behind the others; they count with the next checkpoint."""
@@ -138,32 +147,31 @@ class Files:
 
     def _begin_next(self) -> None:
         assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        sync(self._file)
         self._file.close()
         self._number, self._length = self._number + 1, 0
         self._file = self._named(self._number).open("xb")
+        self._inode = Inode.at(self._named(self._number))
+
+    def verify_place(self) -> None:
+        """Raise TargetGone if the last file's name leads elsewhere."""
+        self._inode.verify()
 
     def save(self, saved: Saved) -> None:
         """Make everything that was written durable, and after it the checkpoint (D-23)."""
         with mapped_errors(self._path):
             assert self._file is not None
             faults.point("target.before_checkpoint")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            sync(self._file)
             self._put(replace(saved, number=self._number, length=self._length))
 
     def _put(self, saved: Saved) -> None:
         """Replace the checkpoint in one step."""
-        place = checkpoint_file(self._path)
-        new = place.with_name(place.name + ".new")
-        with new.open("wb") as file:
-            file.write(orjson.dumps(asdict(saved), option=orjson.OPT_APPEND_NEWLINE))
-            file.flush()
-            os.fsync(file.fileno())
-        faults.point("target.before_commit")
-        new.replace(place)
-        _sync_folder(self._path.parent)
+        with replacing(checkpoint_file(self._path)) as file:
+            file.write(orjson.dumps(asdict(saved), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))
+            sync(file)
+            faults.point("target.before_commit")
+        sync_folder(self._path.parent)
         faults.point("target.after_commit")
 
     def close(self) -> None:
@@ -248,28 +256,3 @@ def _later(path: Path, number: int) -> list[Path]:
         and (found := _NUMBER.fullmatch(file.name.removeprefix(path.name)))
         and int(found[1]) > number
     ]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def mapped_errors(path: Path) -> Iterator[None]:
-    """Turn the system's errors into ours."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (ENOSPC, EDQUOT):
-            raise TargetFull(
-                f"There is no space left for {path}.",
-                hint="Free some space and start again: nothing was lost, what does not count yet is cut off.",
-            ) from error
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror}.", hint="Check the folder, its permissions and its disk."
-        ) from error

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cdc import faults
-from cdc.formats import Format, FormatSettings, make
+from cdc.formats import ALL, Format, FormatSettings, Shapes, make
 from cdc.formats.anew import Anew
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Key, Part
@@ -33,19 +33,26 @@ class JsonLinesTarget:
         self._saved: Saved
         self._is_inside = False  # a transaction, or between two of a segment
         self._anew = Anew(())
+        self._shapes = Shapes({})
 
     def open(self) -> Checkpoint | None:
         settings = self._settings
         self._saved = self._files.open(settings.format)
-        self._format = make(settings.format, FormatSettings(settings.pipeline, settings.source, settings.database))
+        self._format = make(self._saved.format, FormatSettings(settings.pipeline, settings.source, settings.database))
         self._tell(Segment([], Transactions.none(), self._saved.checkpoint))  # no line, but where the format begins
         self._is_inside = False
         self._anew = Anew(self._saved.copying)
+        self._shapes = Shapes(self._saved.shapes)
         return self._saved.checkpoint
 
+    def verify_place(self) -> None:
+        self._files.verify_place()
+
     def close(self) -> None:
-        faults.point("target.before_close")
-        self._files.close()
+        try:
+            faults.point("target.before_close")
+        finally:
+            self._files.close()
 
     def apply(self, segment: Segment) -> None:
         new = beyond(segment, self._saved.order)
@@ -62,10 +69,11 @@ class JsonLinesTarget:
             self._save()
 
     def _tell(self, segment: Segment) -> None:
-        self._files.write(memoryview(self._format.encode(segment).lines()))
+        self._files.write(memoryview(self._format.encode(segment, ALL, self._shapes.new_in(segment)).lines()))
 
     def _save(self) -> None:
-        self._saved = replace(self._saved, copying=tuple(sorted(self._anew.copying)))
+        copying, shapes = tuple(sorted(self._anew.copying)), dict(self._shapes.told)
+        self._saved = replace(self._saved, copying=copying, shapes=shapes)
         self._files.save(self._saved)
 
     # --- rows that are read anew ------------------------------------------------------------------------------------

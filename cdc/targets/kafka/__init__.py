@@ -9,20 +9,27 @@ from cdc.errors import UsageError
 from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
-from cdc.target import TargetSettings
+from cdc.model.standing import Standing, State
+from cdc.removal import Removal
+from cdc.target import SetApart, TargetSettings, takes_all
 
 try:
     import confluent_kafka  # noqa: F401
 except ImportError:
     raise UsageError(
-        "A Kafka target needs the package confluent-kafka.", hint="pip install 'cdc-replicator[kafka]'"
+        "A Kafka target needs the package confluent-kafka.", hint="pip install 'confluent-kafka>=2.6'"
     ) from None
 
 from cdc.targets.kafka import admin
+from cdc.targets.kafka.checkpoint import read_stored
 from cdc.targets.kafka.settings import read_settings
 from cdc.targets.kafka.target import KafkaTarget
+from cdc.targets.kafka.topics import checkpoint_topic
 
 TELLS_NOTES = True  # annotations of transactions are events, too
+IS_ONE_FILE = False
+OPTIONS = frozenset({"--format"})  # of `cdc run`, what this target has
+set_apart: SetApart = takes_all
 
 
 def read_checkpoint(address: str, pipeline: str) -> Checkpoint | None:
@@ -30,18 +37,24 @@ def read_checkpoint(address: str, pipeline: str) -> Checkpoint | None:
     return admin.read_checkpoint(read_settings(address), pipeline)
 
 
+def read_marks(address: str, pipeline: str) -> dict[int, Standing]:
+    """The tables, by identity, that are copied by parts."""
+    return dict.fromkeys(read_stored(read_settings(address), pipeline).copying, Standing(State.COPYING))
+
+
 def copy_parts(address: str, pipeline: str, schemas: Iterable[TableSchema]) -> None:
     """Have the rows of tables told anew, part by part, when the pipeline runs again."""
-    settings = TargetSettings(pipeline, "", 0, format=admin.format_of(read_settings(address), pipeline))
-    with closing(target_factory(address, settings)()) as target:
+    admin.verify_there(read_settings(address), pipeline)
+    with closing(target_factory(address, TargetSettings(pipeline, "", 0))()) as target:
         target.open()
         for schema in schemas:
             target.copy_parts(schema)
 
 
-def teardown_target(address: str, pipeline: str) -> list[str]:
-    """Remove a pipeline's checkpoint; the topics of its tables stay. Says what was removed."""
-    return admin.teardown(read_settings(address), pipeline)
+def target_removals(address: str, pipeline: str) -> list[Removal]:
+    """A pipeline's checkpoint; the topics of its tables stay."""
+    settings = read_settings(address)
+    return [Removal(f"topic {checkpoint_topic(pipeline)}", lambda: admin.teardown(settings, pipeline))]
 
 
 def digest_tables(address: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
@@ -52,8 +65,6 @@ def digest_tables(address: str, schemas: Iterable[TableSchema]) -> dict[TableSch
 def target_factory(address: str, settings: TargetSettings) -> Callable[[], KafkaTarget]:
     """What opens the target; raises UsageError for options of a format that is not the one."""
     kafka = read_settings(address)
-    of_debezium = {"tombstones": kafka.tombstones, "schemas": kafka.schemas, "transactions": kafka.transactions}
-    given = [name for name, choice in of_debezium.items() if choice is not None]
-    if given and settings.format != "debezium":
-        raise UsageError(f"?{given[0]}= belongs to Debezium's format.", hint="--format debezium, or leave it out.")
+    if settings.format is not None:
+        kafka.refuse_other_than(settings.format)
     return lambda: KafkaTarget(kafka, settings)

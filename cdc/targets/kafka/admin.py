@@ -15,12 +15,12 @@ def read_checkpoint(settings: KafkaSettings, pipeline: str) -> Checkpoint | None
     return _stored(settings, pipeline).checkpoint
 
 
-def format_of(settings: KafkaSettings, pipeline: str) -> str:
-    """How its events are written; raises UsageError if there is no such pipeline."""
-    found = _stored(settings, pipeline).format
-    if found is None:
-        raise UsageError(f"No pipeline {pipeline!r} writes to this Kafka cluster.", hint="`cdc run` makes it one.")
-    return found
+def verify_there(settings: KafkaSettings, pipeline: str) -> None:
+    """Raise UsageError if there is no such pipeline."""
+    if _stored(settings, pipeline).format is None:
+        raise UsageError(
+            f"No pipeline {pipeline!r} writes to this Kafka cluster.", hint="`cdc run SOURCE TARGET` makes it one."
+        )
 
 
 def _stored(settings: KafkaSettings, pipeline: str) -> Stored:
@@ -29,12 +29,11 @@ def _stored(settings: KafkaSettings, pipeline: str) -> Stored:
     return read_stored(settings, pipeline) if is_there else Stored()
 
 
-def teardown(settings: KafkaSettings, pipeline: str) -> list[str]:
-    """Shut out whoever still writes, and remove the checkpoint; says what was removed."""
+def teardown(settings: KafkaSettings, pipeline: str) -> None:
+    """Shut out whatever process still writes, and remove the checkpoint."""
     admin, topic = make_admin(settings, pipeline), checkpoint_topic(pipeline)
-    if not describe(admin, [topic], pipeline):
-        return []
+    if not describe(admin, [topic], pipeline):  # which says at once that somebody is not let in
+        return
     with mapped_errors(pipeline):
         fence(make_producer(settings, pipeline))
         admin.delete_topics([topic], operation_timeout=PATIENCE, request_timeout=PATIENCE)[topic].result()
-    return [f"topic {topic}"]

@@ -46,6 +46,7 @@ class _State:
     topics: dict[str, Known]
     copying: list[int]
     schemas: bool = False
+    shapes: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Stored:
         topics: those that were written to, by name.
         copying: the tables, by identity, that are copied part by part.
         schemas: whether keys and values describe themselves.
+        shapes: by table identity, the shape that was emitted last (`cdc.formats.Shapes`).
     """
 
     checkpoint: Checkpoint | None = None
@@ -67,6 +69,7 @@ class Stored:
     topics: dict[str, Known] = field(default_factory=dict)
     copying: frozenset[int] = frozenset()
     schemas: bool = False
+    shapes: dict[int, str] = field(default_factory=dict)
 
     def followed_by(
         self,
@@ -74,12 +77,13 @@ class Stored:
         messages: str,
         topics: Mapping[str, Known],
         copying: Iterable[int],
+        shapes: Mapping[int, str],
         *,
         schemas: bool = False,
     ) -> Stored:
         """What comes after this one; without a checkpoint it stays where it is."""
         at, sequence = checkpoint or self.checkpoint, self.sequence + 1
-        return Stored(at, sequence, messages, dict(topics), frozenset(copying), schemas)
+        return Stored(at, sequence, messages, dict(topics), frozenset(copying), schemas, dict(shapes))
 
     def records(self, before: Stored) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values that turn what was stored before into this; none before the first checkpoint."""
@@ -87,14 +91,15 @@ class Stored:
             return
         state = self._state()
         if state is not None and state != before._state():
-            yield _STATE, orjson.dumps(asdict(state))
+            yield _STATE, orjson.dumps(asdict(state), option=orjson.OPT_NON_STR_KEYS)
         position = self.checkpoint.position
         yield _CHECKPOINT, orjson.dumps(asdict(_Place(FORMAT, self.sequence, position.order, position.text)))
 
     def _state(self) -> _State | None:
         if self.checkpoint is None or self.format is None:
             return None
-        return _State(FORMAT, self.checkpoint.state, self.format, self.topics, sorted(self.copying), self.schemas)
+        copying = sorted(self.copying)
+        return _State(FORMAT, self.checkpoint.state, self.format, self.topics, copying, self.schemas, self.shapes)
 
 
 def read_stored(settings: KafkaSettings, pipeline: str) -> Stored:
@@ -121,7 +126,7 @@ def read_stored(settings: KafkaSettings, pipeline: str) -> Stored:
         ) from error
     checkpoint = Checkpoint(Position(place.order, place.position), state.state)
     copying = frozenset(state.copying)
-    return Stored(checkpoint, place.sequence, state.messages, state.topics, copying, state.schemas)
+    return Stored(checkpoint, place.sequence, state.messages, state.topics, copying, state.schemas, state.shapes)
 
 
 def _loaded(found: dict[bytes, bytes], key: bytes) -> object:

@@ -26,7 +26,7 @@ _PROPERTY = re.compile(r'property:? "?([a-z0-9._]+)')
 PATIENCE = 30.0  # seconds for a request that answers at once on a cluster that is well
 _LOOK_EVERY = 0.1  # seconds, whether the cluster refuses
 
-# What a broker lets a transaction last unless it is told otherwise: one of the source may be large.
+# The time that a broker lets a transaction last by default: a transaction of the source may be large.
 _TRANSACTION_TIMEOUT = "900000"
 _DEFAULTS = {
     "compression.type": "lz4",
@@ -90,7 +90,7 @@ def make_producer(
     """The producer of a pipeline, of which there is one at a time in a cluster (D-17).
 
     Args:
-        failed: is told of each message that could not be delivered, when the producer is polled.
+        failed: is called with each message that could not be delivered, when the producer is polled.
     """
     configuration = {
         **_DEFAULTS,

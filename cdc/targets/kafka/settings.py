@@ -62,6 +62,13 @@ class KafkaSettings:
     transactions: bool | None = None
     client: Mapping[str, str] = field(default_factory=dict)
 
+    def refuse_other_than(self, messages: str) -> None:
+        """Raise UsageError for options of a format that is not the one."""
+        of_debezium = {"tombstones": self.tombstones, "schemas": self.schemas, "transactions": self.transactions}
+        given = [name for name, choice in of_debezium.items() if choice is not None]
+        if given and messages != "debezium":
+            raise UsageError(f"?{given[0]}= belongs to Debezium's format.", hint="--format debezium, or leave it out.")
+
 
 _OPTIONS = [entry.name for entry in fields(KafkaSettings) if entry.name not in ("brokers", "client")] + ["config"]
 

@@ -1,6 +1,6 @@
 """The Kafka target: whole source transactions as messages, each in one Kafka transaction with its checkpoint.
 
-Whoever reads with `isolation.level=read_committed` sees each event exactly once. A process that dies leaves a Kafka
+A reader with `isolation.level=read_committed` sees each event exactly once. A process that dies leaves a Kafka
 transaction behind that the next one's `init_transactions` aborts, and a process that lives on is fenced by it.
 """
 
@@ -16,13 +16,14 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc import faults
 from cdc.errors import CdcError, OperatorNeeded, RowTooLarge, TargetBusy, Unavailable, UsageError
-from cdc.formats import Format, FormatSettings, make
+from cdc.formats import Format, FormatSettings, Shapes, make
 from cdc.formats.anew import Anew
+from cdc.formats.encoded import Headers
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Key, Part
 from cdc.model.position import Checkpoint
-from cdc.model.schema import TableSchema
-from cdc.model.segment import Changes, Evolve, Reset, Segment, Step, Truncate, beyond
+from cdc.model.schema import TableName, TableSchema
+from cdc.model.segment import Changes, Drop, Evolve, Gap, Reset, Segment, Step, Truncate, beyond
 from cdc.target import TargetSettings
 from cdc.targets.kafka.checkpoint import TOPIC, Stored, read_stored
 from cdc.targets.kafka.connection import (
@@ -45,7 +46,7 @@ _BY_KEY = -1  # which partition is found by the key
 _WAIT = 0.1  # seconds between looks whether something has failed
 _ROOM_WITHIN = 300.0  # seconds for the brokers to take messages, before everything is opened afresh
 _CLOSE_WITHIN = 10.0
-_FALLOUT = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._FATAL}  # of what is told elsewhere
+_FALLOUT = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._FATAL}  # of a failure that comes by itself
 
 
 class KafkaTarget:
@@ -59,10 +60,13 @@ class KafkaTarget:
         self._producer: Producer | None = None
         self._topics: Topics
         self._format: Format
+        self._messages = ""  # the format's name
         self._stored = Stored()
         self._anew = Anew(())
+        self._shapes = Shapes({})
         self._begun_at: float | None = None  # of the transaction that is open
         self._failure: CdcError | None = None
+        self._identities: dict[TableName, int] = {}  # of the tables that have come
 
     # --- opening and closing ----------------------------------------------------------------------------------------
 
@@ -77,17 +81,20 @@ class KafkaTarget:
         self._stored = read_stored(self._kafka, self._pipeline)
         self._open_format()
         self._anew = Anew(self._stored.copying)
+        self._shapes = Shapes(self._stored.shapes)
         self._topics = Topics(admin, self._kafka, self._pipeline, self._stored.topics)
         self._topics.verify()
         return self._stored.checkpoint
 
     def _open_format(self) -> None:
         settings, stored = self._settings, self._stored
-        if stored.format not in (None, settings.format):
+        self._messages = stored.format or settings.format or "json"
+        if settings.format not in (None, self._messages):
             raise UsageError(
                 f"The pipeline {self._pipeline!r} writes its events as {stored.format}, not as {settings.format}.",
                 hint=f"Go on with --format {stored.format}, or begin a new pipeline with another --name.",
             )
+        self._kafka.refuse_other_than(self._messages)
         schemas = self._kafka.schemas is True
         if stored.format is not None and stored.schemas != schemas:
             raise UsageError(
@@ -104,13 +111,13 @@ class KafkaTarget:
             transactions=self._kafka.transactions is True,
             old_keys=True,
         )
-        self._format = make(settings.format, about)
+        self._format = make(self._messages, about)
         self._format.encode(Segment([], Transactions.none(), stored.checkpoint))  # no event, but where it begins
 
     def _open_checkpoint_topic(self, admin: Admin) -> None:
         if not describe(admin, [self._checkpoint_topic], self._pipeline):
             create(admin, self._kafka, self._pipeline, self._checkpoint_topic, 1, TOPIC)
-        verify_compacted(admin, self._checkpoint_topic, self._pipeline)
+        verify_compacted(admin, self._checkpoint_topic, self._pipeline, "checkpoint")
 
     @property
     def _client(self) -> Producer:
@@ -136,9 +143,10 @@ class KafkaTarget:
         new = beyond(segment, checkpoint.position.order if checkpoint is not None else None)
         if new is None:
             return
+        self._identities |= {schema.table: schema.identity for schema in _schemas(new)}
         with self._mapped_errors():
             self._begin()
-            self._send(self._worth_telling(self._anew.told(new)))
+            self._send(self._worth_emitting(self._anew.told(new)))
             if segment.checkpoint is not None:
                 self._commit(segment.checkpoint)
 
@@ -148,35 +156,38 @@ class KafkaTarget:
             self._begun_at = time.monotonic()
             faults.point("kafka.begun")
 
-    def _worth_telling(self, segment: Segment) -> Segment:
-        """Without the begin of a table's first copy in Debezium's format, which tells it as a truncate."""
-        if self._settings.format != "debezium":
+    def _worth_emitting(self, segment: Segment) -> Segment:
+        """Without the begin of a table's first copy in Debezium's format, which emits it as a truncate."""
+        if self._messages != "debezium":
             return segment
-        told = [s for s in segment.steps if not isinstance(s, Reset) or self._topics.is_known(s.schema.table)]
-        return replace(segment, steps=told)
+        steps = [s for s in segment.steps if not isinstance(s, Reset) or self._topics.is_known(s.schema.table)]
+        return replace(segment, steps=steps)
 
     def _send(self, segment: Segment) -> None:
         """Queue the messages of a segment."""
         keyless = {schema.table for schema in _schemas(segment) if not schema.key}
-        at, topic, everywhere = object(), None, range(0)
-        for table, key, value in self._format.messages(segment):
-            if table is not at:
-                at, topic = table, self._topics.of(table)
+        at, of_schema, topic, everywhere = object(), False, None, range(0)
+        for table, key, value, is_schema, headers in self._format.messages(segment, self._shapes.new_in(segment)):
+            if table is not at or is_schema is not of_schema:
+                at, of_schema = table, is_schema
+                topic = self._topics.of_schemas if is_schema else self._topics.of(table)
                 # What is about all rows of a table has to stand between the changes of each of them.
                 everywhere = range(1 if table is None or table in keyless else topic.partitions)
             assert topic is not None
             if key is not None:
-                self._produce(topic.name, value, key)
+                self._produce(topic.name, value, key, headers=headers)
             else:
                 for partition in everywhere:
                     self._produce(topic.name, value, None, partition)
         self._client.poll(0)
         self._verify_delivered()
 
-    def _produce(self, topic: str, value: bytes | None, key: bytes | None, partition: int = _BY_KEY) -> None:
+    def _produce(
+        self, topic: str, value: bytes | None, key: bytes | None, partition: int = _BY_KEY, headers: Headers = ()
+    ) -> None:
         while True:
             try:
-                self._client.produce(topic, value, key, partition=partition)
+                self._client.produce(topic, value, key, partition=partition, headers=list(headers))
                 return
             except BufferError:
                 if not len(self._client):  # it alone is more than the queue holds
@@ -199,9 +210,10 @@ class KafkaTarget:
         """End the Kafka transaction, with the checkpoint in it; None leaves that where it is."""
         stored = self._stored.followed_by(
             checkpoint,
-            self._settings.format,
+            self._messages,
             self._topics.known,
             self._anew.copying,
+            self._shapes.told,
             schemas=self._kafka.schemas is True,
         )
         faults.point("kafka.before_checkpoint")
@@ -245,7 +257,7 @@ class KafkaTarget:
             raise self._failure
 
     def _cause(self, error: KafkaError) -> KafkaError:
-        """Of what the client has found out before anybody asked, it tells whoever ends a transaction."""
+        """The failure behind a fatal one, which the client names only to a caller that ends a transaction."""
         if error.code() == KafkaError._FATAL:
             try:
                 self._client.abort_transaction(PATIENCE)
@@ -258,14 +270,14 @@ class KafkaTarget:
             return self._too_large(topic)
         if error.code() == KafkaError.INVALID_RECORD and topic is not None:
             return OperatorNeeded(
-                f"The topic {topic} does not take a message without a key, such as tells of all rows of a table.",
+                f"The topic {topic} does not take a message without a key, such as one about all rows of a table.",
                 hint="Where that may come, it must not be compacted: give it cleanup.policy=delete; docs/kafka.md.",
             )
         meant = classify(error, self._pipeline)
         limit = transaction_seconds(self._kafka)
         if isinstance(meant, TargetBusy) and self._begun_at is not None:
             lasted = time.monotonic() - self._begun_at
-            if lasted >= limit:  # the brokers fence whoever is too slow as well
+            if lasted >= limit:  # the brokers fence a producer that is too slow as well
                 return OperatorNeeded(
                     f"A transaction of the source took longer than a Kafka transaction may last ({limit:.0f} s).",
                     hint="Raise transaction.timeout.ms in the client's properties, and the brokers' "
@@ -274,17 +286,20 @@ class KafkaTarget:
         return meant
 
     def _too_large(self, topic: str) -> RowTooLarge:
-        about = self._topics.table_of(topic) or "no row, but what belongs to the pipeline"
-        return RowTooLarge(
-            f"A message for the topic {topic} ({about}) is larger than Kafka takes.",
+        table = self._topics.table_of(topic)
+        error = RowTooLarge(
+            f"A message for the topic {topic} ({table or 'no row, but what belongs to the pipeline'}) is larger than "
+            "Kafka takes.",
             hint="Raise the topic's max.message.bytes (or the brokers' message.max.bytes); above 32 MB also the "
             "client's message.max.bytes and queue.buffering.max.kbytes. Or leave the table out: --exclude.",
         )
+        error.concerns = self._identities.get(table) if table is not None else None
+        return error
 
-    # --- rows that are read anew ------------------------------------------------------------------------------------
+    # --- rows that are read again -----------------------------------------------------------------------------------
 
     def replace(self, schema: TableSchema, part: Part, batches: Sequence[ChangeBatch]) -> None:
-        self._tell_anew(self._anew.part(schema, part, batches))
+        self._emit(self._anew.part(schema, part, batches))
 
     @property
     def copying(self) -> set[int]:
@@ -293,21 +308,21 @@ class KafkaTarget:
     def copy_parts(self, schema: TableSchema) -> None:
         steps = self._anew.begin(schema)
         self._anew.mind(steps)
-        self._tell_anew(steps)
+        self._emit(steps)
 
     def copied(self, schema: TableSchema) -> None:
         self._anew.copying.discard(schema.identity)
-        self._tell_anew([])
+        self._emit([])
 
     def take_missed(self, schema: TableSchema) -> list[Key]:
         return self._anew.take_missed(schema)
 
-    def _tell_anew(self, steps: list[Step]) -> None:
-        """Durable at once, unless a transaction is open, with which it becomes so."""
+    def _emit(self, steps: list[Step]) -> None:
+        """Emit steps: durable at once, unless a transaction is open, with which they become so."""
         is_inside = self._begun_at is not None
         with self._mapped_errors():
             self._begin()
-            self._send(self._worth_telling(Segment(steps, Transactions.none(), None)))
+            self._send(self._worth_emitting(Segment(steps, Transactions.none(), None)))
             if not is_inside:
                 self._commit(None)
 
@@ -316,7 +331,7 @@ def _schemas(segment: Segment) -> Iterator[TableSchema]:
     for step in segment.steps:
         if isinstance(step, Changes):
             yield step.batch.schema
-        elif isinstance(step, Truncate | Reset):
+        elif isinstance(step, Truncate | Reset | Gap | Drop):
             yield step.schema
         elif isinstance(step, Evolve):
             yield step.new

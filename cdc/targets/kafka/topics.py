@@ -33,7 +33,7 @@ class Known:
 
     Attributes:
         identity: that the cluster gave it; one that was deleted and made again has another.
-        schema, table: whose changes are in it; None for the pipeline's transactions.
+        schema, table: whose changes are in it; None for what belongs to no table alone.
     """
 
     identity: str
@@ -52,6 +52,11 @@ class Topic:
 def checkpoint_topic(pipeline: str) -> str:
     """Where a pipeline's checkpoint is."""
     return f"_cdc.{pipeline}"
+
+
+def schema_topic(pipeline: str) -> str:
+    """The topic into which a pipeline emits the shapes of its tables."""
+    return f"{pipeline}.schema"
 
 
 def topic_name(template: str, pipeline: str, table: TableName | None) -> str:
@@ -88,16 +93,18 @@ class Topics:
         self.known = dict(known)
         self._tables: dict[str, TableName | None] = {}
         self._open: dict[TableName | None, Topic] = {}
+        self._of_schemas: Topic | None = None
 
     def verify(self) -> None:
         """See that no topic is gone, or another one of the same name; raises TargetDrift."""
         found = describe(self._admin, self.known, self._pipeline)
         for name, known in self.known.items():
             if name not in found or str(found[name].topic_id) != known.identity:
-                what = "was made anew" if name in found else "is gone"
+                what = "was deleted and made again" if name in found else "is gone"
                 raise TargetDrift(
                     f"The topic {name}, which this pipeline writes to, {what}.",
-                    hint="What was in it is lost: take the pipeline away with `cdc teardown`, and begin a new copy.",
+                    hint="What was in it is lost: take the pipeline away with `cdc teardown SOURCE "
+                    "TARGET`, and begin a new copy.",
                 )
 
     def table_of(self, topic: str) -> TableName | None:
@@ -115,17 +122,29 @@ class Topics:
             UsageError: another table has the same topic; or it is missing, and must not be made.
         """
         if table not in self._open:
-            self._open[table] = self._opened(table)
+            name = topic_name(self._settings.topic, self._pipeline, table)
+            # Of what belongs to no table the order is all that matters.
+            self._open[table] = self._opened(name, table, self._settings.partitions if table is not None else 1, {})
         return self._open[table]
 
-    def _opened(self, table: TableName | None) -> Topic:
-        name = topic_name(self._settings.topic, self._pipeline, table)
+    @property
+    def of_schemas(self) -> Topic:
+        """The topic of the tables' shapes, of which the last of each table stays.
+
+        Raises:
+            UsageError: a table has the same topic; or it is missing, and must not be made; or it is not compacted.
+        """
+        if self._of_schemas is None:
+            name = schema_topic(self._pipeline)
+            self._of_schemas = self._opened(name, None, 1, {"cleanup.policy": "compact"})
+            verify_compacted(self._admin, name, self._pipeline, "tables' shapes")
+        return self._of_schemas
+
+    def _opened(self, name: str, table: TableName | None, partitions: int, configuration: Mapping[str, str]) -> Topic:
         self._refuse_clash(name, table)
         found = describe(self._admin, [name], self._pipeline).get(name)
         if found is None:
-            # Of what belongs to no table the order is all that matters.
-            partitions = self._settings.partitions if table is not None else 1
-            found = create(self._admin, self._settings, self._pipeline, name, partitions)
+            found = create(self._admin, self._settings, self._pipeline, name, partitions, configuration)
         self._tables[name] = table
         self.known[name] = Known(str(found.topic_id), *((table.schema, table.name) if table else (None, None)))
         return Topic(name, len(found.partitions))
@@ -137,7 +156,7 @@ class Topics:
             raise UsageError(f"The topic of {table} would be the pipeline's own.", hint="Change the template: ?topic=")
         for other, known in self.known.items():
             if _compared(other) == mine and (other, (known.schema, known.table)) != (name, _parts(table)):
-                owner = f"{known.schema}.{known.table}" if known.table is not None else "the pipeline's transactions"
+                owner = f"{known.schema}.{known.table}" if known.table is not None else "what belongs to no table"
                 raise UsageError(
                     f"{table or 'What belongs to no table'} and {owner} would share the topic {name}.",
                     hint="Leave one of them out with --exclude, or change the template, ?topic=...",
@@ -213,15 +232,15 @@ def create(
     raise Unavailable(f"The topic {name} was made, and does not appear.")
 
 
-def verify_compacted(admin: Admin, topic: str, pipeline: str) -> None:
-    """See that the cluster never throws the checkpoint away because it is old; raises UsageError."""
+def verify_compacted(admin: Admin, topic: str, pipeline: str, content: str) -> None:
+    """See that the cluster never throws what is in a topic away because it is old; raises UsageError."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
     with mapped_errors(pipeline):
         found: dict[str, ConfigEntry] = admin.describe_configs([resource], request_timeout=PATIENCE)[resource].result()
     policy = found["cleanup.policy"].value
     if policy != "compact":
         raise UsageError(
-            f"The topic {topic} holds the pipeline's checkpoint and has cleanup.policy={policy}.",
-            hint="It would be thrown away one day. kafka-configs.sh --alter --entity-type topics "
+            f"The topic {topic} holds the pipeline's {content} and has cleanup.policy={policy}.",
+            hint="That would be thrown away one day. kafka-configs.sh --alter --entity-type topics "
             f"--entity-name {topic} --add-config cleanup.policy=compact",
         )

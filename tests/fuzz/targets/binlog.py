@@ -9,7 +9,7 @@ from random import Random
 from cdc.errors import DecodeError, InvariantError, OperatorNeeded
 from cdc.model.change import ChangeEvent
 from cdc.model.change import events as as_events
-from cdc.model.segment import Changes
+from cdc.model.segment import Changes, Suspect
 from cdc.sources.mysql.binlog import Decoder
 from cdc.sources.mysql.events import DELETES, UPDATES, WRITES, Event
 from cdc.sources.mysql.position import LogPlace
@@ -38,7 +38,7 @@ def _placed(events: list[bytes]) -> list[bytes]:
 
 
 def _other(event: bytes) -> bytes:
-    """An event that says nothing about rows, behind another: whoever reads beyond that one reads its bytes."""
+    """An event that says nothing about rows, behind another: a decoder that reads beyond that one reads its bytes."""
     return _event(Event.ROWS_QUERY, b"\xff" * 40)[:13] + event[13:17].ljust(4, b"\0") + b"\0\0" + b"\xff" * 40
 
 
@@ -57,7 +57,9 @@ def _decoded(events: list[bytes], types: list[ColumnType]) -> list[object] | Non
         except (DecodeError, OperatorNeeded):
             return None
         for step in decoded.steps:
-            if isinstance(step, Changes):
+            if isinstance(step, Suspect):
+                found.append(step)
+            elif isinstance(step, Changes):
                 found += [_comparable(change) for change in as_events(step.batch, decoded.transactions)]
         events = events[decoded.consumed :]
         if decoded.wanted is not None:

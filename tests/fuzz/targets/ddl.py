@@ -7,7 +7,8 @@ import orjson
 from cdc import logs
 from cdc.errors import UsageError
 from cdc.model.schema import Column, TableName, TableSchema
-from cdc.sources.mysql.ddl import Altered, Unclear, effects
+from cdc.sources.mysql.ddl import effects
+from cdc.sources.mysql.effects import Altered, Unproven, Unreadable
 from cdc.sources.mysql.evolution import CopyAgain, evolved
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.state import SourceState, TableState
@@ -19,7 +20,7 @@ WORDS = (
     "`a``b` \"q\" c1 c2 INT BIGINT VARCHAR(20) DECIMAL(10,2) UNSIGNED NULL DEFAULT 5 'x' AFTER FIRST "
     "CHARACTER SET latin1 COLLATE CHANGE MODIFY CONVERT PARTITION PRIMARY KEY ( ) , . ; /*!50000 */ /* -- # \\ "
     "ENUM('a','b') JSON BINARY GENERATED ALWAYS AS (c1+1) VIRTUAL COMMENT '' WAIT 5 INSERT UPDATE XA GRANT @x := "
-    "1e999 0x 1.t \u00e9 \udce9"
+    "IGNORE EXCHANGE WITH STATEMENT FOR INDEX UNIQUE ONLINE ORDER BY /*M! */ 1e999 0x 1.t \u00e9 \udce9"
 ).split(" ")
 logs.configure(verbose=False)
 TYPES = ["enum('a','b''c')", "set(')')", "decimal", "int(11) unsigned", "x(", "bit(64)", "varchar(20) character set x"]
@@ -35,20 +36,22 @@ def one_input(data: bytes) -> None:
         picked = [WORDS[draw.ConsumeIntInRange(0, len(WORDS) - 1)] for _ in range(draw.ConsumeIntInRange(0, 30))]
         text = draw.PickValueInList([" ", " ", "", "\n"]).join(["ALTER TABLE t ADD c "] * draw.ConsumeBool() + picked)
     modes = draw.PickValueInList([0, 4, 1 << 20, 4 | 1 << 20])  # ANSI_QUOTES, NO_BACKSLASH_ESCAPES
-    for effect in effects(text, "d", sql_mode=modes, folds_case=draw.ConsumeBool()):
+    flavor = draw.PickValueInList(["mysql", "mariadb"])
+    for effect in effects(text, "d", sql_mode=modes, folds_case=draw.ConsumeBool(), is_mariadb=flavor == "mariadb"):
         if isinstance(effect, Altered):
-            _evolved(effect, draw.PickValueInList(["mysql", "mariadb"]))
-        else:
-            assert isinstance(effect, Unclear) or effect
+            _evolved(effect, flavor)
+        elif isinstance(effect, Unproven | Unreadable):
+            assert effect.may_change(_TABLE.schema.table) or not effect.may_reshape(_TABLE.schema.table)
     _type(draw.PickValueInList(TYPES) + draw.ConsumeUnicode(20))
 
 
 def _evolved(effect: Altered, flavor: str) -> None:
     """What a table becomes goes into the checkpoint, from which the next start reads it."""
     try:
-        after, fill = evolved(_TABLE, effect.actions, flavor)
+        found = evolved(_TABLE, effect.actions, flavor)
     except CopyAgain:
         return
+    after, fill = found.entry, found.fill
     names = [column.name.lower() for column in after.schema.columns]
     assert len(set(names)) == len(names), names
     assert set(fill) <= {column.identity for column in after.schema.columns}

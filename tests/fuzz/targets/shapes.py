@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from cdc.errors import SchemaChangeUnsupported
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.sources.postgres.catalog import Table
-from cdc.sources.postgres.evolution import added_columns, fill_values, match_columns, next_schema
+from cdc.sources.postgres.evolution import added_columns, fill_values, match_columns, next_schema, schema_of
+from cdc.sources.postgres.fingerprint import Fingerprint
 from cdc.sources.postgres.pgoutput import Relation, RelationColumn
 from cdc.sources.postgres.state import SourceState, TableState
 from cdc.sources.postgres.types import TypeInfo, logical_type
@@ -33,21 +36,26 @@ def one_input(data: bytes) -> None:
     if old is None or said is None:
         return
     entry = TableState(old.schema, old.relation, 0, copied=True)
-    attnums = match_columns(entry, said.relation, today)
+    dropped = draw.ConsumeIntListInRange(draw.ConsumeIntInRange(0, 2), 1, 6)
+    attnums = match_columns(entry, said.relation, today, dropped)
     if attnums is not None:
         assert attnums == sorted(set(attnums))
+    if today is not None:
+        with suppress(SchemaChangeUnsupported):
+            assert schema_of(entry, today) == today.schema
     try:
-        after = next_schema(entry, said.relation, today, TYPES)
+        after = next_schema(entry, said.relation, today, TYPES, dropped)
     except SchemaChangeUnsupported:
         return
     assert [column.name for column in after.columns] == [column.name for column in said.relation.columns]
     assert all(codec_for(column.type) for column in after.columns)
     assert [after.columns[index].key for index in after.key] == list(range(len(after.key)))
-    missing = {column.identity: (draw.ConsumeBool(), None) for column in added_columns(old.schema, after)}
-    try:
-        fill_values(old.schema, after, missing)
-    except SchemaChangeUnsupported:
-        return
+    added = added_columns(old.schema, after)
+    missing = {column.identity: {7: "x"} for column in added if draw.ConsumeBool()}
+    seen = Fingerprint("7:70", draw.ConsumeIntInRange(0, 5), 1)
+    fill, uncertain = fill_values(added, seen, seen, missing)
+    assert fill.keys() == missing.keys()
+    assert fill.keys().isdisjoint(column.identity for column in uncertain)
     state = SourceState("p", "s", "d", 1, "slot", {}, {1: TableState(after, said.relation, 0, copied=True)})
     assert SourceState.load(state.dump()) == state
 

@@ -1,0 +1,23 @@
+"""`cdc backup`: a copy of a target, also while it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cdc.cli.app import TargetArgument, app, console, messages
+from cdc.config import back_up
+
+
+@app.command()
+def backup(
+    target: TargetArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes; what has that name is replaced.")],
+) -> None:
+    """Copy a DuckDB file between two transactions, also while a pipeline writes it."""
+    with messages.status("copying"):
+        done = back_up(target, file)
+    place = f"as of {done['position']}" if done["position"] is not None else "without a checkpoint"
+    console.print(f"{file}: {place}", highlight=False, markup=False, soft_wrap=True)

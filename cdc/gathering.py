@@ -1,0 +1,57 @@
+"""What a copy has read and not handed over yet: rows of many small tables go into one segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cdc.model.change import ChangeBatch
+from cdc.model.segment import Changes
+
+_LEAST = 256  # tables that end in one segment
+_SHARE = 16  # part of all tables: each segment has the state of all, so that their number must not grow (P21)
+_LONGEST = 1.0  # seconds that a table which has ended waits
+
+
+class Gathered:
+    """Copied rows, and the tables that have ended with them.
+
+    Args:
+        tables: that are copied.
+        budget: bytes of rows that make one segment.
+        now: tells the time in seconds.
+    """
+
+    def __init__(self, tables: int, budget: int, now: Callable[[], float]) -> None:
+        self._most = max(_LEAST, tables // _SHARE)
+        self._budget = budget
+        self._now = now
+        self._changes: list[Changes] = []
+        self._size = 0
+        self._ended: list[int] = []
+        self._since = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._changes or self._ended)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to hand it over."""
+        if self._size >= self._budget or len(self._ended) >= self._most:
+            return True
+        return bool(self._ended) and self._now() - self._since >= _LONGEST
+
+    def add(self, batch: ChangeBatch) -> None:
+        self._changes.append(Changes(batch))
+        self._size += batch.held
+
+    def end(self, table: int) -> None:
+        """All rows of a table, by its identity, have been added."""
+        if not self._ended:
+            self._since = self._now()
+        self._ended.append(table)
+
+    def take(self) -> tuple[list[Changes], int, list[int]]:
+        """The rows, their bytes, and the tables that have ended with them; nothing is left."""
+        taken = self._changes, self._size, self._ended
+        self._changes, self._size, self._ended = [], 0, []
+        return taken

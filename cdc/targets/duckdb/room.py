@@ -1,0 +1,69 @@
+"""How much memory DuckDB may have: what was asked for, and more for a moment where it could not commit with less."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+import duckdb
+
+from cdc.model.schema import TableSchema
+from cdc.targets.duckdb.connection import limit_memory
+
+log = logging.getLogger(__name__)
+
+_COLUMN_BYTES = 512 << 10  # that DuckDB needs to write a row group: blocks of 256 kB, for each column by itself
+_TABLE_BYTES = 256 << 10  # that it holds for each table with deleted rows, until it makes a checkpoint of its own
+_SLACK = 64  # tables for which there is room when there has to be more of it
+
+
+class Room:
+    """The memory limit of one open file.
+
+    Args:
+        memory: bytes that were asked for.
+        places: in how many tables of the file a table's columns are.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, memory: int, places: int) -> None:
+        self._connection = connection
+        self._memory = memory
+        self._places = places
+        self._limit = memory
+        self._changed: set[int] = set()  # tables, since DuckDB's last checkpoint
+
+    def for_columns(self, schema: TableSchema) -> None:
+        """Let DuckDB have what a table of so many columns takes: with less it could not commit (E-08)."""
+        needed = len(schema.columns) * _COLUMN_BYTES * self._places
+        if needed > self._memory:
+            self._memory = needed
+            log.warning("%s has %d columns: DuckDB may use %d MB", schema.table, len(schema.columns), needed >> 20)
+            self._allow(needed)
+
+    def for_changes(self, schema: TableSchema) -> None:
+        """Let DuckDB have what the changes of one more table take: it cannot put that on the disk (P25)."""
+        if schema.identity in self._changed:
+            return
+        self._changed.add(schema.identity)
+        if self._memory // 2 + self._held > self._limit:
+            self._allow(self._memory // 2 + self._held + _SLACK * _TABLE_BYTES * self._places)
+
+    def committed(self) -> None:
+        """Everything is durable: before many tables pile up, DuckDB lets go of what it holds for them (O45)."""
+        if self._held <= self._memory // 4:
+            return
+        # Somebody who reads the file just now keeps it from that; the next commit tries again.
+        with suppress(duckdb.TransactionException):
+            self._connection.execute("CHECKPOINT")
+            self._changed.clear()
+        if self._limit > self._memory and not self._changed:
+            with suppress(duckdb.OutOfMemoryException):  # not all of it is free yet
+                self._allow(self._memory)
+
+    @property
+    def _held(self) -> int:
+        return len(self._changed) * _TABLE_BYTES * self._places
+
+    def _allow(self, limit: int) -> None:
+        limit_memory(self._connection, limit)
+        self._limit = limit

@@ -1,0 +1,128 @@
+"""What a pipeline is doing, for people and for status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cdc.liveness import Stall
+from cdc.model.change import ChangeBatch, Op
+from cdc.model.position import Position
+from cdc.model.schema import TableName
+from cdc.model.segment import Changes, Reset, Segment, Truncate
+from cdc.model.standing import Standing, State
+
+
+@dataclass(slots=True)
+class TableView:
+    """What happened to one table in this run.
+
+    Attributes:
+        state, reason: how it stands.
+        different: rows that differed when it was compared last, and were read again; None if it was not compared.
+    """
+
+    rows_estimated: int = 0
+    rows_copied: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    truncated: int = 0
+    state: State = State.COPYING
+    reason: str = ""
+    different: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationView:
+    """What the last verification in the background found.
+
+    Attributes:
+        finished_at: seconds since the Unix epoch, by this machine's clock.
+        rows: that were compared.
+        different: per table, how many rows differ.
+        not_compared: per table, why not.
+        shapes: per table, what is not the same of its shape; also of tables that are meant and not followed.
+    """
+
+    finished_at: float
+    rows: int
+    different: dict[str, int]
+    not_compared: dict[str, str]
+    shapes: dict[str, list[str]]
+
+
+@dataclass(slots=True)
+class PipelineView:
+    """What a pipeline is doing, for people and for status.
+
+    Attributes:
+        phase: opening, copying, streaming, waiting (to try again) or stopped.
+        rows_copied, rows_applied, transactions_applied: in this run.
+        durable: the target's checkpoint.
+        source_position: how far the source's log is, as far as is known.
+        lag_bytes: between the two.
+        lag_seconds: by the source's clock, how old the oldest commit is that was read and is not applied (E-02); while
+            the log is not followed, though it was, at least the time since then.
+        tables: by name.
+        failure: the message of the last failure that is being retried, or that has ended the run.
+        is_red: that failure is one that makes status unhealthy at once.
+        has_target: it has opened its target, or failed to in a way that shows that nobody else writes there.
+        verification: in the background, if there was one.
+        stall: what does not move on, if anything does not.
+    """
+
+    phase: str = "opening"
+    rows_copied: int = 0
+    rows_applied: int = 0
+    transactions_applied: int = 0
+    durable: Position | None = None
+    source_position: Position | None = None
+    lag_bytes: int = 0
+    lag_seconds: float = 0.0
+    tables: dict[TableName, TableView] = field(default_factory=dict)
+    failure: str | None = None
+    is_red: bool = False
+    has_target: bool = False
+    verification: VerificationView | None = None
+    stall: Stall | None = None
+
+    def table(self, name: TableName) -> TableView:
+        """The view of one table, which is made if there is none yet."""
+        return self.tables.setdefault(name, TableView())
+
+    def see(self, apart: Mapping[TableName, Standing]) -> None:
+        """Take note of how the tables stand; once the log is followed, all others are simply followed."""
+        for name in apart.keys() - self.tables.keys():
+            self.tables[name] = TableView()
+        follows = self.phase == "streaming"
+        for name, table in list(self.tables.items()):
+            standing = apart.get(name) or (Standing(State.FOLLOWING) if follows else None)
+            if standing is not None:
+                table.state, table.reason = standing.state, standing.reason
+
+    def count(self, segment: Segment) -> None:
+        """Take note of what was applied."""
+        for step in segment.steps:
+            if isinstance(step, Changes):
+                self._count_rows(step.batch)
+            elif isinstance(step, Reset):
+                self.table(step.schema.table).rows_copied = 0
+            elif isinstance(step, Truncate):
+                self.table(step.schema.table).truncated += 1
+        if len(segment.transactions):
+            self.transactions_applied += len(segment.transactions) - (segment.checkpoint is None)
+
+    def _count_rows(self, batch: ChangeBatch) -> None:
+        table = self.table(batch.schema.table)
+        if batch.copied:
+            self.rows_copied += len(batch)
+            table.rows_copied += len(batch)
+            return
+        counts = np.bincount(batch.op, minlength=5)
+        table.inserted += int(counts[Op.INSERT])
+        table.updated += int(counts[Op.UPDATE])
+        table.deleted += int(counts[Op.DELETE])
+        self.rows_applied += len(batch)

@@ -1,0 +1,27 @@
+-- A day of the shop: can be run again and again.
+INSERT INTO customers (public_id, email, name) SELECT UNHEX(REPLACE(UUID(), '-', '')), 'new@example.com', 'New' FROM numbers WHERE i <= 5;
+UPDATE customers SET name = CONCAT(COALESCE(name, ''), '!') WHERE id % 17 = 1 AND CHAR_LENGTH(COALESCE(name, '')) < 90;
+UPDATE customers SET flags = 'ads,vip', preferences = '{"theme": "dark"}' WHERE id % 5 = 2;
+DELETE FROM customers WHERE name = 'New' ORDER BY id DESC LIMIT 1;
+INSERT INTO orders (id, placed_on, customer_id, total) SELECT (SELECT MAX(o.id) FROM orders o) + i, DATE '2024-01-20' + INTERVAL i * 9 DAY, 1, i FROM numbers WHERE i <= 8;
+UPDATE orders SET state = 'paid' WHERE state = 'new' AND id % 6 = 0;
+UPDATE orders SET state = 'packed', note = NULL WHERE state = 'paid' AND id % 4 = 0;
+UPDATE orders SET placed_on = placed_on + INTERVAL 31 DAY WHERE id % 29 = 3;
+INSERT INTO order_lines (order_id, line, variant_id, quantity, price) SELECT id, 9, 9, 1, 1.25 FROM orders WHERE id % 3 = 0 ON DUPLICATE KEY UPDATE quantity = order_lines.quantity + 1;
+DELETE FROM order_lines WHERE line = 2 AND order_id % 17 = 4;
+UPDATE stock SET quantity = quantity + 1 WHERE variant_id % 9 = 2;
+DELETE FROM stock ORDER BY variant_id DESC LIMIT 1;
+UPDATE products SET price = price + 0.5 WHERE id % 8 = 1;
+UPDATE products SET description = CONCAT(description, 'more') WHERE id % 25 = 1;
+INSERT INTO payments (id, order_id, state, paid) SELECT UUID(), MAX(id), 'authorised', 3 FROM orders;
+UPDATE payments SET state = 3 WHERE state = 'authorised';
+UPDATE shipments SET region = IF(region = 'de', 'us', 'de') WHERE id % 13 = 6;
+REPLACE INTO settings VALUES ('key 3', '{"n": 4}'), ('key 99', '[]');
+UPDATE IGNORE coupons SET code = CONCAT(code, 'x') WHERE CHAR_LENGTH(code) < 19 ORDER BY code DESC LIMIT 1;
+INSERT INTO page_views (path, at, customer_id) SELECT '/p/1', '2024-02-02', i FROM numbers WHERE i <= 5;
+DELETE FROM page_views WHERE path = '/p/3' LIMIT 1;
+UPDATE page_views SET milliseconds = milliseconds + 1 WHERE path = '/p/2';
+UPDATE jobs SET done = TRUE, tries = tries + 1 WHERE id % 4 = 1;
+DELETE FROM jobs WHERE done AND id % 8 = 1;
+INSERT INTO ticket_messages (ticket_id, body) SELECT 1, 'again' FROM numbers WHERE i <= 3;
+INSERT INTO loyalty_moves (customer_id, points) SELECT customer_id, 1 FROM loyalty_accounts LIMIT 5;
