@@ -310,10 +310,9 @@ def test_a_wal_of_another_state_is_refused(on_mysql: MySqlDatabase, tmp_path: Pa
         assert cdc("backup", replica.target, str(copy)).returncode == 0
         on_mysql.execute("INSERT INTO a VALUES (0)", "INSERT INTO b VALUES (0)")
         assert cdc("backup", replica.target, str(tmp_path / "later.duckdb")).returncode == 0
-        on_mysql.execute("INSERT INTO a VALUES (1)", "INSERT INTO b VALUES (1)")
-        wait_until_applied(replica)
+        wal = replica.path.with_name(f"{replica.path.name}.wal")
+        keep_with_wal(replica, on_mysql, process, wal)
         process.kill()
-    wal = replica.path.with_name(f"{replica.path.name}.wal")
     assert wal.exists()
     shutil.copy(copy, replica.path)
     said = refusal(replica)
@@ -321,6 +320,17 @@ def test_a_wal_of_another_state_is_refused(on_mysql: MySqlDatabase, tmp_path: Pa
     wal.unlink()
     replica.catch_up()
     replica.assert_equal()
+
+
+def keep_with_wal(replica: Replica, database: MySqlDatabase, process: Process, wal: Path) -> None:
+    """The process stands still in a moment in which something lies in the WAL: DuckDB may have just made a checkpoint."""
+    for number in range(1, 100):
+        database.execute(f"INSERT INTO a VALUES ({number})", f"INSERT INTO b VALUES ({number})")
+        wait_until_applied(replica)
+        process.send_signal(signal.SIGSTOP)
+        if wal.exists():
+            return
+        process.send_signal(signal.SIGCONT)
 
 
 def wait_until_applied(replica: Replica) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cdc.config import open_pipeline
+from cdc.errors import Unavailable
+from cdc.selection import Selection
 from cdc.sources.mysql import copy, source
-from cdc.sources.mysql.connection import Connection
+from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.copy import Snapshot
+from cdc.sources.mysql.observer import MySqlObserver
 from integration.conftest import MySqlDatabase, make_replica
 from integration.line import Running
 
@@ -70,3 +74,38 @@ def test_a_table_without_transactions_whose_lock_is_lost(
     my.execute("DELETE FROM m WHERE a = 1 LIMIT 1", "INSERT INTO m VALUES (1, 'x')")
     replica.catch_up()
     replica.assert_equal()
+
+
+def test_a_look_at_several_tables_ends_nobodys_transaction(on_mysql: MySqlDatabase) -> None:
+    """C-10: a lock of table after table is one that the server breaks by ending a transaction of the application."""
+    on_mysql.execute(
+        "CREATE TABLE a (id int PRIMARY KEY, v int)",
+        "CREATE TABLE b (id int PRIMARY KEY, v int)",
+        "INSERT INTO a VALUES (1, 0)",
+        "INSERT INTO b VALUES (1, 0)",
+    )
+    observer = MySqlObserver(Dsn.parse(on_mysql.dsn), "looks")
+    schemas = [table.schema for table in observer.selected(Selection())]
+    assert len(schemas) == 2
+    looks: list[object] = []
+
+    def look() -> None:
+        for _ in range(20):
+            with suppress(Unavailable), observer.look(*schemas, exact=True) as found:
+                looks.append(found.place)
+
+    thread = threading.Thread(target=look)
+    with on_mysql.connect() as application, application.cursor() as cursor:
+        thread.start()
+        while thread.is_alive():
+            cursor.execute("BEGIN")
+            cursor.execute("UPDATE b SET v = v + 1")
+            time.sleep(0.05)
+            cursor.execute("UPDATE a SET v = v + 1")
+            cursor.execute("COMMIT")
+    thread.join()
+    observer.close()
+    assert looks
+    assert on_mysql.server.execute(f"SELECT count(*) FROM {on_mysql.name}.a JOIN {on_mysql.name}.b USING (id, v)") == [
+        (1,)
+    ]

@@ -75,9 +75,9 @@ class Target:
         query = "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = ? AND table_name = ?"
         return dict(self._connection.execute(query, [schema, table]).fetchall())
 
-    def rows(self, schema: str, table: str, columns: Mapping[str, str]) -> list[Row]:
-        """All rows, each value as text."""
-        values = ", ".join(_expression(_quoted(name), kind) for name, kind in columns.items())
+    def rows(self, schema: str, table: str, columns: Mapping[str, tuple[Kind, str]]) -> list[Row]:
+        """All rows, each value as text. Each column has what it is compared as, and its type here."""
+        values = ", ".join(_expression(_quoted(name), *types) for name, types in columns.items())
         found = self._connection.execute(f"SELECT {values} FROM {_quoted(schema)}.{_quoted(table)}").fetchall()
         return [tuple(row) for row in found]
 
@@ -94,7 +94,12 @@ def differences(table: SourceTable, target: Target) -> str | None:
     chosen = {name: there[name] for name in table.columns if name in there}
     kinds = [table.columns[name] for name in chosen]
     ours = Counter(_canonical(row, kinds) for row in table.read(list(chosen), chosen))
-    theirs = Counter(_canonical(row, kinds) for row in target.rows(table.schema, table.name, chosen))
+    theirs = Counter(
+        _canonical(row, kinds)
+        for row in target.rows(
+            table.schema, table.name, {name: (table.columns[name], kind) for name, kind in chosen.items()}
+        )
+    )
     if ours == theirs:
         return None
     return f"{table} ({', '.join(chosen)}): only in the source {_some(ours - theirs)}, only in the target {_some(theirs - ours)}"
@@ -109,9 +114,11 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _expression(column: str, kind: str) -> str:
+def _expression(column: str, compared_as: Kind, kind: str) -> str:
     if kind == "BLOB":
         return f"lower(hex({column}))"
+    if compared_as is Kind.BYTES:  # a column that was text stays text, and has bytes as a text of PostgreSQL's form
+        return f"CASE WHEN starts_with({column}, '\\x') THEN substr({column}, 3) ELSE 'not bytes: ' || {column} END"
     if kind.endswith("]"):
         return f"to_json({column})::VARCHAR"
     if kind == "FLOAT":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cdc.errors import OperatorNeeded, TableChanged, UsageError
+from cdc.errors import OperatorNeeded, TableChanged, Unavailable, UsageError
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Position
@@ -180,7 +180,7 @@ class MySqlObserver:
                     guard = held.enter_context(Connection(self._dsn, self._purpose))
                     guard.query(f"SET SESSION lock_wait_timeout = {_LOCK_WITHIN}")
                     guard.lose_locks_after(_MOMENT if has_snapshots else _LOOK)
-                    guard.query("LOCK TABLES " + ", ".join(f"{quoted_table(schema.table)} READ" for schema in schemas))
+                    _lock(guard, schemas, of_a_moment=has_snapshots)
                     Snapshot.begin_session(session)
                     at = log_now(guard)
                     place = self._place(session, at.file, at.offset)
@@ -213,3 +213,20 @@ class MySqlObserver:
 
     def _place(self, session: Connection, file: str, offset: int) -> Position:
         return place_of(log_files(session), self._known, file, offset).position()
+
+
+def _lock(guard: Connection, schemas: Sequence[TableSchema], *, of_a_moment: bool) -> None:
+    """Keep everybody from writing to the tables.
+
+    One statement that locks several tables has the first of them while it waits for the next. A transaction of the
+    application that has written to the next and goes on to the first is what MySQL then ends, as a deadlock (1213).
+
+    Raises:
+        Unavailable: the tables can only be locked one by one.
+    """
+    if len(schemas) == 1:
+        guard.query(f"LOCK TABLES {quoted_table(schemas[0].table)} READ")
+    elif of_a_moment:
+        guard.query("FLUSH TABLES WITH READ LOCK")
+    else:
+        raise Unavailable("Tables of engines without snapshots are locked one by one.")
