@@ -13,11 +13,11 @@ import pytest
 
 from cdc.config import open_pipeline
 from cdc.errors import Unavailable
-from cdc.selection import Selection
 from cdc.sources.mysql import copy, source
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.copy import Snapshot
 from cdc.sources.mysql.observer import MySqlObserver
+from cdc.targets.duckdb import read_checkpoint
 from integration.conftest import MySqlDatabase, make_replica
 from integration.line import Running
 
@@ -76,7 +76,7 @@ def test_a_table_without_transactions_whose_lock_is_lost(
     replica.assert_equal()
 
 
-def test_a_look_at_several_tables_ends_nobodys_transaction(on_mysql: MySqlDatabase) -> None:
+def test_a_look_at_several_tables_ends_nobodys_transaction(on_mysql: MySqlDatabase, tmp_path: Path) -> None:
     """C-10: a lock of table after table is one that the server breaks by ending a transaction of the application."""
     on_mysql.execute(
         "CREATE TABLE a (id int PRIMARY KEY, v int)",
@@ -85,7 +85,11 @@ def test_a_look_at_several_tables_ends_nobodys_transaction(on_mysql: MySqlDataba
         "INSERT INTO b VALUES (1, 0)",
     )
     observer = MySqlObserver(Dsn.parse(on_mysql.dsn), "looks")
-    schemas = [table.schema for table in observer.selected(Selection())]
+    replica = make_replica(on_mysql, tmp_path)
+    replica.catch_up()
+    checkpoint = read_checkpoint(str(replica.path), replica.options.name)
+    assert checkpoint is not None
+    schemas = observer.followed(checkpoint.state)
     assert len(schemas) == 2
     looks: list[object] = []
 
