@@ -71,6 +71,7 @@ class Group:
         """Run the next statement, which the server may refuse; whether there was one."""
         statement = self.work.next(self.session)
         if statement is None:
+            self.session.let_go()
             return False
         try:
             self.session.run(self._named(statement))

@@ -28,6 +28,10 @@ class Session(Protocol):
         """Rows of a statement, or of the last one of several; raises Refused."""
         ...
 
+    def let_go(self) -> None:
+        """Give back what a statement has locked for the session, before a pipeline has to catch up."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -72,6 +76,9 @@ class PostgresSession:
                 raise
             self._connection.execute("ROLLBACK")
             raise Refused(str(error)) from error
+
+    def let_go(self) -> None:
+        self.run("ROLLBACK")
 
     def close(self) -> None:
         self._connection.close()
@@ -152,6 +159,8 @@ class Postgres:
         excuse = "it is unlogged" if persistence == "u" else None
         if identity == "n" or (identity == "d" and not has_key):
             excuse = "nothing identifies its rows"
+        if identity == "f" and generated and self.version >= (18, 0):
+            excuse = "the server refuses to change its rows while it is published"
         return SourceTable(schema, name, columns, frozenset(generated), excuse, read)
 
     def close(self) -> None:
@@ -189,6 +198,9 @@ class MySqlSession:
             if not self._connection.open:
                 raise
             raise Refused(str(error)) from error
+
+    def let_go(self) -> None:
+        self.run("UNLOCK TABLES")
 
     def close(self) -> None:
         self._connection.close()
