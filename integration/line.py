@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +17,6 @@ from cdc.pipeline import Pipeline
 from integration.conftest import Database, MySqlDatabase, Replica
 from integration.proxy import FaultProxy
 
-SEED = int(os.environ.get("CDC_PROXY_SEED") or random.randrange(1 << 32))
 ROWS = 300
 _numbers = itertools.count(1)
 

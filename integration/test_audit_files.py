@@ -20,6 +20,7 @@ from integration.audit import assert_in_order, files, read, replay
 from integration.conftest import Database, MySqlDatabase, make_database, make_my
 from integration.mysql_work import make_tables, start_work
 from integration.processes import Process, cdc
+from integration.seeds import chosen_at_random
 from integration.test_cli import in_words
 from integration.test_kill import make_shop
 
@@ -56,7 +57,7 @@ def test_kill_at_random_moments(source: str, request: pytest.FixtureRequest, tmp
             make_shop(database, customers=500)
         else:
             make_tables(database, 500)
-        path, rng = tmp_path / "audit.jsonl", random.Random()
+        path, rng = tmp_path / "audit.jsonl", chosen_at_random()
         for number in range(ROUNDS):
             work: Any
             if isinstance(database, Database):

@@ -1,7 +1,7 @@
 """The sweep of the fault points: whatever happens wherever a step is half done, both sides are equal afterwards.
 
 By default a process is killed at every point on PostgreSQL, on MariaDB at every one of the source and some of the
-target, and a choice of points fails in the other ways, of which each commit has its own. CDC_FAULT_SEED makes another
+target, and a choice of points fails in the other ways, of which each commit has its own. CDC_SEED makes another
 choice; CDC_FAULT_MATRIX=full makes it all points in all ways.
 
 Status is asked at each moment: before, as long as the process runs, once it has failed, while there is a backlog, and
@@ -14,7 +14,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +26,8 @@ from cdc.faults import KINDS, POINTS
 from integration.conftest import Database, make_replica
 from integration.fault_scenes import Case, Ended, Scene, Server, cases, fanned_out
 from integration.processes import cdc
+from integration.seeds import SEED
 
-# Each commit has a choice of its own, so that the gate tells of the commit, not of its luck, and comes to see all of them;
-# the long form plays them all.
-_COMMIT = subprocess.run(
-    ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-).stdout
-SEED = int(os.environ.get("CDC_FAULT_SEED") or int(_COMMIT[:7] or "1", 16))
 IS_FULL = os.environ.get("CDC_FAULT_MATRIX") == "full"
 OF_THE_DISK = ("nospace", "ioerror", "full")
 STALL_TIMEOUT = 6.0  # seconds; a machine that is busy keeps a thread that lives from running for a while
@@ -99,7 +93,7 @@ def stage() -> Iterator[Stage]:
 
 def play(case: Case, server: Server, stage: Stage, folder: Path, *, is_fanned_out: bool = False) -> None:
     """One process that fails as the case says, and what comes after."""
-    print(f"CDC_FAULT_SEED={SEED}")
+    print(f"CDC_SEED={SEED}")
     if case.scene == "first":
         scene = Scene(server, folder, is_fanned_out=is_fanned_out)
     else:
@@ -263,7 +257,7 @@ def test_status_is_red_while_the_target_hangs(postgres: Server, tmp_path: Path) 
     """E-01: the probe tells what does not move on, and since when. That the process ends in the end is in the matrix,
     and in tests/test_liveness.py: a target has 12 times as long as is good for a test."""
     point = _rng.choice(POINTS_OF_AN_OPEN_TARGET)
-    print(f"CDC_FAULT_SEED={SEED}: {point}")
+    print(f"CDC_SEED={SEED}: {point}")
     scene = Scene(postgres, tmp_path)
     scene.replica.catch_up()
     scene.stir()

@@ -21,6 +21,7 @@ from cdc.errors import UsageError
 from cdc.target import Mode
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 from integration.processes import cdc
+from integration.seeds import chosen_at_random
 from integration.test_cli import in_words
 from integration.test_kill import start
 
@@ -169,7 +170,7 @@ def test_as_of_every_commit(history: Replica, caplog: pytest.LogCaptureFixture) 
     """A-41, A-46, D-01, D-03, D-05, D-19, H1, H4: random work on two tables, statements that rewrite them and clocks that
     step, while `cdc run` is killed again and again: every answer is right, and where there is none, a table was
     rewritten."""
-    rng = random.Random()
+    rng = chosen_at_random()
     writer = Writer(history.database, rng)
     for _ in range(5):
         writer.transaction()

@@ -26,6 +26,7 @@ from cdc.selection import Selection
 from integration.conftest import Database, MySqlDatabase
 from integration.mysql_work import make_tables, start_work
 from integration.processes import Process, cdc, start
+from integration.seeds import chosen_at_random
 from integration.test_kill import make_shop
 
 ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "4"))
@@ -129,7 +130,7 @@ def test_killed_at_any_moment(shop: AnyDatabase, tmp_path: Path) -> None:
     """B-10, C-04, D-01, D-13, D-19, D-23: the process dies while it copies, records, feeds, and while tables come. Both
     targets hold what the source does, nothing is recorded twice, and a target that is built again from the journal is
     the same each time."""
-    rng = random.Random()
+    rng = chosen_at_random()
     for number in range(ROUNDS):
         work = start_load(shop, number + 1)
         fault = f"{rng.choice(POINTS)}:{rng.randint(1, 4)}" if number % 2 else ""

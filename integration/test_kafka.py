@@ -19,8 +19,8 @@ from cdc.faults import POINTS
 from integration.conftest import Database, MySqlDatabase
 from integration.kafka import PrivateKafka, Record
 from integration.processes import Process, cdc, start
+from integration.seeds import SEED
 
-SEED = int(os.environ.get("CDC_FAULT_SEED", "1"))
 KILLS = int(os.environ.get("CDC_KILL_ROUNDS", "2"))
 _MANY = 12_000  # rows, more than a segment of 1 MB holds
 
@@ -178,7 +178,7 @@ def source(request: pytest.FixtureRequest) -> Source:
 
 def test_killed_wherever_a_step_is_half_done(source: Source, kafka: PrivateKafka) -> None:
     """D-01, D-12, D-19, D-22, D-23, D-25: at each point of the target, then at random moments."""
-    print(f"CDC_FAULT_SEED={SEED}")
+    print(f"CDC_SEED={SEED}")
     rng = random.Random(SEED)
     work = Work(source, SEED)
     pipeline = Pipeline(source, kafka)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from cdc.demo.shop import Workload, create
 from integration import processes
 from integration.conftest import Database, Replica, make_replica
 from integration.processes import Process
+from integration.seeds import chosen_at_random
 
 ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "12"))
 
@@ -34,7 +34,7 @@ def test_kill_at_random_moments(database: Database, tmp_path: Path) -> None:
     """C-04, C-05, D-01, D-18, D-19, A-64: thirty rounds under load, the first of them while the shop is copied."""
     make_shop(database)
     replica = make_replica(database, tmp_path)
-    rng = random.Random()
+    rng = chosen_at_random()
     for number in range(ROUNDS):
         workload = Workload(database.dsn, rate=3000, seed=number + 1)
         workload.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from integration.conftest import MySqlDatabase, make_replica
 from integration.mysql_work import make_tables, start_work
+from integration.seeds import chosen_at_random
 from integration.test_kill import start
 
 ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "7"))
@@ -21,7 +21,7 @@ def test_kill_at_random_moments(my: MySqlDatabase, tmp_path: Path) -> None:
     """B-10, C-04, C-05, D-01, D-19: rounds under load, the first of them while the tables are copied."""
     make_tables(my)
     replica = make_replica(my, tmp_path)
-    rng = random.Random()
+    rng = chosen_at_random()
     for number in range(ROUNDS):
         work = start_work(my, number + 1)
         process = start(replica)

@@ -1,7 +1,7 @@
 """Bad networks: connections are cut at any byte, hang, are slow or come and go; the copy comes out equal.
 
 `CDC_PROXY_POINTS=1000` (or `all`) sweeps more places, `CDC_PROXY_SECONDS=60` keeps slow and flapping lines up for longer,
-`CDC_PROXY_SEED` repeats a run.
+`CDC_SEED` repeats a run.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from cdc.sources.postgres import identity
 from cdc.sources.postgres.connection import Dsn, connect_replication
 from cdc.targets.duckdb.target import DuckDbTarget
 from integration.conftest import Database, MySqlDatabase
-from integration.line import SEED, Line, Running, write
+from integration.line import Line, Running, write
 from integration.processes import cdc
 from integration.proxy import FaultProxy, Way
+from integration.seeds import SEED, chosen_at_random
 
 POINTS = os.environ.get("CDC_PROXY_POINTS", "12")
 SECONDS = float(os.environ.get("CDC_PROXY_SECONDS", "1.5"))
@@ -61,8 +62,7 @@ def cut_points(way: Way, count: int, rng: random.Random) -> list[int]:
 
 def test_cut_at_every_byte(bad_source: Database | MySqlDatabase, tmp_path: Path) -> None:
     """E-16, B-07, B-08, A-32: a connection is cut after byte N, with RST or FIN, of a session that copies and follows."""
-    rng = random.Random(SEED)
-    print(f"CDC_PROXY_SEED={SEED}")
+    rng = chosen_at_random()
     with FaultProxy(bad_source.server.port, records=True) as whole:
         line = Line.make(whole, bad_source, tmp_path)
         session(line)
@@ -80,7 +80,7 @@ def test_cut_at_every_byte(bad_source: Database | MySqlDatabase, tmp_path: Path)
                 session(line)
                 line.end()
             except BaseException as error:
-                error.add_note(f"cut {'down' if is_down else 'up'} after byte {at}, CDC_PROXY_SEED={SEED}")
+                error.add_note(f"cut {'down' if is_down else 'up'} after byte {at}, CDC_SEED={SEED}")
                 raise
             cuts += way.cuts
     assert cuts > len(points) / 2  # sessions differ in length
@@ -216,8 +216,7 @@ def test_a_target_that_takes_longer_than_the_server_waits(
 @pytest.mark.usefixtures("little_patience")
 def test_a_hole_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) -> None:
     """B-12, E-16: whatever is waited for when the line goes dead, at first start or later, the wait ends."""
-    rng = random.Random(SEED)
-    print(f"CDC_PROXY_SEED={SEED}")
+    rng = chosen_at_random()
     with FaultProxy(bad_source.server.port, records=True) as whole:
         line = Line.make(whole, bad_source, tmp_path)
         session(line)
@@ -235,7 +234,7 @@ def test_a_hole_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) -
                 running.until(lambda r=running: r.troubled or not r.thread.is_alive(), f"noticed since byte {at}")
                 proxy.down.is_hole = False
                 running.thread.join(120)
-                assert not running.thread.is_alive(), f"hangs since byte {at}, CDC_PROXY_SEED={SEED}"
+                assert not running.thread.is_alive(), f"hangs since byte {at}, CDC_SEED={SEED}"
                 write(bad_source)
             holes += proxy.down.holes
             proxy.down.hole_after = None

@@ -1,12 +1,11 @@
 """Damaged bytes: what finds them, with TLS and without; and that TLS is what it was asked to be.
 
-`CDC_PROXY_POINTS=1000` damages more places, `CDC_PROXY_SEED` repeats a run.
+`CDC_PROXY_POINTS=1000` damages more places, `CDC_SEED` repeats a run.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.errors import CdcError, UsageError
 from integration.conftest import Database, MySqlDatabase, make_database, make_my
-from integration.line import SEED, Line, Running, fill, write
+from integration.line import Line, Running, fill, write
 from integration.proxy import FaultProxy
+from integration.seeds import SEED, chosen_at_random
 from integration.tls import Authority, TlsFront
 
 POINTS = int(os.environ.get("CDC_PROXY_POINTS", "12"))
@@ -41,8 +41,7 @@ def test_flips_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) ->
     Without TLS a flipped bit inside a copied value, or one of PostgreSQL's stream, is a value like any other to its
     reader, so that nothing is said here of the target.
     """
-    rng = random.Random(SEED)
-    print(f"CDC_PROXY_SEED={SEED}")
+    rng = chosen_at_random()
     with FaultProxy(bad_source.server.port) as whole:
         line = Line.make(whole, bad_source, tmp_path)
         line.come_through()
@@ -61,7 +60,7 @@ def test_flips_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) ->
             for _ in range(2):
                 running = Running.start(line.pipeline())
                 running.thread.join(90)
-                where = f"bit {bit} of byte {at} {'down' if number % 4 else 'up'}, CDC_PROXY_SEED={SEED}"
+                where = f"bit {bit} of byte {at} {'down' if number % 4 else 'up'}, CDC_SEED={SEED}"
                 assert not running.thread.is_alive(), f"hangs after {where}"
                 assert all(isinstance(failure, CdcError) for failure in running.failures), (where, running.failures)
                 write(bad_source)
@@ -76,8 +75,7 @@ def test_flips_in_the_binlog(my: MySqlDatabase, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("cdc.sources.mysql.source._LOOK_EVERY", 1e9)  # so that nothing but the log passes
     monkeypatch.setattr("cdc.pipeline._LONGEST_WAIT", 0.3)
     fill(my)
-    rng = random.Random(SEED)
-    print(f"CDC_PROXY_SEED={SEED}")
+    rng = chosen_at_random()
     noticed = 0
     count = max(4, POINTS // 4)
     with FaultProxy(my.server.port) as proxy:
@@ -200,8 +198,7 @@ def test_tls_that_is_asked_for_is_had(bad_source: Database | MySqlDatabase, prox
 @pytest.mark.usefixtures("little_patience", "bounded_memory")
 def test_flips_under_tls(secure_line: Line) -> None:
     """E-05, E-16: with TLS every flipped bit is noticed, by both protocols, and what comes out is equal."""
-    rng = random.Random(SEED)
-    print(f"CDC_PROXY_SEED={SEED}")
+    rng = chosen_at_random()
     line, way = secure_line, secure_line.proxy.down
     line.come_through()
     for _ in range(max(4, POINTS // 6)):

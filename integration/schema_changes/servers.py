@@ -86,7 +86,10 @@ class PostgresSession:
 
 _POSTGRES_TABLES = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, c.relreplident::text, c.relpersistence::text,
-       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
+       EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+               WHERE i.indrelid = c.oid AND a.attgenerated <> ''
+                 AND CASE c.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname = ANY(%s) ORDER BY 2, 3
 """
@@ -141,7 +144,7 @@ class Postgres:
             return [self._table(connection, row) for row in connection.execute(_POSTGRES_TABLES, (list(schemas),))]
 
     def _table(self, connection: psycopg.Connection[Any], row: tuple[Any, ...]) -> SourceTable:
-        oid, schema, name, relkind, identity, persistence, has_key = row
+        oid, schema, name, relkind, identity, persistence, has_key, is_known_by_generated = row
         columns: dict[str, Kind] = {}
         generated = set()
         for column, kind, category, is_generated in connection.execute(_POSTGRES_COLUMNS, (oid,)):
@@ -159,6 +162,8 @@ class Postgres:
         excuse = "it is unlogged" if persistence == "u" else None
         if identity == "n" or (identity == "d" and not has_key):
             excuse = "nothing identifies its rows"
+        if is_known_by_generated:
+            excuse = "the log leaves out what identifies its rows"
         if identity == "f" and generated and self.version >= (18, 0):
             excuse = "the server refuses to change its rows while it is published"
         return SourceTable(schema, name, columns, frozenset(generated), excuse, read)

@@ -1,0 +1,20 @@
+"""What choices at random begin with. Each commit has its own, so that a run of the tests tells of the commit and not of its
+luck, and many commits see much; `CDC_SEED` gives another, and repeats a run that has failed."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+_COMMIT = subprocess.run(
+    ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+).stdout
+SEED = int(os.environ.get("CDC_SEED") or int(_COMMIT[:7] or "1", 16))
+
+
+def chosen_at_random() -> random.Random:
+    """Choices of a test's own, which say in its output how to have them again."""
+    print(f"CDC_SEED={SEED}")
+    return random.Random(SEED)
