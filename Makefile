@@ -11,7 +11,7 @@ demo: .venv/demo.done
 	$(BIN)/cdc demo --source $(or $(SOURCE),postgresql)
 
 # A hang that a test's time limit does not end, in a library or while the test cleans up, says where it is and ends its worker.
-# Examples begin with the commit, as other choices at random do (integration/seeds.py).
+# Examples begin with the commit, as other choices at random do (tests/seeds.py).
 test: lint servers
 	$(BIN)/python -m pytest -n 3 --dist worksteal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true \
 		--hypothesis-seed=$$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1)))

@@ -22,14 +22,15 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from cdc.config import SEGMENT_BYTES, Options, known_as, source_factory, source_module
+from cdc.connectors import known_as, source_factory, source_module
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import CdcError, CheckpointUnreadable, InvariantError, UsageError
 from cdc.model.change import ChangeBatch, ChangeEvent, Op, Transactions, events
 from cdc.model.position import Checkpoint, Position
 from cdc.model.segment import Changes, Replace, Reset, Segment, Truncate
+from cdc.model.selection import Selection
 from cdc.model.typed import typed
-from cdc.pipeline import Pipeline
-from cdc.selection import Selection
+from cdc.options import SEGMENT_BYTES, Options
 
 _LOOK_EVERY = 0.1  # seconds
 _ARGUMENTS = {

@@ -17,7 +17,7 @@ from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 
 SEEN, UNSEEN, UNKNOWN = 1, 0, -1
 

@@ -13,10 +13,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cdc.config import Options, TableComparison, compare_tables, open_pipeline
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.options import Options
+from cdc.runs import TableComparison, compare_tables, open_pipeline
 from integration.kafka import PrivateKafka
 from integration.proxy import FaultProxy
 
@@ -212,7 +213,7 @@ def bad_source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """A database with two tables on each of the servers, for tests of bad networks; tries follow each other soon."""
     from integration.line import fill
 
-    monkeypatch.setattr("cdc.pipeline._LONGEST_WAIT", 0.3)
+    monkeypatch.setattr("cdc.engine.pipeline._LONGEST_WAIT", 0.3)
     make = make_database if request.param == "postgres" else make_my
     for database in make(request.getfixturevalue(request.param)):
         fill(database)

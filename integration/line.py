@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import Options, open_pipeline, source_module
+from cdc.connectors import source_module
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import EXIT_RESTARTABLE, CdcError
-from cdc.pipeline import Pipeline
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.conftest import Database, MySqlDatabase, Replica
 from integration.proxy import FaultProxy
 

@@ -11,9 +11,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cdc.config import Options, open_pipeline, open_rebuild
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
+from cdc.options import Options
+from cdc.runs import open_pipeline, open_rebuild
 from integration.conftest import Database, MySqlDatabase, Replica
 from tests.journal.content import digests
 

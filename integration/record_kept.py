@@ -18,8 +18,10 @@ from pathlib import Path
 
 import duckdb
 
-from cdc.config import Options, open_rebuild, target_module
+from cdc.connectors import target_module
 from cdc.demo.mysql import PrivateMySql
+from cdc.options import Options
+from cdc.runs import open_rebuild
 from cdc.sources.mysql.state import SourceState
 from cdc.targets.duckdb.target import DuckDbTarget
 from cdc.version import VERSION

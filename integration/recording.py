@@ -15,8 +15,9 @@ from pathlib import Path
 
 from hypothesis.errors import StopTest, UnsatisfiedAssumption
 
-from cdc.config import Options, open_pipeline
 from cdc.errors import CdcError
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.conftest import Database, MySqlDatabase
 
 _KEPT = Path(tempfile.gettempdir()) / "cdc-recorded"

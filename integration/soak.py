@@ -22,8 +22,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cdc.config import compare_tables, status_file
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.runs import compare_tables
+from cdc.whereabouts import status_file
 from integration.memory import resident_mb
 from integration.soak_sources import SOURCES, Live, open_source
 

@@ -31,17 +31,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cdc.config import Options, control_socket, have_done, target_module
-from cdc.control import ask
+from cdc.connectors import target_module
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.errors import Unavailable
+from cdc.jobs.control import ask
 from cdc.model.position import Checkpoint
+from cdc.options import Options
+from cdc.runs import have_done
+from cdc.whereabouts import control_socket
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 from integration.processes import Process, start
 from integration.recording import Recording, failing
 from integration.rows_alike import assert_alike
-from integration.seeds import SEED
+from tests.seeds import SEED
 
 keys = st.integers(1, 6)
 texts = st.one_of(st.none(), st.sampled_from(["", "x", "NULL", 'a,b{}"\\', "é😀", "long " * 1000]))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cdc
-from cdc.config import origin_of
+from cdc.connectors import origin_of
 from cdc.errors import CdcError, CheckpointUnreadable, UsageError
 from cdc.faults import parse
 from cdc.model.change import Op

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.shop import Workload
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration import processes
 from integration.audit import assert_in_order, files, read, replay
 from integration.conftest import Database, MySqlDatabase, make_database, make_my
 from integration.mysql_work import make_tables, start_work
 from integration.processes import Process, cdc
-from integration.seeds import chosen_at_random
 from integration.test_cli import in_words
 from integration.test_kill import make_shop
+from tests.seeds import chosen_at_random
 
 ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "5"))
 

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 from cdc.cli.app import app
 from cdc.cli.commands import load, ordered
 from cdc.cli.quantity import bytes_of, seconds_of
-from cdc.config import Options, name_of, open_pipeline
 from cdc.errors import UsageError
+from cdc.options import Options
+from cdc.runs import open_pipeline
+from cdc.whereabouts import name_of
 from integration.conftest import Database, MySqlDatabase
 from integration.processes import cdc, start
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.server import cache_folder
 from cdc.errors import UsageError
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.conftest import Database, MySqlDatabase
 from integration.kafka import PrivateKafka, Record
 from integration.test_mysql_types import BOTH

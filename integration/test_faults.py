@@ -26,7 +26,7 @@ from cdc.faults import KINDS, POINTS
 from integration.conftest import Database, make_replica
 from integration.fault_scenes import Case, Ended, Scene, Server, cases, fanned_out
 from integration.processes import cdc
-from integration.seeds import SEED
+from tests.seeds import SEED
 
 IS_FULL = os.environ.get("CDC_FAULT_MATRIX") == "full"
 OF_THE_DISK = ("nospace", "ioerror", "full")

@@ -9,8 +9,8 @@ import duckdb
 import pytest
 
 from cdc import faults
-from cdc.config import open_pipeline
 from cdc.errors import CdcError, UsageError
+from cdc.runs import open_pipeline
 from cdc.target import Mode
 from integration.conftest import Database, Replica, make_replica
 

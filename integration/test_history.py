@@ -16,14 +16,14 @@ import duckdb
 import psycopg
 import pytest
 
-from cdc.config import have_done
 from cdc.errors import UsageError
+from cdc.runs import have_done
 from cdc.target import Mode
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 from integration.processes import cdc
-from integration.seeds import chosen_at_random
 from integration.test_cli import in_words
 from integration.test_kill import start
+from tests.seeds import chosen_at_random
 
 ROUNDS = 3
 Rows = list[dict[str, Any]]

@@ -11,9 +11,9 @@ import duckdb
 import psycopg
 import pytest
 
-from cdc.config import open_pipeline
 from cdc.errors import TablesHeld, UsageError
 from cdc.model.standing import State
+from cdc.runs import open_pipeline
 from integration.conftest import Database, MySqlDatabase, make_replica
 from integration.processes import cdc
 from integration.test_cli import in_words

@@ -18,10 +18,10 @@ import duckdb
 import psycopg
 import pytest
 
-from cdc.config import open_pipeline
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.errors import DecodeError, OperatorNeeded, SourceUnfit, TablesHeld
+from cdc.runs import open_pipeline
 from cdc.sources.postgres.connection import Dsn, connect, connect_replication
 from integration.conftest import Database, MySqlDatabase, make_replica
 

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cdc import jobs
-from cdc.config import Options, have_done
-from cdc.selection import Selection
+from cdc.jobs import requests as jobs
+from cdc.model.selection import Selection
+from cdc.options import Options
+from cdc.runs import have_done
 from integration.conftest import Database, MySqlDatabase, make_replica
 from integration.processes import cdc, start
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from cdc.config import compare_tables
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.shop import Workload
 from cdc.journal.folder import Folder
@@ -22,12 +21,13 @@ from cdc.journal.inspect import verify_files
 from cdc.journal.reader import Reader
 from cdc.journal.retention import read_readers
 from cdc.model.segment import Changes
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.runs import compare_tables
 from integration.conftest import Database, MySqlDatabase
 from integration.mysql_work import make_tables, start_work
 from integration.processes import Process, cdc, start
-from integration.seeds import chosen_at_random
 from integration.test_kill import make_shop
+from tests.seeds import chosen_at_random
 
 ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "4"))
 POINTS = ("journal.written", "journal.synced", "journal.file_full", "target.before_commit", "backfill.part")

@@ -19,7 +19,7 @@ from cdc.faults import POINTS
 from integration.conftest import Database, MySqlDatabase
 from integration.kafka import PrivateKafka, Record
 from integration.processes import Process, cdc, start
-from integration.seeds import SEED
+from tests.seeds import SEED
 
 KILLS = int(os.environ.get("CDC_KILL_ROUNDS", "2"))
 _MANY = 12_000  # rows, more than a segment of 1 MB holds

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import Options, compare_tables, open_rebuild, read_status, source_module, target_module
+from cdc.connectors import source_module, target_module
 from cdc.journal.source import JournalState
+from cdc.model.selection import Selection
 from cdc.model.standing import State
-from cdc.selection import Selection
+from cdc.options import Options
+from cdc.runs import compare_tables, open_rebuild
+from cdc.whereabouts import read_status
 from integration.conftest import Database, MySqlDatabase
 from integration.kept import DUCKDB, JOURNAL, LINES, Kept, recorded
 from integration.processes import cdc

@@ -15,12 +15,13 @@ import pytest
 from psycopg import errors
 
 from cdc import faults
-from cdc.config import have_done, open_pipeline, source_module
+from cdc.connectors import source_module
 from cdc.demo.server import PrivatePostgres
 from cdc.errors import TablesHeld, UsageError
 from cdc.model.schema import TableName
+from cdc.model.selection import Selection
 from cdc.model.standing import Standing, State
-from cdc.selection import Selection
+from cdc.runs import have_done, open_pipeline
 from integration.conftest import Database, Replica, make_replica
 from integration.test_membership import wait_until
 from integration.test_versions import POSTGRES

@@ -14,7 +14,7 @@ from cdc.demo.shop import Workload, create
 from integration import processes
 from integration.conftest import Database, Replica, make_replica
 from integration.processes import Process
-from integration.seeds import chosen_at_random
+from tests.seeds import chosen_at_random
 
 ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "12"))
 

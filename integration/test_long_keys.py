@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.server import PrivatePostgres
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from cdc.target import Mode
 from integration.audit import read, replay
 from integration.conftest import Database, make_replica

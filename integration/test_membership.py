@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import Options, make_observer, open_pipeline, target_module
+from cdc.connectors import make_observer, target_module
 from cdc.model.standing import State
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 from integration.processes import cdc
 from integration.test_kill import start

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cdc.config import Options, open_pipeline
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.audit import lines as read_lines
 from integration.conftest import Database, MySqlDatabase
 from integration.kafka import PrivateKafka, Record

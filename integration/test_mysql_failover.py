@@ -12,11 +12,12 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.mysql_shop import Workload
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import CdcError, SourceBehind, SourceChanged
-from cdc.pipeline import Pipeline
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.conftest import MySqlDatabase, Replica, make_replica
 from integration.mysql_work import make_tables, start_work
 from integration.proxy import FaultProxy
@@ -67,7 +68,7 @@ class Pair:
 
 @pytest.fixture(params=FLAVORS)
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    monkeypatch.setattr("cdc.pipeline._LONGEST_WAIT", 0.5)
+    monkeypatch.setattr("cdc.engine.pipeline._LONGEST_WAIT", 0.5)
     more = {"log-slave-updates": "ON"} if request.param == "mariadb" else {}
     standby = {"server-id": "2", **more}
     with PrivateMySql(request.param) as primary, PrivateMySql(request.param, standby, primary.password) as replica:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import Options, open_pipeline, source_module
+from cdc.connectors import source_module
 from cdc.demo.mysql import PrivateMySql
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import CdcError, LogLost, SlotBusy, SourceBehind, SourceChanged, SourceUnfit, UsageError
-from cdc.pipeline import Pipeline
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from cdc.sources.mysql.connection import Connection, Dsn
 from integration.conftest import MySqlDatabase, Replica, make_replica
 from integration.processes import cdc

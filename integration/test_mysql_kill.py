@@ -11,8 +11,8 @@ import pytest
 
 from integration.conftest import MySqlDatabase, make_replica
 from integration.mysql_work import make_tables, start_work
-from integration.seeds import chosen_at_random
 from integration.test_kill import start
+from tests.seeds import chosen_at_random
 
 ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "7"))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cdc.config import open_pipeline
 from cdc.errors import Unavailable
+from cdc.runs import open_pipeline
 from cdc.sources.mysql import copy, source
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.copy import Snapshot

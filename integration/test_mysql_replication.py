@@ -588,7 +588,7 @@ def test_alter_while_copying(my: MySqlDatabase, tmp_path: Path) -> None:
 
 def test_cascades(my: MySqlDatabase, my_replica: Replica) -> None:
     """B-26: where the server does not log what a foreign key does, `check` says so; where it does, it arrives."""
-    from cdc.config import source_module
+    from cdc.connectors import source_module
 
     my.execute(
         "CREATE TABLE parent (id int PRIMARY KEY)",

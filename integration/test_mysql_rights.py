@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import open_pipeline, source_module
+from cdc.connectors import source_module
 from cdc.errors import SourceUnfit, TablesHeld, UsageError
-from cdc.findings import Finding, Severity
 from cdc.model.schema import TableName
+from cdc.model.selection import Selection
 from cdc.model.standing import State
-from cdc.selection import Selection
+from cdc.runs import open_pipeline
+from cdc.sources.findings import Finding, Severity
 from cdc.sources.mysql.state import SourceState, standings
 from integration.conftest import MySqlDatabase, Replica, make_replica
 from integration.test_mysql_cli import cdc

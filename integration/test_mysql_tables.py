@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import open_pipeline
 from cdc.errors import TablesHeld
+from cdc.runs import open_pipeline
 from integration.conftest import MySqlDatabase, Replica, make_replica
 from integration.test_mysql_statements import assert_same
 

@@ -15,8 +15,9 @@ from types import MappingProxyType
 import duckdb
 import pytest
 
-from cdc.config import Options, open_pipeline, open_rebuild
 from cdc.errors import NotKnown, TablesHeld
+from cdc.options import Options
+from cdc.runs import open_pipeline, open_rebuild
 from cdc.target import Mode
 from integration.audit import read
 from integration.conftest import Database, MySqlDatabase, make_replica

@@ -17,9 +17,9 @@ import orjson
 import psycopg
 import pytest
 
-from cdc.config import open_pipeline
 from cdc.demo.server import PrivatePostgres
 from cdc.model.standing import State
+from cdc.runs import open_pipeline
 from integration.conftest import Database, Replica, make_database, make_replica
 from integration.test_membership import wait_until, without_end
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.postgres import identity
 from cdc.sources.postgres.connection import Dsn, connect_replication
 from cdc.targets.duckdb.target import DuckDbTarget
@@ -25,7 +25,7 @@ from integration.conftest import Database, MySqlDatabase
 from integration.line import Line, Running, write
 from integration.processes import cdc
 from integration.proxy import FaultProxy, Way
-from integration.seeds import SEED, chosen_at_random
+from tests.seeds import SEED, chosen_at_random
 
 POINTS = os.environ.get("CDC_PROXY_POINTS", "12")
 SECONDS = float(os.environ.get("CDC_PROXY_SECONDS", "1.5"))

@@ -19,8 +19,8 @@ from cdc.errors import CdcError, UsageError
 from integration.conftest import Database, MySqlDatabase, make_database, make_my
 from integration.line import Line, Running, fill, write
 from integration.proxy import FaultProxy
-from integration.seeds import SEED, chosen_at_random
 from integration.tls import Authority, TlsFront
+from tests.seeds import SEED, chosen_at_random
 
 POINTS = int(os.environ.get("CDC_PROXY_POINTS", "12"))
 GROWTH = 400 << 10  # kB that the memory may grow by, whatever length a damaged message claims
@@ -73,7 +73,7 @@ def test_flips_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) ->
 def test_flips_in_the_binlog(my: MySqlDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """B-14, E-16: wherever in what is streamed, lengths and checksums included: never a wrong value, never a missing row."""
     monkeypatch.setattr("cdc.sources.mysql.source._LOOK_EVERY", 1e9)  # so that nothing but the log passes
-    monkeypatch.setattr("cdc.pipeline._LONGEST_WAIT", 0.3)
+    monkeypatch.setattr("cdc.engine.pipeline._LONGEST_WAIT", 0.3)
     fill(my)
     rng = chosen_at_random()
     noticed = 0
@@ -139,7 +139,7 @@ def secure_server(
 
 @pytest.fixture
 def secure(secure_server: SecureServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database | MySqlDatabase]:
-    monkeypatch.setattr("cdc.pipeline._LONGEST_WAIT", 0.3)
+    monkeypatch.setattr("cdc.engine.pipeline._LONGEST_WAIT", 0.3)
     server = secure_server.server
     for database in make_database(server) if isinstance(server, PrivatePostgres) else make_my(server):
         fill(database)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdc.config import Options, open_rebuild
 from cdc.model.change import ChangeBatch, Op
+from cdc.options import Options
+from cdc.runs import open_rebuild
 from cdc.targets.duckdb.apply import Applier
 from cdc.targets.duckdb.table import TargetTable
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica

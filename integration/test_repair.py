@@ -17,14 +17,15 @@ from pathlib import Path
 import pytest
 import sqlglot
 
-from cdc.config import make_observer, open_pipeline
+from cdc.connectors import make_observer
+from cdc.engine.stage import Stage
 from cdc.errors import UsageError
-from cdc.jobs import repair
-from cdc.stage import Stage
+from cdc.jobs.requests import repair
+from cdc.runs import open_pipeline
 from cdc.targets.duckdb.target import DuckDbTarget
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
-from integration.seeds import SEED
 from integration.test_verify import cdc, ends, running, tamper
+from tests.seeds import SEED
 
 NAMES = ("anna", "Anna", "ANNA ", "bob", "Bób", "", "a_b", "zoë")
 COLUMNS = ("id", "n", "code", "name", "amount", "at")

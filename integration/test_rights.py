@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import open_pipeline
 from cdc.model.schema import TableName
 from cdc.model.standing import State
+from cdc.runs import open_pipeline
 from integration.conftest import Database, make_replica
 from integration.test_membership import wait_until
 

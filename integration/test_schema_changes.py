@@ -21,7 +21,7 @@ from integration.schema_changes.postgres import PostgresWork
 from integration.schema_changes.round import Outcome, When, begun, play, replay, shrunk
 from integration.schema_changes.script import Group
 from integration.schema_changes.servers import MySql, Postgres, Server
-from integration.seeds import SEED
+from tests.seeds import SEED
 
 STATEMENTS = int(os.environ.get("CDC_SCHEMA_CHANGES", "30"))  # at random, for each server and way to run them
 _IN_ONE_SCHEMA = 30

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import compare_log, source_module
+from cdc.connectors import source_module
 from cdc.errors import DecodeError, UsageError
-from cdc.findings import Finding, Severity
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.runs import compare_log
+from cdc.sources.findings import Finding, Severity
 from cdc.sources.mysql import binlog, second_opinion
 from cdc.sources.mysql.events import UPDATES, WRITES
 from integration.conftest import Database, MySqlDatabase, make_replica

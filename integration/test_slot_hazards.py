@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.server import PrivatePostgres
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import (
     CdcError,
     OperatorNeeded,
@@ -21,7 +21,8 @@ from cdc.errors import (
     SlotUnusable,
     SourceChanged,
 )
-from cdc.pipeline import Pipeline
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.conftest import Database, Replica, make_database, make_replica
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b')"
@@ -244,7 +245,7 @@ def test_a_name_that_is_taken(database: Database, tmp_path: Path) -> None:
 
 def test_two_processes_on_one_slot(followed: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A-10: the second one names who holds it, and writes nothing."""
-    monkeypatch.setattr("cdc.pipeline._SLOT_BUSY_TRIES", 1)  # by the time of a later one the first has moved on
+    monkeypatch.setattr("cdc.engine.pipeline._SLOT_BUSY_TRIES", 1)  # by the time of a later one the first has moved on
     with Running(followed):
         copy = tmp_path / "copy.duckdb"
         for suffix in ("", ".wal"):

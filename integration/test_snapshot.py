@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc.config import Options
 from cdc.demo.shop import Workload, create
 from cdc.model.segment import Segment
+from cdc.options import Options
 from cdc.source import Link
 from cdc.sources.postgres import copy as copying
 from cdc.sources.postgres.source import PostgresSource

@@ -12,11 +12,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from cdc.config import open_pipeline, serve_jobs
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import RowDrift, TablesHeld
 from cdc.model.schema import TableName
 from cdc.model.standing import State
-from cdc.pipeline import Pipeline
+from cdc.runs import open_pipeline, serve_jobs
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 from integration.processes import cdc, start
 from integration.test_membership import Writer, fill, wait_until

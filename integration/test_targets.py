@@ -11,9 +11,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from cdc.config import Options, open_fanout, open_pipeline
 from cdc.errors import UsageError
 from cdc.model.standing import State
+from cdc.options import Options
+from cdc.runs import open_fanout, open_pipeline
 from integration.conftest import Database
 from integration.processes import cdc
 
@@ -124,7 +125,7 @@ def test_one_feed_of_several_cannot_take_a_table(database: Database, tmp_path: P
 
 def test_a_busy_file_of_a_fan_out(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """O33: somebody reads the file for a while, when the feed begins; it is fed as soon as he is done."""
-    monkeypatch.setattr("cdc.fanout._AGAIN_IN", 0.2)
+    monkeypatch.setattr("cdc.engine.fanout._AGAIN_IN", 0.2)
     database.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     path = tmp_path / "x.duckdb"
     options = Options(database.name)

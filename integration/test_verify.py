@@ -16,10 +16,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from cdc.config import have_done, make_observer, open_pipeline
+from cdc.connectors import make_observer
 from cdc.demo import mysql_shop, shop
-from cdc.selection import Selection
-from cdc.verify import TableReport, Verifier, Wishes
+from cdc.jobs.verify import TableReport, Verifier, Wishes
+from cdc.model.selection import Selection
+from cdc.runs import have_done, open_pipeline
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 from integration.processes import Process, cdc, start
 
@@ -294,7 +295,7 @@ def test_a_source_of_another_shape(
 ) -> None:
     """M7, M20: whatever change of shape the pipeline has missed, verify names the column instead of saying identical."""
     monkeypatch.setattr("cdc.sources.mysql.tables.FollowedTables.statement", lambda *_: [])
-    monkeypatch.setattr("cdc.verify._TRIES_OF_A_SHAPE", 1)
+    monkeypatch.setattr("cdc.jobs.verify._TRIES_OF_A_SHAPE", 1)
     statements = OF_THE_SOURCE + (OF_POSTGRES if isinstance(anywhere, Database) else OF_MYSQL)
     create_alike(anywhere, len(statements))
     replica = make_replica(anywhere, tmp_path)
@@ -366,7 +367,7 @@ def test_a_running_pipeline_knows_what_it_is_meant_to_follow(
     anywhere: Database | MySqlDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """M13, M21: a table that should have come and did not is reported without being asked for."""
-    monkeypatch.setattr("cdc.verify._TRIES", 8)
+    monkeypatch.setattr("cdc.jobs.verify._TRIES", 8)
     create(anywhere)
     replica = make_replica(anywhere, tmp_path, "*.ints", "*.pairs")
     replica.catch_up()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import source_module
+from cdc.connectors import source_module
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.demo.shop import Workload
-from cdc.findings import Severity
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.sources.findings import Severity
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 from integration.mysql_work import make_tables, start_work
 from integration.test_kill import make_shop, start

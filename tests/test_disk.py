@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from cdc.disk import mapped_errors, meaning_of, no_system_errors
 from cdc.errors import CdcError, DiskFailed, TargetFull, Unavailable, UsageError
+from cdc.files.disk import mapped_errors, meaning_of, no_system_errors
 
 
 @pytest.mark.parametrize(

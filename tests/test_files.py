@@ -11,15 +11,17 @@ import orjson
 import pytest
 
 from cdc.cli.view import StatusFile
-from cdc.config import Options, serve_jobs, status_file
-from cdc.control import socket_path
+from cdc.engine.pipeline import Pipeline
+from cdc.engine.views import PipelineView
 from cdc.errors import UsageError
+from cdc.jobs.control import socket_path
 from cdc.journal.folder import Durable, Folder, replace_file
 from cdc.model.segment import Reset, Segment
-from cdc.pipeline import Pipeline
+from cdc.options import Options
+from cdc.runs import serve_jobs
 from cdc.targets.jsonl.files import Files
 from cdc.testing import MemoryTarget
-from cdc.views import PipelineView
+from cdc.whereabouts import status_file
 from tests.targets.test_duckdb_target import MEMORY, SCHEMA, DuckDbTarget, Transactions, at
 
 
@@ -69,7 +71,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path,
     bases = [tmp_path / "run", tmp_path / "tmp", tmp_path / "home"]
     for base in bases:
         base.mkdir()
-    monkeypatch.setattr("cdc.control._LONGEST_FOLDER", 4096)  # those of tests may be longer than a socket's can be
+    monkeypatch.setattr("cdc.jobs.control._LONGEST_FOLDER", 4096)  # those of tests may be longer than a socket's can be
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(bases[0]))
     monkeypatch.setattr("tempfile.tempdir", str(bases[1]))
     monkeypatch.setenv("HOME", str(bases[2]))

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from cdc.cli.status import stall_of
+from cdc.engine.liveness import TARGET_FACTOR, Stall, Watch
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import Stalled, Unavailable
-from cdc.liveness import TARGET_FACTOR, Stall, Watch
 from cdc.model.segment import Segment
-from cdc.pipeline import Pipeline
 from cdc.source import Link
 from tests.test_pipeline import Script, ScriptTarget, segment
 
@@ -147,7 +147,7 @@ def test_a_run_with_a_thread_that_hangs_ends(reader: bool) -> None:
 def test_the_target_is_not_closed_while_it_is_applied_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """D-01, D-20: a failure of the reader waits for the statement at hand: rolled back under it, the next statement
     would be a transaction of its own."""
-    monkeypatch.setattr("cdc.pipeline._END_WITHIN", 0.01)
+    monkeypatch.setattr("cdc.engine.pipeline._END_WITHIN", 0.01)
     monkeypatch.setattr(Pipeline, "_sleep", lambda *_: None)
     happened: list[str] = []
     begun = threading.Event()

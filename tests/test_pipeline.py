@@ -13,8 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cdc.engine.handoff import Handoff
+from cdc.engine.pipeline import Pipeline
+from cdc.engine.stage import Stage
 from cdc.errors import HalfWritten, InvariantError, SlotBusy, TablesHeld, TargetBusy, Unavailable
-from cdc.handoff import Handoff
 from cdc.journal.folder import Folder
 from cdc.journal.target import JournalTarget
 from cdc.journal.writer import Writer
@@ -23,9 +25,7 @@ from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
 from cdc.model.segment import Segment
 from cdc.model.standing import Standing, State
-from cdc.pipeline import Pipeline
 from cdc.source import Head, Link
-from cdc.stage import Stage
 from cdc.target import TargetSettings
 
 
@@ -285,7 +285,7 @@ def test_small_segments_gather(monkeypatch: pytest.MonkeyPatch) -> None:
     whichever thread it was; unless the run has a goal."""
     now, computed = [100.0], [50.0]
     clocks = SimpleNamespace(monotonic=lambda: now[0], process_time=lambda: computed[0])
-    monkeypatch.setattr("cdc.handoff.time", clocks)
+    monkeypatch.setattr("cdc.engine.handoff.time", clocks)
 
     def applied(handoff: Handoff, order: int, took: float, cpu: float) -> None:
         handoff.put(segment(order))

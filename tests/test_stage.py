@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from cdc.handoff import Handoff
-from cdc.liveness import Watch
+from cdc.engine.handoff import Handoff
+from cdc.engine.liveness import Watch
+from cdc.engine.stage import Stage
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.segment import Segment
 from cdc.observer import UNKNOWN
-from cdc.stage import Stage
 from cdc.testing import MemoryTarget
 
 

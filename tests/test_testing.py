@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cdc.engine.handoff import Handoff
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import InvariantError, OperatorNeeded, TargetDrift, Unavailable
-from cdc.handoff import Handoff
 from cdc.model.change import Op, Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.segment import Changes, Evolve, Reset, Segment, Truncate
-from cdc.pipeline import Pipeline
 from cdc.targets.duckdb.target import DuckDbTarget
 from cdc.testing import Fault, FaultyTarget, MemoryTarget, ScriptedSource
 from tests.model.batches import UNCHANGED, Row, batch, table

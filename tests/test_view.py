@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from cdc.cli import view as views
+from cdc.engine.views import PipelineView
 from cdc.logs import configure
-from cdc.views import PipelineView
 
 log = logging.getLogger("cdc.test")
 

@@ -7,8 +7,8 @@ import sys
 
 from cdc.cli.app import app
 from cdc.cli.commands import load, ordered
-from cdc.disk import meaning_of
 from cdc.errors import EXIT_DONE, CdcError, Stalled
+from cdc.files.disk import meaning_of
 from cdc.logs import printable
 
 

@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 import cdc
-from cdc import liveness
+from cdc import options
 from cdc.errors import UsageError
 from cdc.logs import configure
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 
 app = typer.Typer(
     name="cdc",
@@ -84,7 +84,7 @@ StallTimeoutOption = Annotated[
         "long. From half of that on, status is unhealthy.",
     ),
 ]
-STALL_TIMEOUT = f"{liveness.STALL_TIMEOUT:.0f}s"
+STALL_TIMEOUT = f"{options.STALL_TIMEOUT:.0f}s"
 
 
 def selection(tables: list[str] | None, exclude: list[str] | None) -> Selection:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cdc.cli.app import TargetArgument, app, console, messages
-from cdc.config import back_up
+from cdc.runs import back_up
 
 
 @app.command()

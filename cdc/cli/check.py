@@ -8,10 +8,11 @@ import typer
 from rich.markup import escape
 
 from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, console, selection
-from cdc.config import compare_log, source_module
+from cdc.connectors import source_module
 from cdc.errors import EXIT_OPERATOR, UsageError
-from cdc.findings import Finding, Severity
 from cdc.logs import printable
+from cdc.runs import compare_log
+from cdc.sources.findings import Finding, Severity
 
 _STYLES = {Severity.FATAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 

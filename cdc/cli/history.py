@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cdc.cli.app import TargetArgument, app, console, messages
-from cdc.config import target_module
+from cdc.connectors import KeepsHistories, target_module
 from cdc.errors import UsageError
 from cdc.logs import printable
 
@@ -147,10 +147,9 @@ def _say(place: object) -> None:
 
 def _histories(target: str) -> AbstractContextManager[Any]:
     module, path = target_module(target)
-    if not hasattr(module, "open_histories"):
+    if not isinstance(module, KeepsHistories):
         raise UsageError(f"{target} keeps no history.", hint="DuckDB does, with `cdc run ... --mode history`.")
-    opened: AbstractContextManager[Any] = module.open_histories(path)
-    return opened
+    return module.open_histories(path)
 
 
 def _text(value: object) -> str:

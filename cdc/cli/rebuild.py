@@ -11,8 +11,10 @@ from cdc.cli.app import TARGET_FORMS, app, messages
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of
 from cdc.cli.run import stop_on_signals
 from cdc.cli.view import watch
-from cdc.config import Options, name_of, open_rebuild
 from cdc.errors import UsageError
+from cdc.options import Options
+from cdc.runs import open_rebuild
+from cdc.whereabouts import name_of
 
 log = logging.getLogger(__name__)
 

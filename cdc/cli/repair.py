@@ -9,8 +9,10 @@ import orjson
 import typer
 
 from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages
-from cdc.config import Options, have_done, name_of
 from cdc.errors import UsageError
+from cdc.options import Options
+from cdc.runs import have_done
+from cdc.whereabouts import name_of
 
 
 @app.command()

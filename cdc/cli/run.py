@@ -28,23 +28,15 @@ from cdc.cli.app import (
 )
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
 from cdc.cli.view import StatusFile, keep_status, watch
-from cdc.config import (
-    JOURNAL,
-    MEGABYTE,
-    Options,
-    kind_of,
-    name_of,
-    open_fanout,
-    open_pipeline,
-    own_socket,
-    serve_jobs,
-)
+from cdc.connectors import JOURNAL, kind_of
+from cdc.engine.fanout import FanOut
+from cdc.engine.liveness import Stall
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import EXIT_RESTARTABLE, UsageError
-from cdc.fanout import FanOut
-from cdc.liveness import Stall
-from cdc.pipeline import Pipeline
+from cdc.options import MEGABYTE, AfterShape, Options
+from cdc.runs import open_fanout, open_pipeline, serve_jobs
 from cdc.target import Mode, Retention
-from cdc.told import AfterShape
+from cdc.whereabouts import name_of, own_socket
 
 log = logging.getLogger(__name__)
 

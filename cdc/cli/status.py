@@ -16,27 +16,16 @@ from rich.table import Table
 
 from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console
 from cdc.cli.quantity import seconds_of
-from cdc.config import (
-    JOURNAL,
-    control_socket,
-    kind_of,
-    known_as,
-    last_said,
-    name_of,
-    pipeline_of,
-    read_status,
-    refuse_other,
-    source_module,
-    target_module,
-)
-from cdc.control import is_served
+from cdc.connectors import JOURNAL, kind_of, known_as, source_module, target_module
 from cdc.errors import EXIT_RESTARTABLE, CdcError, TargetBusy, UsageError
+from cdc.jobs.control import is_served
 from cdc.journal.observer import held_tables, journal_of, source_state
 from cdc.logs import printable
 from cdc.model.position import Position
 from cdc.model.schema import TableName
 from cdc.model.standing import Standing, State
 from cdc.source import SourceStatus
+from cdc.whereabouts import control_socket, last_said, name_of, pipeline_of, read_status, refuse_other
 
 _SILENT_FOR = 30.0  # seconds without a new status file after which a process counts as hung
 

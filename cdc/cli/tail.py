@@ -21,13 +21,14 @@ from cdc.cli.app import (
 )
 from cdc.cli.quantity import seconds_of
 from cdc.cli.run import end_process, stop_on_signals
-from cdc.config import Options, origin_of, source_module
+from cdc.connectors import origin_of, source_module
+from cdc.engine.liveness import Watch
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import UsageError
 from cdc.formats import Chosen, FormatSettings, make
 from cdc.formats.where import Where
-from cdc.liveness import Watch
 from cdc.model.moment import Moment
-from cdc.pipeline import Pipeline
+from cdc.options import Options
 from cdc.targets.jsonl.stream import StreamTarget, Taken
 
 OPS = ("insert", "update", "delete", "truncate", "drop", "copy", "reset", "gap", "note", "schema")

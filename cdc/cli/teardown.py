@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cdc.cli.app import TARGET_FORMS, NameOption, SourceArgument, app, console
-from cdc.config import removals
 from cdc.errors import EXIT_RESTARTABLE
+from cdc.runs import removals
 
 
 @app.command()

@@ -12,9 +12,11 @@ from rich.table import Table
 
 from cdc.cli.app import ExcludeOption, NameOption, SourceArgument, TablesOption, TargetArgument, app, console, messages
 from cdc.cli.app import selection as chosen
-from cdc.config import Options, have_done, name_of
 from cdc.errors import EXIT_RESTARTABLE
-from cdc.shapes import ShapeDifference
+from cdc.jobs.shapes import ShapeDifference
+from cdc.options import Options
+from cdc.runs import have_done
+from cdc.whereabouts import name_of
 
 _SHOWN = 20  # differing rows of one table; --json has them all
 

@@ -15,12 +15,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from cdc.config import own_socket, status_file
-from cdc.files import replacing
+from cdc.engine.pipeline import Pipeline
+from cdc.engine.views import PipelineView
+from cdc.files.durable import replacing
 from cdc.logs import printable
 from cdc.model.standing import State
-from cdc.pipeline import Pipeline
-from cdc.views import PipelineView
+from cdc.whereabouts import own_socket, status_file
 
 log = logging.getLogger("cdc")
 

@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from cdc.config import Options, TableComparison, compare_tables, open_pipeline
 from cdc.demo import mysql_shop, shop
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
+from cdc.engine.pipeline import Pipeline
+from cdc.engine.views import PipelineView
 from cdc.errors import UsageError
-from cdc.pipeline import Pipeline
-from cdc.selection import Selection
-from cdc.views import PipelineView
+from cdc.model.selection import Selection
+from cdc.options import Options
+from cdc.runs import TableComparison, compare_tables, open_pipeline
 
 TARGET = Path("demo.duckdb")
 _MARK = "_cdc_demo"  # a schema of the target

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from cdc.errors import OperatorNeeded, UsageError
-from cdc.findings import Finding
 from cdc.journal.folder import Folder
 from cdc.journal.inspect import bytes_from
 from cdc.journal.moment import Start, find_end, find_start
@@ -18,21 +17,20 @@ from cdc.journal.source import JournalSource, JournalState
 from cdc.journal.target import JournalTarget
 from cdc.journal.writer import Writer
 from cdc.model.moment import Moment
-from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
+from cdc.model.selection import Selection
 from cdc.model.standing import Standing, State
+from cdc.options import Told
 from cdc.removal import Removal
-from cdc.selection import Selection
 from cdc.source import SourceStatus
+from cdc.sources.findings import Finding
 from cdc.target import SetApart, TargetSettings, takes_all
-from cdc.told import Told
 
 log = logging.getLogger(__name__)
 
 SCHEME = "journal:"
 TELLS_NOTES = True  # so that whoever reads it can
-IS_ONE_FILE = False
 OPTIONS = frozenset({"--journal-age", "--journal-size", "--journal-budget"})  # of `cdc run`, what this target has
 set_apart: SetApart = takes_all
 
@@ -91,10 +89,6 @@ def rebuild_factory(dsn: str, until: str | None, budget: int) -> Callable[[], Jo
     return lambda: JournalSource(folder, "rebuild", Selection(), budget, Start(0), end)
 
 
-def make_observer(dsn: str, *, name: str) -> None:
-    """Nobody: there are no tables to look at."""
-
-
 def source_status(dsn: str, name: str, state: str | None, position: Position | None) -> SourceStatus:
     """How much of the journal the target has still to apply."""
     folder = folder_of(dsn)
@@ -142,11 +136,7 @@ def check_source(dsn: str, selection: Selection) -> list[Finding]:
     return []
 
 
-def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, Digest]:
-    raise UsageError("A journal has no tables to compare.", hint="Compare with the database that it was made from.")
-
-
-def pipeline_of(dsn: str) -> str:
+def written_by(dsn: str) -> str:
     """The name of the pipeline that a journal is written by."""
     return folder_of(dsn).read_manifest().pipeline
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 
 from cdc.errors import JournalDamaged, UsageError
-from cdc.files import replacing, sync, sync_folder
+from cdc.files.durable import replacing, sync, sync_folder
 from cdc.model.records import read_record
 
 FORMAT = 1

@@ -11,9 +11,9 @@ from cdc.journal.reader import Reader
 from cdc.journal.source import JournalState
 from cdc.model.parts import Key
 from cdc.model.schema import TableName, TableSchema
+from cdc.model.selection import Selection
 from cdc.model.standing import Standing, State
 from cdc.observer import Look, Observer, Selected
-from cdc.selection import Selection
 
 
 class JournalAware:

@@ -37,8 +37,8 @@ from cdc.model.segment import (
     join,
     split,
 )
+from cdc.model.selection import Selection
 from cdc.model.standing import Standing, State
-from cdc.selection import Selection
 from cdc.source import Head, Link
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Self
 
 from cdc import faults
-from cdc.disk import meaning
 from cdc.errors import CdcError, JournalDamaged, TargetBusy, TargetGone, UsageError
-from cdc.inode import Inode
+from cdc.files.disk import meaning
+from cdc.files.inode import Inode
 from cdc.journal.folder import FORMAT, Durable, FileEntry, Folder, Manifest
 from cdc.journal.reader import DataFile, whole_records
 from cdc.journal.record import Context, Header, encode

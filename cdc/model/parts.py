@@ -13,7 +13,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition on the columns of a table, in SQL of a dialect as sqlglot names it (see `cdc.condition`)."""
+    """A condition on the columns of a table, in SQL of a dialect as sqlglot names it (see `cdc.jobs.condition`)."""
 
     sql: str
     dialect: str

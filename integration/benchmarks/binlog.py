@@ -16,9 +16,10 @@ from typing import Any
 from pymysqlreplication import BinLogStreamReader
 from rich.console import Console
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.mysql import PrivateMySql
 from cdc.model.schema import TableName
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from cdc.sources.mysql.binlog import Decoder
 from cdc.sources.mysql.catalog import user_tables
 from cdc.sources.mysql.charsets import ServerConverter

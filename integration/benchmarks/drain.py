@@ -16,9 +16,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.server import PrivatePostgres
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.benchmarks.measure import Took, report, run
 
 TEN_COLUMNS = (

@@ -11,11 +11,11 @@ import pyarrow as pa
 from rich.console import Console
 
 from cdc.demo.server import PrivatePostgres
+from cdc.engine.pipeline import Pipeline
 from cdc.formats import FORMATS, FormatSettings, make
 from cdc.model.position import Checkpoint
 from cdc.model.segment import Segment
-from cdc.pipeline import Pipeline
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.postgres import tail_factory
 from integration.benchmarks.drain import ROW, TEN_COLUMNS
 from integration.benchmarks.measure import Took, report, run

@@ -10,8 +10,9 @@ from statistics import median
 
 from rich.console import Console
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.server import PrivatePostgres
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.benchmarks.drain import ROW, TEN_COLUMNS, kept_slot, take_recvlogical
 from integration.benchmarks.measure import Took, run
 

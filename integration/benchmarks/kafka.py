@@ -10,9 +10,10 @@ import sys
 
 from rich.console import Console
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.server import PrivatePostgres
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.benchmarks.drain import ROW, TEN_COLUMNS, take_recvlogical
 from integration.benchmarks.measure import report, run
 from integration.kafka import PrivateKafka

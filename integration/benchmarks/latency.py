@@ -12,10 +12,11 @@ import numpy as np
 import psycopg
 from rich.console import Console
 
-from cdc.config import Options, open_pipeline
 from cdc.demo.server import PrivatePostgres
 from cdc.model.segment import Segment
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from cdc.targets.duckdb.target import DuckDbTarget
 
 RATE = 100  # commits per second

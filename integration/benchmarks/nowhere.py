@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from cdc.config import Options, source_factory, target_module
+from cdc.connectors import source_factory, target_module
+from cdc.engine.pipeline import Pipeline
 from cdc.model.position import Checkpoint
 from cdc.model.segment import Segment
-from cdc.pipeline import Pipeline
+from cdc.options import Options
 
 
 class Nowhere:

@@ -8,10 +8,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from cdc.config import Options, open_pipeline
 from cdc.errors import TablesHeld
+from cdc.model.selection import Selection
 from cdc.model.standing import Standing
-from cdc.selection import Selection
+from cdc.options import Options
+from cdc.runs import open_pipeline
 from integration.processes import Process, start
 from integration.schema_changes.servers import Server
 

@@ -1,10 +1,9 @@
-"""Every target: the corpus, and two seconds of new inputs; `FUZZ_SECONDS` makes them more, `FUZZ_SEED` the same."""
+"""Every target: the corpus, and two seconds of new inputs; `FUZZ_SECONDS` makes them more."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import random
 import re
 import subprocess
 import sys
@@ -14,11 +13,11 @@ import pytest
 
 from tests.fuzz.bounds import bounded
 from tests.fuzz.corpus import CORPUS, LONGEST, TARGETS, inputs
+from tests.seeds import SEED
 
 pytest.importorskip("atheris", reason="atheris has wheels for Linux only")
 
 SECONDS = os.environ.get("FUZZ_SECONDS", "2")
-SEED = os.environ.get("FUZZ_SEED") or str(random.SystemRandom().randrange(1, 1 << 31))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -38,10 +37,10 @@ def test_what_was_found_once(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_may_be_found_now(target: str, tmp_path: Path) -> None:
     """A-71 to A-77, B-14, B-22, E-10: whatever the bytes are, only what the code promises comes out, and soon."""
-    print(f"FUZZ_SEED={SEED}")
+    print(f"CDC_SEED={SEED}")
     command = [sys.executable, "-m", "tests.fuzz", target, "--seconds", SECONDS, "--seed", SEED, "--found", tmp_path]
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, errors="replace", check=False)
-    assert run.returncode == 0, f"FUZZ_SEED={SEED}\n{run.stdout[-6000:]}\n{run.stderr[-2000:]}"
+    assert run.returncode == 0, f"CDC_SEED={SEED}\n{run.stdout[-6000:]}\n{run.stderr[-2000:]}"
     tried = re.search(r"number_of_executed_units: (\d+)", run.stderr)
     assert tried is not None, run.stderr[-2000:]
     assert int(tried[1]) >= len(inputs(target))

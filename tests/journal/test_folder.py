@@ -19,8 +19,8 @@ import cdc.cli.run
 import cdc.cli.tail  # noqa: F401
 from cdc import faults
 from cdc.cli.app import app
+from cdc.engine.handoff import Handoff
 from cdc.errors import JournalDamaged, OperatorNeeded, SourceChanged, TargetBusy, UsageError
-from cdc.handoff import Handoff
 from cdc.journal.folder import Folder
 from cdc.journal.inspect import bytes_from, list_files, sizes, verify_files
 from cdc.journal.reader import Reader
@@ -31,7 +31,7 @@ from cdc.journal.writer import Writer
 from cdc.model.change import Op
 from cdc.model.position import Checkpoint
 from cdc.model.segment import Changes, Reset, Segment
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.postgres.position import write_lsn
 from cdc.target import KEEP_ALL, Retention, TargetSettings
 from tests.journal.segments import natives, said, segments

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import Options, open_rebuild
+from cdc.options import Options
+from cdc.runs import open_rebuild
 from tests.journal.content import digests
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -15,7 +15,7 @@ from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableSchema
 from cdc.model.segment import Reset, Segment
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.mysql import binlog, tables
 from cdc.sources.mysql.framing import Framer
 from cdc.sources.mysql.state import SourceState as MyState

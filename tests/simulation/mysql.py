@@ -16,7 +16,8 @@ from cdc.errors import Unavailable, UsageError
 from cdc.model.change import Op
 from cdc.model.position import Checkpoint
 from cdc.model.segment import Segment
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.options import Told
 from cdc.source import Link
 from cdc.sources.mysql import dump, identity, source, tables
 from cdc.sources.mysql.catalog import Table
@@ -27,7 +28,6 @@ from cdc.sources.mysql.gtid import MariaDbGtids
 from cdc.sources.mysql.identity import Log
 from cdc.sources.mysql.source import MySqlSource, Settings
 from cdc.sources.mysql.state import SourceState
-from cdc.told import Told
 from tests.simulation.binlog import DATABASE, BinaryLog, File, table
 from tests.simulation.history import History
 from tests.simulation.history import Version as TableVersion

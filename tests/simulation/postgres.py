@@ -20,6 +20,7 @@ from psycopg import pq, sql
 from cdc.errors import Unavailable
 from cdc.model.change import Op
 from cdc.model.position import Checkpoint, Position
+from cdc.options import Told
 from cdc.source import Link
 from cdc.sources.postgres import identity, membership, shapes, source
 from cdc.sources.postgres.catalog import Table
@@ -30,7 +31,6 @@ from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
 from cdc.sources.postgres.source import PostgresSource, Settings
 from cdc.sources.postgres.state import SourceState
 from cdc.sources.postgres.types import TypeInfo
-from cdc.told import Told
 from tests.simulation.history import History, Shape, Version
 from tests.simulation.pgoutput import OIDS, SCHEMA, Logged, data, describe, keepalive, table, write_log
 from tests.simulation.snapshot import copy_tables

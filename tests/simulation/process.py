@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cdc.engine.handoff import Handoff
+from cdc.engine.pipeline import Pipeline
+from cdc.engine.stage import Stage
 from cdc.errors import TargetDrift, Unavailable
-from cdc.handoff import Handoff
 from cdc.model.segment import Segment
-from cdc.pipeline import Pipeline
 from cdc.source import Source
-from cdc.stage import Stage
 from cdc.target import Target
 from cdc.testing import Fault
 from tests.simulation.world import World

@@ -307,7 +307,7 @@ class Followed:
         return [Suspect(self._entry.schema, why, transaction)]
 
     def unsaid(self, names: Collection[TableName] | None, why: str, order: int, transaction: int) -> list[Step]:
-        raise AssertionError(why)
+        return [Suspect(self._entry.schema, why, transaction)]
 
     def statement(self, statement: Query, order: int, transaction: int, ordinal: int) -> list[Step]:
         return []

@@ -12,8 +12,8 @@ import pytest
 import zstandard
 
 from cdc.errors import CheckpointUnreadable, DecodeError, UsageError
-from cdc.lockstep import Buffer
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
+from cdc.sources.lockstep import Buffer
 from cdc.sources.mysql.binlog import Decoder
 from cdc.sources.mysql.connection import Dsn
 from cdc.sources.mysql.documents import document_texts

@@ -8,7 +8,7 @@ import pytest
 
 from cdc.errors import CheckpointUnreadable, DecodeError, UsageError
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.postgres.connection import Dsn
 from cdc.sources.postgres.copytext import decode_copy
 from cdc.sources.postgres.pgoutput import Decoder

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cdc.errors import CdcError
 from cdc.model.parts import Part
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.mysql import catalog, copy, identity
 from cdc.sources.mysql.admin import log_status
 from cdc.sources.mysql.charsets import ServerConverter

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cdc.errors import CdcError
 from cdc.model.parts import Part
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.postgres import catalog, copy, fingerprint, forecast, identity
 from cdc.sources.postgres.admin import made_by, slot_status
 from cdc.sources.postgres.check import check

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.config import control_socket, status_file, target_module
+from cdc.connectors import target_module
 from cdc.errors import UsageError
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
@@ -23,6 +23,7 @@ from cdc.targets.kafka.checkpoint import Stored
 from cdc.targets.kafka.connection import make_producer
 from cdc.targets.kafka.settings import read_settings
 from cdc.targets.kafka.topics import Known, topic_name
+from cdc.whereabouts import control_socket, status_file
 
 LETTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
@@ -186,7 +187,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert importlib.import_module("cdc.config")
+    assert importlib.import_module("cdc.connectors")
     with pytest.raises(UsageError, match="confluent-kafka") as caught:
         target_module("kafka://host")
     assert "pip install 'confluent-kafka" in str(caught.value.hint)

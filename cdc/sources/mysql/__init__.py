@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cdc.errors import UsageError
-from cdc.findings import Finding
 from cdc.model.moment import Moment
 from cdc.model.parts import Digest
 from cdc.model.position import Position
 from cdc.model.schema import TableName, TableSchema
+from cdc.model.selection import Selection
 from cdc.model.standing import Standing
+from cdc.options import Told
 from cdc.removal import Removal
-from cdc.selection import Selection
 from cdc.source import SourceStatus
+from cdc.sources.findings import Finding
 from cdc.sources.mysql.admin import log_status, refuse_other
 from cdc.sources.mysql.catalog import selected, user_tables
 from cdc.sources.mysql.check import check
@@ -25,7 +26,6 @@ from cdc.sources.mysql.source import Learned, MySqlSource, Settings
 from cdc.sources.mysql.state import SourceState, standings
 from cdc.sources.mysql.tail import TailSource
 from cdc.target import SetApart, takes_all
-from cdc.told import Told
 
 
 def source_factory(

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer
 from cdc.model.change import ABSENT, Op, Rows
 from cdc.model.schema import TableSchema
+from cdc.sources.lockstep import Buffer
 from cdc.sources.mysql.defaults import Default, filled
 from cdc.sources.mysql.events import DELETES, HEADER, ROWS_V1, UPDATES, WRITES, Event
 from cdc.sources.mysql.replaces import REPLACE, UNCERTAIN

@@ -15,11 +15,11 @@ from typing import Protocol
 import numpy as np
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.position import Position
 from cdc.model.schema import TableName
 from cdc.model.segment import Changes, Step
+from cdc.sources.lockstep import Buffer
 from cdc.sources.mysql.batches import Plan, Replaced, decode_rows
 from cdc.sources.mysql.events import (
     DELETES,

@@ -9,7 +9,7 @@ from typing import Any
 
 from cdc.errors import UsageError
 from cdc.model.schema import Column, TableName, TableSchema
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.mysql.connection import Connection, reads_answers
 from cdc.sources.mysql.defaults import Default, of_column
 from cdc.sources.mysql.engines import TRANSACTIONAL, engine_trouble

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cdc.errors import CdcError, Unavailable
-from cdc.findings import Finding, Severity, name_clashes
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.sources.findings import Finding, Severity, name_clashes
 from cdc.sources.mysql.catalog import SYSTEM_SCHEMAS, Table, selected, user_tables
 from cdc.sources.mysql.connection import Connection, reads_answers
 from cdc.sources.mysql.engines import engine_trouble

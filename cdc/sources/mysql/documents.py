@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer, string_array, string_views
+from cdc.sources.lockstep import Buffer, string_array, string_views
 from cdc.sources.mysql.jsonb import json_text, quoted
 from cdc.sources.mysql.rows import Field
 

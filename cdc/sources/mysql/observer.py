@@ -19,8 +19,8 @@ from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
+from cdc.model.selection import Selection
 from cdc.observer import SEEN, UNKNOWN, UNSEEN, Selected
-from cdc.selection import Selection
 from cdc.sources.mysql.catalog import named_tables, selected, user_tables
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.copy import Snapshot

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows
 from cdc.model.schema import Kind, TableSchema
+from cdc.sources.lockstep import Buffer
 from cdc.sources.mysql import temporal, values
 from cdc.sources.mysql.rows import Field
 from cdc.sources.mysql.temporal import Parts, native

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer
+from cdc.sources.lockstep import Buffer
 from cdc.sources.mysql.tablemap import Wire, WireColumn
 
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)

@@ -21,11 +21,11 @@ from pymysqlreplication.event import RotateEvent
 from pymysqlreplication.row_event import DeleteRowsEvent, PartialUpdateRowsEvent, UpdateRowsEvent, WriteRowsEvent
 
 from cdc.errors import CdcError, UsageError
-from cdc.findings import Finding, Severity
 from cdc.model.change import events as as_events
 from cdc.model.schema import TableName
 from cdc.model.segment import Changes, Step
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.sources.findings import Finding, Severity
 from cdc.sources.mysql.alike import are_alike
 from cdc.sources.mysql.batches import Plan
 from cdc.sources.mysql.binlog import Decoder

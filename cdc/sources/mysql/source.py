@@ -12,15 +12,16 @@ from functools import partial
 
 from cdc import faults
 from cdc.errors import NoTables, OtherPipeline, SourceUnfit, UsageError
-from cdc.findings import Severity
-from cdc.gathering import Gathered
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment, Step, with_gaps
+from cdc.model.selection import Selection
 from cdc.model.standing import Apart, Standing, State
-from cdc.selection import Selection
+from cdc.options import Told
 from cdc.source import Head, Link
+from cdc.sources.findings import Severity
+from cdc.sources.gathering import Gathered
 from cdc.sources.mysql.binlog import Decoder
 from cdc.sources.mysql.catalog import Table, named_tables, selected, user_tables
 from cdc.sources.mysql.charsets import ServerConverter
@@ -49,7 +50,6 @@ from cdc.sources.mysql.select import quoted_table, select_rows
 from cdc.sources.mysql.state import SourceState, TableState, standings
 from cdc.sources.mysql.stream import BinlogStream
 from cdc.sources.mysql.tables import FollowedTables
-from cdc.told import Told
 from cdc.waiting import MACHINE, Waiting
 
 log = logging.getLogger(__name__)
@@ -189,7 +189,9 @@ class MySqlSource:
                 log.warning("%s is another server than before; it is followed on from %s", self._dsn, state.gtids)
             self._selected = self._select()
             followed = [entry.schema.table for entry in state.tables.values()]
-            self._settings.told.selection.warn_unmatched([table.name for table in self._selected], followed)
+            there = [table.name for table in self._selected]
+            for pattern in self._settings.told.selection.unmatched_now(there, followed):
+                log.warning("No table matches %r now; the others are followed.", pattern)
         self._tables = self._followed_tables()
         self._forget_unselected()
         self._grants = grants(connection)

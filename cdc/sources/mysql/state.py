@@ -10,9 +10,9 @@ from cdc.errors import CheckpointUnreadable
 from cdc.model.records import read_record
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.standing import Apart, Standing, State
+from cdc.options import Told
 from cdc.sources.mysql.defaults import Default
 from cdc.sources.mysql.position import LogPlace
-from cdc.told import Told
 
 VERSION = 1
 _PLAIN = (

@@ -11,7 +11,7 @@ from cdc.errors import DecodeError, SchemaChangeUnsupported
 from cdc.model.change import ABSENT
 from cdc.model.schema import TableName
 from cdc.model.segment import Drop, Evolve, Gap, Step, Suspect, Truncate
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.mysql import ddl
 from cdc.sources.mysql.batches import Plan
 from cdc.sources.mysql.catalog import Table, has_column_grants, is_of_server

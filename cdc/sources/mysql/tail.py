@@ -11,7 +11,7 @@ from cdc.model.moment import Moment, written
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableName
 from cdc.model.segment import Segment
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.source import Head, Link
 from cdc.sources.mysql.catalog import Table, named_tables
 from cdc.sources.mysql.connection import Dsn

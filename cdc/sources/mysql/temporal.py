@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer
+from cdc.sources.lockstep import Buffer
 from cdc.sources.mysql.rows import Field
 from cdc.sources.mysql.tablemap import Wire, WireColumn
 

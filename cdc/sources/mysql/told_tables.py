@@ -10,6 +10,7 @@ from cdc.errors import SchemaChangeUnsupported
 from cdc.model.change import ABSENT
 from cdc.model.schema import TableName
 from cdc.model.segment import Step
+from cdc.options import Told
 from cdc.sources.mysql.batches import Plan
 from cdc.sources.mysql.catalog import Table, named_tables
 from cdc.sources.mysql.connection import Connection
@@ -18,7 +19,6 @@ from cdc.sources.mysql.ghosts import is_ghost_of
 from cdc.sources.mysql.state import SourceState, TableState
 from cdc.sources.mysql.tablemap import TableMap
 from cdc.sources.mysql.tables import FollowedTables, plan_rows
-from cdc.told import Told
 
 log = logging.getLogger(__name__)
 

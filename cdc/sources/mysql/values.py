@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer, binary_array, string_array, string_views
 from cdc.model.arrays import take
 from cdc.model.schema import Kind
+from cdc.sources.lockstep import Buffer, binary_array, string_array, string_views
 from cdc.sources.mysql import temporal
 from cdc.sources.mysql.documents import document_texts
 from cdc.sources.mysql.jsonb import json_text, patched_text

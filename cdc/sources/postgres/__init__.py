@@ -10,15 +10,16 @@ from functools import partial
 from psycopg import sql
 
 from cdc.errors import UsageError
-from cdc.findings import Finding
 from cdc.model.moment import Moment
 from cdc.model.parts import Digest
 from cdc.model.position import Position
 from cdc.model.schema import TableName, TableSchema
+from cdc.model.selection import Selection
 from cdc.model.standing import Standing
+from cdc.options import Told
 from cdc.removal import Removal
-from cdc.selection import Selection
 from cdc.source import SourceStatus
+from cdc.sources.findings import Finding
 from cdc.sources.postgres.admin import made_by, refuse_other, slot_has_backlog, slot_status
 from cdc.sources.postgres.catalog import user_tables
 from cdc.sources.postgres.check import check
@@ -32,7 +33,6 @@ from cdc.sources.postgres.state import SourceState, standings
 from cdc.sources.postgres.tail import TailSource
 from cdc.sources.postgres.witness import find_refusal
 from cdc.target import SetApart, takes_all
-from cdc.told import Told
 
 
 def source_factory(

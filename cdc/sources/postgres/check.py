@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from cdc.errors import CdcError
-from cdc.findings import Finding, Severity, name_clashes
 from cdc.model.schema import TableName
-from cdc.selection import Selection
+from cdc.model.selection import Selection
+from cdc.sources.findings import Finding, Severity, name_clashes
 from cdc.sources.postgres.catalog import Connection, Table, user_tables
 from cdc.sources.postgres.connection import Dsn, connect_replication, mapped_errors, run_command
 from cdc.sources.postgres.keys import Obstacle

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer, string_array, string_views
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows
 from cdc.model.schema import TableSchema
+from cdc.sources.lockstep import Buffer, string_array, string_views
 
 _TAB, _NEWLINE, _BACKSLASH = 9, 10, 92
 _MEANING = np.arange(256, dtype=np.uint8)

@@ -19,8 +19,8 @@ from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
+from cdc.model.selection import Selection
 from cdc.observer import Selected
-from cdc.selection import Selection
 from cdc.sources.postgres.catalog import Connection, generated_columns, tables_by_oid, user_tables
 from cdc.sources.postgres.connection import Dsn, connect, mapped_errors
 from cdc.sources.postgres.copy import copy_rows

@@ -15,11 +15,11 @@ from typing import Protocol
 import numpy as np
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer, string_array, string_views
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows, Transactions
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
 from cdc.model.segment import Changes, Evolve, Note, Step, Suspect, Truncate
+from cdc.sources.lockstep import Buffer, string_array, string_views
 from cdc.sources.postgres.notes import read_note
 from cdc.sources.postgres.position import EPOCH, lsn, write_lsn
 

@@ -23,15 +23,16 @@ from cdc.errors import (
     SlotBusy,
     SourceUnfit,
 )
-from cdc.findings import Severity
-from cdc.gathering import Gathered
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Changes, Gap, Reset, Segment, Step, Suspect, with_gaps
+from cdc.model.selection import Selection
 from cdc.model.standing import Standing
-from cdc.selection import Selection
+from cdc.options import Told
 from cdc.source import Head, Link
+from cdc.sources.findings import Severity
+from cdc.sources.gathering import Gathered
 from cdc.sources.postgres.catalog import (
     Table,
     publication_fingerprint,
@@ -65,7 +66,6 @@ from cdc.sources.postgres.state import NEVER, SourceState, TableState, standings
 from cdc.sources.postgres.stream import ReplicationStream
 from cdc.sources.postgres.witness import LastSeen, is_known, verify_witness
 from cdc.target import SetApart, takes_all
-from cdc.told import Told
 from cdc.waiting import MACHINE, Waiting
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,9 @@ class PostgresSource:
                     self._verify(resume, server)
                     self._selected = self._followable(named := self._named())
                     followed = [entry.schema.table for entry in self._state.tables.values()]
-                    self._settings.told.selection.warn_unmatched([table.schema.table for table in named], followed)
+                    there = [table.schema.table for table in named]
+                    for pattern in self._settings.told.selection.unmatched_now(there, followed):
+                        log.warning("No table matches %r now; the others are followed.", pattern)
                     self._has_news = self._state.told != self._settings.told
                     self._state.told = self._settings.told
                     self._watch_tables()

@@ -16,21 +16,18 @@ from cdc.targets.duckdb.backup import back_up as copy_file
 from cdc.targets.duckdb.connection import mapped_errors, open_file
 from cdc.targets.duckdb.digest import digest
 from cdc.targets.duckdb.owned import first_come
-from cdc.targets.duckdb.reading import open_histories
+from cdc.targets.duckdb.reading import open_histories as open_histories
 from cdc.targets.duckdb.state import SCHEMA, StateTables, drop, read_file, read_mode
 from cdc.targets.duckdb.state import read_marks as read_file_marks
 from cdc.targets.duckdb.table import actual_columns
 from cdc.targets.duckdb.target import DuckDbTarget, layout_for
 
 TELLS_NOTES = False
-IS_ONE_FILE = True
 OPTIONS = frozenset({"--mode", "--memory"})  # of `cdc run`, what this target has
 set_apart: SetApart = first_come
 
-__all__ = ["OPTIONS", "TELLS_NOTES", "open_histories", "set_apart"]
 
-
-def digest_tables(path: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
+def table_digests(path: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
     """The digest of each table that the file holds; None for a table that it does not."""
     connection = open_file(Path(path), 256 << 20, read_only=True)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from cdc.errors import OperatorNeeded, UsageError
-from cdc.files import sync_folder
+from cdc.files.durable import sync_folder
 from cdc.targets.duckdb.connection import mapped_errors
 
 _SIGN_EVERY = 0.5  # seconds

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import duckdb
 
-from cdc.disk import meaning
 from cdc.errors import (
     CdcError,
     DiskFailed,
@@ -22,6 +21,7 @@ from cdc.errors import (
     TargetFull,
     UsageError,
 )
+from cdc.files.disk import meaning
 from cdc.targets.duckdb.sql import CATALOG
 
 _LOCKED = re.compile(r"could not set lock|conflicting lock|already open", re.IGNORECASE)

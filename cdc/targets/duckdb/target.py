@@ -20,8 +20,8 @@ from cdc.errors import (
     TargetFull,
     UsageError,
 )
-from cdc.files import DurableNames
-from cdc.inode import Inode
+from cdc.files.durable import DurableNames
+from cdc.files.inode import Inode
 from cdc.model.change import ABSENT, ChangeBatch
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Checkpoint, Position

@@ -7,9 +7,8 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from cdc.disk import mapped_errors
 from cdc.errors import UsageError
-from cdc.model.parts import Digest
+from cdc.files.disk import mapped_errors
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
 from cdc.model.standing import Standing, State
@@ -19,7 +18,6 @@ from cdc.targets.jsonl.files import checkpoint_file, lock_file, nobody_writes, r
 from cdc.targets.jsonl.target import JsonLinesTarget
 
 TELLS_NOTES = True  # annotations of transactions are events, too
-IS_ONE_FILE = False
 OPTIONS = frozenset({"--format", "--rotate"})  # of `cdc run`, what this target has
 set_apart: SetApart = takes_all
 
@@ -64,8 +62,3 @@ def target_removals(path: str, _pipeline: str) -> list[Removal]:
 def _remove(place: Path) -> None:
     with mapped_errors(place):
         place.unlink(missing_ok=True)
-
-
-def digest_tables(path: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
-    """Events have no digest."""
-    raise UsageError(f"{path} holds events, not tables: it cannot be compared.", hint="Compare a DuckDB target.")

@@ -20,10 +20,10 @@ from typing import BinaryIO
 import orjson
 
 from cdc import faults
-from cdc.disk import mapped_errors
 from cdc.errors import CheckpointUnreadable, TargetBusy, TargetDrift, UsageError
-from cdc.files import replacing, sync, sync_folder
-from cdc.inode import Inode
+from cdc.files.disk import mapped_errors
+from cdc.files.durable import replacing, sync, sync_folder
+from cdc.files.inode import Inode
 from cdc.model.position import Checkpoint, Position
 from cdc.model.records import read_record
 

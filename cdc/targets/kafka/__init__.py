@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 
 from cdc.errors import UsageError
-from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
 from cdc.model.standing import Standing, State
@@ -27,7 +26,6 @@ from cdc.targets.kafka.target import KafkaTarget
 from cdc.targets.kafka.topics import checkpoint_topic
 
 TELLS_NOTES = True  # annotations of transactions are events, too
-IS_ONE_FILE = False
 OPTIONS = frozenset({"--format"})  # of `cdc run`, what this target has
 set_apart: SetApart = takes_all
 
@@ -55,11 +53,6 @@ def target_removals(address: str, pipeline: str) -> list[Removal]:
     """A pipeline's checkpoint; the topics of its tables stay."""
     settings = read_settings(address)
     return [Removal(f"topic {checkpoint_topic(pipeline)}", lambda: admin.teardown(settings, pipeline))]
-
-
-def digest_tables(address: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
-    """Events have no digest."""
-    raise UsageError(f"kafka:{address} holds events, not tables.", hint="Compare a DuckDB target.")
 
 
 def target_factory(address: str, settings: TargetSettings) -> Callable[[], KafkaTarget]:

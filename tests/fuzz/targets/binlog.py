@@ -58,7 +58,7 @@ def _decoded(events: list[bytes], types: list[ColumnType]) -> list[object] | Non
             return None
         for step in decoded.steps:
             if isinstance(step, Suspect):
-                found.append(step)
+                found.append((step.schema, step.transaction))  # the reason says where, which is not the same place
             elif isinstance(step, Changes):
                 found += [_comparable(change) for change in as_events(step.batch, decoded.transactions)]
         events = events[decoded.consumed :]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cdc.config import source_module, target_module
+from cdc.connectors import source_module, target_module
 from cdc.errors import UsageError
 from cdc.sources.mysql.connection import Dsn as MySqlDsn
 from cdc.sources.postgres.connection import Dsn as PostgresDsn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cdc.errors import DecodeError
-from cdc.lockstep import Buffer
+from cdc.sources.lockstep import Buffer
 from cdc.sources.mysql.documents import document_texts
 from cdc.sources.mysql.jsonb import json_text, patched_text
 from cdc.sources.mysql.rows import Field

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cdc.errors import DecodeError
 from cdc.model.schema import TableName
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
 from tests.fuzz.draw import Draw
 

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from cdc.engine.pipeline import Pipeline
 from cdc.errors import CdcError
-from cdc.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
+from cdc.options import STALL_TIMEOUT
+
 log = logging.getLogger(__name__)
 
-STALL_TIMEOUT = 300.0  # seconds
 TARGET_FACTOR = 12  # how much longer than the source the target may be silent: one statement gives no sign of life
 _NEVER = float("inf")
 

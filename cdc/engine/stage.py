@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from cdc import faults
+from cdc.engine.handoff import Handoff
+from cdc.engine.liveness import Watched
 from cdc.errors import CdcError, HalfWritten, Unavailable
-from cdc.handoff import Handoff
-from cdc.liveness import Watched
 from cdc.model.change import Transactions
 from cdc.model.position import Checkpoint
 from cdc.model.segment import Changes, Evolve, Gap, Note, Reset, Segment, Step, Suspect, split

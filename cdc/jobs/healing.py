@@ -15,16 +15,16 @@ from functools import partial
 from typing import TypeVar
 
 from cdc import faults
-from cdc.backfill import KEYS_AT_ONCE, holding, of_keys, verify_same
+from cdc.engine.pipeline import Pipeline
+from cdc.engine.stage import Missed, Stage, Stopped
 from cdc.errors import TableChanged, Unavailable
+from cdc.jobs.backfill import KEYS_AT_ONCE, holding, of_keys, verify_same
+from cdc.jobs.verify import comparable_target, parts
 from cdc.model.parts import Key, Part, compare
 from cdc.model.schema import TableSchema
 from cdc.observer import Look, Observer
-from cdc.pipeline import Pipeline
-from cdc.stage import Missed, Stage, Stopped
+from cdc.options import AfterShape
 from cdc.target import Comparable
-from cdc.told import AfterShape
-from cdc.verify import comparable_target, parts
 
 log = logging.getLogger(__name__)
 

@@ -17,14 +17,14 @@ from itertools import islice
 from typing import TypeVar
 
 from cdc import faults
+from cdc.engine.pipeline import Pipeline
+from cdc.engine.stage import Missed, Stage, Stopped
 from cdc.errors import CdcError, OperatorNeeded, TableChanged, TargetFull, Unavailable, UsageError
+from cdc.jobs.verify import comparable_target, parts, replaceable_target
 from cdc.model.change import ChangeBatch
 from cdc.model.parts import Condition, Key, Part
 from cdc.model.schema import TableSchema
 from cdc.observer import Observer
-from cdc.pipeline import Pipeline
-from cdc.stage import Missed, Stage, Stopped
-from cdc.verify import comparable_target, parts, replaceable_target
 
 log = logging.getLogger(__name__)
 

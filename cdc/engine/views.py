@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cdc.liveness import Stall
+from cdc.engine.liveness import Stall
 from cdc.model.change import ChangeBatch, Op
 from cdc.model.position import Position
 from cdc.model.schema import TableName

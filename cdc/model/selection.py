@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from cdc.errors import UsageError
 from cdc.model.schema import TableName
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +43,10 @@ class Selection:
             if not any(self._means(pattern, table) for table in known)
         ]
 
-    def warn_unmatched(self, selected: Iterable[TableName], followed: Iterable[TableName]) -> None:
-        """Say which patterns of a pipeline that goes on select none of the tables that are there now.
+    def unmatched_now(self, selected: Iterable[TableName], followed: Iterable[TableName]) -> list[str]:
+        """The patterns of a pipeline that goes on that select none of the tables that are there now.
 
-        That may be a typing error, but also a table that was dropped or got another name, which must not stop others.
+        It may be a typing error, but also a table that was dropped or got another name, which must not stop others.
 
         Args:
             selected: those that are there now.
@@ -64,9 +61,7 @@ class Selection:
                 f"No table matches {', '.join(map(repr, self.include)) or 'anything'}.",
                 hint="Give the same --tables as before; `cdc status SOURCE TARGET` shows the tables that are followed.",
             )
-        for pattern in self.include:
-            if not any(self._means(pattern, table) for table in known):
-                log.warning("No table matches %r now; the others are followed.", pattern)
+        return [pattern for pattern in self.include if not any(self._means(pattern, table) for table in known)]
 
     def _means(self, pattern: str, table: TableName) -> bool:
         """Only * and ? stand for something else, and only in what a user wrote."""

@@ -12,18 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cdc.backfill import Backfill
-from cdc.condition import read_condition
+from cdc.engine.pipeline import Pipeline
+from cdc.engine.stage import Stage
 from cdc.errors import UsageError
+from cdc.jobs.backfill import Backfill
+from cdc.jobs.condition import read_condition
+from cdc.jobs.verify import Finding, TableReport, Verifier, Wishes, comparable_target, replaceable_target, sum_up
 from cdc.model.parts import Key
 from cdc.model.schema import LogicalType, TableName, TableSchema
+from cdc.model.selection import Selection
 from cdc.model.standing import State
 from cdc.observer import Observer
-from cdc.pipeline import Pipeline
-from cdc.selection import Selection
-from cdc.stage import Stage
 from cdc.target import InOneFile
-from cdc.verify import Finding, TableReport, Verifier, Wishes, comparable_target, replaceable_target, sum_up
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def verify(pipeline: Pipeline, observer: Observer, arguments: Values, progress: 
     """Compare tables.
 
     Args:
-        arguments: `tables`, `exclude`, `sample`, `max_rate`, `with_values` (see `cdc.verify.Wishes`).
+        arguments: `tables`, `exclude`, `sample`, `max_rate`, `with_values` (see `cdc.jobs.verify.Wishes`).
     """
     wishes = Wishes(
         tables=Selection(tuple(arguments["tables"]), tuple(arguments["exclude"]), observer.default_schema),

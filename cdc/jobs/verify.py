@@ -16,17 +16,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+from cdc.engine.pipeline import Pipeline
+from cdc.engine.stage import Missed, Stage, Stopped
+from cdc.engine.views import VerificationView
 from cdc.errors import CdcError, TableChanged, Unavailable, UsageError
+from cdc.jobs.shapes import OtherShape, ShapeDifference, compare_shapes, not_followed
 from cdc.model.parts import Difference, Digest, Key, Part, compare
 from cdc.model.position import Position
 from cdc.model.schema import TableName, TableSchema
+from cdc.model.selection import Selection
 from cdc.observer import Look, Observer, Selected
-from cdc.pipeline import Pipeline
-from cdc.selection import Selection
-from cdc.shapes import OtherShape, ShapeDifference, compare_shapes, not_followed
-from cdc.stage import Missed, Stage, Stopped
 from cdc.target import Comparable, Replaceable
-from cdc.views import VerificationView
 
 log = logging.getLogger(__name__)
 

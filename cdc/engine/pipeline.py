@@ -15,7 +15,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, retry_if_exce
 from tenacity.wait import wait_exponential_jitter
 
 from cdc import faults
-from cdc.disk import no_system_errors
+from cdc.engine.handoff import Handoff
+from cdc.engine.liveness import Watch
+from cdc.engine.stage import Stage, Stopped
+from cdc.engine.views import PipelineView
 from cdc.errors import (
     CdcError,
     CheckpointUnreadable,
@@ -31,17 +34,14 @@ from cdc.errors import (
     Unavailable,
     UsageError,
 )
-from cdc.handoff import Handoff
-from cdc.liveness import Watch
+from cdc.files.disk import no_system_errors
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
 from cdc.model.segment import Evolve, Reset, Segment
+from cdc.model.selection import Selection
 from cdc.model.standing import Standing, State, Suspicion
-from cdc.selection import Selection
 from cdc.source import Source
-from cdc.stage import Stage, Stopped
 from cdc.target import Choosy, Comparable, Placed, Replaceable, Target
-from cdc.views import PipelineView
 
 log = logging.getLogger(__name__)
 

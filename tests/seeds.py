@@ -1,5 +1,5 @@
-"""What choices at random begin with. Each commit has its own, so that a run of the tests tells of the commit and not of its
-luck, and many commits see much; `CDC_SEED` gives another, and repeats a run that has failed."""
+"""What choices at random begin with. Each commit has its own, so that a run of the tests tells of the commit and not of
+its luck, and many commits see much; `CDC_SEED` gives another, and repeats a run that has failed."""
 
 from __future__ import annotations
 

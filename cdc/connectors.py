@@ -1,0 +1,336 @@
+"""The connectors, by what a user writes. They are loaded when they are used, so that a target's packages are needed by
+those who use that target only."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+from cdc import journal
+from cdc.errors import UsageError
+from cdc.journal.observer import JournalAware
+from cdc.model.moment import Moment
+from cdc.model.parts import Digest
+from cdc.model.position import Checkpoint, Position
+from cdc.model.schema import TableName, TableSchema
+from cdc.model.selection import Selection
+from cdc.model.standing import Standing
+from cdc.observer import Observer
+from cdc.options import MEGABYTE, Options, Told
+from cdc.removal import Removal
+from cdc.source import Source, SourceStatus
+from cdc.sources.findings import Finding
+from cdc.target import KEEP_ALL, SetApart, Target, TargetSettings, takes_all
+
+JOURNAL = "journal"
+SOURCES = {
+    "postgresql": "cdc.sources.postgres",
+    "postgres": "cdc.sources.postgres",
+    "mysql": "cdc.sources.mysql",
+    "mariadb": "cdc.sources.mysql",
+    JOURNAL: "cdc.journal",
+}
+TARGETS = {
+    "duckdb": "cdc.targets.duckdb",
+    "jsonl": "cdc.targets.jsonl",
+    "kafka": "cdc.targets.kafka",
+    JOURNAL: "cdc.journal",
+}
+
+_TARGET_MEMORY = 256 * MEGABYTE
+_ROTATE_BYTES = 256 * MEGABYTE
+_OTHER_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SUFFIXES = (".duckdb", ".ddb", ".db")
+
+
+class SourceKind(Protocol):
+    """What a source's package offers. A checkpoint's `state` is the source's own, as the target has it."""
+
+    def source_factory(
+        self,
+        dsn: str,
+        *,
+        name: str,
+        told: Told,
+        workers: int,
+        budget: int,
+        notes: bool = False,
+        only_looks: bool = False,
+        set_apart: SetApart = takes_all,
+    ) -> Callable[[], Source]:
+        """Check a DSN's form and return what opens the source.
+
+        Args:
+            name: of the pipeline.
+            told: which tables, and how they are followed.
+            workers: sessions that read the snapshot.
+            budget: bytes that one segment holds at most.
+            notes: the target tells what applications said of their transactions.
+            only_looks: tables neither come nor go, and nothing is changed on the source.
+            set_apart: what the target says of tables that come.
+
+        Raises:
+            UsageError: the DSN is wrong.
+        """
+
+    def tail_factory(
+        self,
+        dsn: str,
+        *,
+        slot: str | None,
+        selection: Selection,
+        include_keyless: bool,
+        budget: int,
+        begin: Moment | None = None,
+    ) -> Callable[[], Source]:
+        """Check a DSN's form and return what opens a source without a snapshot; raises UsageError."""
+
+    def source_status(self, dsn: str, name: str, state: str | None, position: Position | None) -> SourceStatus:
+        """How far the source's log is, and whether it still has what comes after the checkpoint."""
+
+    def table_standings(self, state: str) -> dict[TableName, Standing]:
+        """How the tables of the selection stand by a checkpoint's state."""
+
+    def table_names(self, state: str) -> dict[int, TableName]:
+        """The tables of a checkpoint's state by their identities."""
+
+    def source_removals(self, dsn: str, name: str, state: str | None) -> list[Removal]:
+        """What a pipeline made on the source; raises UsageError if that is not what a checkpoint's state belongs to."""
+
+    def check_source(self, dsn: str, selection: Selection) -> list[Finding]:
+        """Everything that would stop replication from here, each with its fix; changes nothing."""
+
+
+class DatabaseKind(SourceKind, Protocol):
+    """What the package of a database offers, which has tables to look at."""
+
+    def database_of(self, dsn: str) -> str:
+        """The database that a DSN means, empty for all; raises UsageError."""
+
+    def make_observer(self, dsn: str, *, name: str) -> Observer:
+        """Somebody who looks at the source beside a pipeline; connects when he is first asked for something."""
+
+    def digest_tables(self, dsn: str, selection: Selection) -> dict[TableSchema, Digest]:
+        """The digest of each table that a pipeline of this selection follows, as they are now."""
+
+    def pipeline_of(self, state: str) -> str:
+        """The name of the pipeline that a checkpoint's state belongs to."""
+
+    def told(self, state: str) -> Told | None:
+        """The options of the last run; None if the state is of a version that did not keep them."""
+
+
+@runtime_checkable
+class TwiceRead(Protocol):
+    """A source whose log another decoder reads as well."""
+
+    def compare_log(self, dsn: str, selection: Selection, file: str | None) -> list[Finding]:
+        """A file of the log (None for the newest) as two decoders read it; raises UsageError if it is not there."""
+
+
+class TargetKind(Protocol):
+    """What a target's package offers. A `place` is what a DSN says after the kind.
+
+    Attributes:
+        TELLS_NOTES: it keeps what applications said of their transactions.
+        OPTIONS: those of `cdc run` that it has, beside the ones that every target has.
+        set_apart: which tables cannot be there together.
+    """
+
+    TELLS_NOTES: bool
+    OPTIONS: frozenset[str]
+    set_apart: SetApart
+
+    def target_factory(self, place: str, settings: TargetSettings, /) -> Callable[[], Target]:
+        """Check the place's form and return what opens the target; raises UsageError."""
+
+    def read_checkpoint(self, place: str, pipeline: str, /) -> Checkpoint | None:
+        """The checkpoint that is there, None if there is no target yet; raises TargetBusy if a process keeps it."""
+
+    def read_marks(self, place: str, pipeline: str, /) -> dict[int, Standing]:
+        """The tables, by identity, that are copied by parts or suspect; raises TargetBusy as `read_checkpoint`."""
+
+    def copy_parts(self, place: str, pipeline: str, schemas: Iterable[TableSchema], /) -> None:
+        """Have tables copied again, part by part, when the pipeline runs again; raises TargetBusy, UsageError."""
+
+    def target_removals(self, place: str, pipeline: str, /) -> list[Removal]:
+        """What a pipeline keeps there beside its tables, which stay."""
+
+
+@runtime_checkable
+class HoldsTables(Protocol):
+    """A target that has tables to compare."""
+
+    def table_digests(self, place: str, schemas: Iterable[TableSchema], /) -> dict[TableSchema, Digest | None]:
+        """The digest of each table; None for a table that is not there."""
+
+
+@runtime_checkable
+class KeepsHistories(Protocol):
+    """A target that may know what rows were."""
+
+    def open_histories(self, place: str, /) -> AbstractContextManager[Any]:
+        """What answers questions about the past; raises UsageError if no table is kept so."""
+
+
+@runtime_checkable
+class OneFile(Protocol):
+    """A target that is one file, of which a copy is a backup."""
+
+    def back_up(self, place: str, to: Path, /) -> Checkpoint | None:
+        """Make a copy of a file that no pipeline has open; what checkpoint it has. Raises TargetBusy if one does."""
+
+
+if TYPE_CHECKING:  # each package is held against what is asked of it
+    from cdc.sources import mysql, postgres
+    from cdc.targets import duckdb, jsonl, kafka
+
+    _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
+    _twice_read: TwiceRead = mysql
+    _recorded: SourceKind = journal
+    _targets: tuple[TargetKind, ...] = (duckdb, jsonl, kafka, journal)
+    _holds_tables: HoldsTables = duckdb
+    _keeps_histories: KeepsHistories = duckdb
+    _one_file: OneFile = duckdb
+
+
+def source_module(dsn: str) -> SourceKind:
+    """The connector for a source DSN: its control plane as well as its data plane."""
+    scheme = kind_of(dsn)
+    if scheme not in SOURCES:
+        raise UsageError(
+            f"{scheme!r} is not a source that cdc knows." if scheme else "The source is not a DSN.",
+            hint="Write it as postgresql://user@host:5432/database, mysql://user@host/database, mariadb://... or "
+            "journal:DIR.",
+        )
+    return cast("SourceKind", importlib.import_module(SOURCES[scheme]))
+
+
+def database_module(dsn: str) -> DatabaseKind:
+    """The connector for a source that has tables to look at.
+
+    Raises:
+        UsageError: it is a journal, or none that cdc knows.
+    """
+    if kind_of(dsn) == JOURNAL:
+        raise UsageError(f"{dsn} has no tables to look at.", hint="Name the database that it was made from.")
+    return cast("DatabaseKind", source_module(dsn))
+
+
+def kind_of(source: str) -> str:
+    """What a source is by its DSN's scheme; empty if it has none."""
+    if source.startswith(f"{JOURNAL}:"):
+        return JOURNAL
+    return source.partition("://")[0] if "://" in source else ""
+
+
+def target_module(target: str) -> tuple[TargetKind, str]:
+    """The connector for a target, and what it is to open: `duckdb:FILE`, or a file that is named like one."""
+    scheme, colon, rest = target.partition(":")
+    if colon and scheme in TARGETS:
+        if not rest:
+            raise UsageError("The target names no file.", hint=f"Write it as {scheme}:FILE.")
+        return _target(scheme), rest
+    if target.endswith(_SUFFIXES) and not _OTHER_SCHEME.match(target):
+        return _target("duckdb"), target
+    raise UsageError(
+        f"{target!r} is not a target that cdc knows.",
+        hint="Write it as duckdb:FILE, jsonl:FILE, kafka://HOST:9092 or journal:DIR.",
+    )
+
+
+def _target(kind: str) -> TargetKind:
+    return cast("TargetKind", importlib.import_module(TARGETS[kind]))
+
+
+def source_factory(
+    dsn: str, target: str, options: Options, *, notes: bool = False, set_apart: SetApart = takes_all
+) -> Callable[[], Source]:
+    """What opens a source.
+
+    Args:
+        notes: the target tells what applications said of their transactions.
+        set_apart: what the target says of tables that come.
+    """
+    return source_module(dsn).source_factory(
+        dsn,
+        name=known_as(dsn, target, options.name),
+        told=options.told,
+        workers=options.workers,
+        budget=options.segment_bytes,
+        notes=notes,
+        only_looks=options.only_looks,
+        set_apart=set_apart,
+    )
+
+
+def target_factory(source: str, target: str, options: Options) -> Callable[[], Target]:
+    module, path = target_module(target)
+    refuse_options([target], options)
+    if kind_of(source) == JOURNAL == target.partition(":")[0]:
+        raise UsageError("A journal is not made from a journal.", hint="Copy its folder while nobody writes it.")
+    kind, database = origin_of(source)
+    settings = TargetSettings(
+        options.name,
+        kind,
+        options.target_memory or _TARGET_MEMORY,
+        mode=options.mode,
+        retention=options.retention,
+        database=database,
+        format=options.format,
+        rotate=options.rotate_bytes or _ROTATE_BYTES,
+    )
+    return module.target_factory(path, settings)
+
+
+def refuse_options(targets: Iterable[str], options: Options) -> None:
+    """Refuse options that none of the targets has (O34)."""
+    known = {target: target_module(target)[0].OPTIONS for target in targets}
+    given = {
+        "--mode": options.mode,
+        "--memory": options.target_memory,
+        "--format": options.format,
+        "--rotate": options.rotate_bytes,
+        "--journal-age": options.retention.age,
+        "--journal-size": options.retention.size,
+        "--journal-budget": options.retention.budget,
+    }
+    for option, value in given.items():
+        if value is not None and not any(option in has for has in known.values()):
+            has = "; ".join(f"{target} has {', '.join(sorted(options))}" for target, options in known.items())
+            raise UsageError(f"{' and '.join(known)} cannot do anything with {option}.", hint=f"{has}.")
+
+
+def fitting(options: Options, target: str) -> Options:
+    """The options without those that a target does not have, but another one that is fed beside it."""
+    has = target_module(target)[0].OPTIONS
+    return replace(
+        options,
+        mode=options.mode if "--mode" in has else None,
+        target_memory=options.target_memory if "--memory" in has else None,
+        format=options.format if "--format" in has else None,
+        rotate_bytes=options.rotate_bytes if "--rotate" in has else None,
+        retention=options.retention if "--journal-size" in has else KEEP_ALL,
+    )
+
+
+def make_observer(source: str, options: Options) -> Observer:
+    """Somebody who looks at the source beside a pipeline; connects when he is first asked for something."""
+    return JournalAware(database_module(source).make_observer(source, name=options.name))
+
+
+def known_as(source: str, target: str | None, name: str) -> str:
+    """What a source knows a pipeline by: its name, or for a journal, which feeds many, the target's."""
+    return target if kind_of(source) == JOURNAL and target is not None else name
+
+
+def origin_of(source: str) -> tuple[str, str]:
+    """The kind of the database that a source's events come from, and its name, as `TargetSettings` has them."""
+    if kind_of(source) == JOURNAL:
+        return journal.origin(source)
+    return kind_of(source), database_module(source).database_of(source)
