@@ -51,7 +51,7 @@ POINTS: Mapping[str, str] = {
     "membership.announced": "a table that came later is about to be published, the target does not know",
     "membership.changed": "it is published, the target does not know",
     "healing.part": "a part of a table was compared and set right, the next one was not",
-    "backfill.part": "a part of a table was read anew, the next one was not",
+    "backfill.part": "a part of a table was read again, the next one was not",
     "copy.before_snapshot": "the sessions that copy have not begun",
     "copy.locked": "writes on the source wait for the snapshot to begin",
     "copy.before_reset": "the snapshot has begun, the target's tables are as they were",

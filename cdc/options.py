@@ -48,7 +48,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run may be told; every field has a working default.
+    """How a run works; every field has a working default.
 
     Attributes:
         name: of the pipeline: slot, publications and status are named after it.
@@ -108,7 +108,7 @@ class Options:
         return Told(self.selection, self.include_keyless, self.holds_tables, self.after_shape, rate)
 
     def as_told(self, told: Told) -> Options:
-        """The same, with what a run was told before."""
+        """The same, with the options of a run before."""
         return replace(
             self,
             selection=told.selection,

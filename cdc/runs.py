@@ -127,7 +127,7 @@ def open_fanout(
 
     Args:
         on_stall: called when the writer is given up; a feed that hangs ends by itself.
-        feed_made: is told of each pipeline that feeds a target, before it runs.
+        feed_made: called with each pipeline that feeds a target, before it runs.
 
     Raises:
         UsageError: a DSN is wrong, or a target is named twice.
@@ -148,7 +148,7 @@ def open_fanout(
             return pipeline
 
         chosen = fitting(fed, target)
-        target_factory(source, target, chosen)  # so that what is wrong with it is told at once
+        target_factory(source, target, chosen)  # so that what is wrong with it is said at once
         return make
 
     feeds = {target: feed(target) for target in targets}

@@ -44,7 +44,7 @@ KEEP_ALL = Retention()
 
 @dataclass(frozen=True, slots=True)
 class TargetSettings:
-    """What a target is told about the pipeline that writes to it; each takes what concerns it.
+    """What a target knows of the pipeline that writes to it; each takes what concerns it.
 
     Attributes:
         pipeline: its name.
@@ -139,7 +139,7 @@ class Choosy(Target, Protocol):
 
 @runtime_checkable
 class Replaceable(Target, Protocol):
-    """A target into which rows that were read anew can be put, between two transactions.
+    """A target into which rows that were read again can be put, between two transactions.
 
     All of it sees what was applied, whether that is durable already or not.
     """

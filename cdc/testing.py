@@ -241,7 +241,7 @@ class FaultyTarget:
         *,
         delay: float = 0.05,
         sleep: Callable[[float], None] = time.sleep,
-        error: Callable[[], Exception] = lambda: Unavailable("The target has failed, as it was told to."),
+        error: Callable[[], Exception] = lambda: Unavailable("The target has failed, as a test wanted."),
     ) -> None:
         self._target = target
         self._faults = iter(faults)

@@ -67,7 +67,7 @@ def test_numbers_without_a_unit_are_taken_with_a_warning(database: Database, tmp
     database.execute("INSERT INTO t VALUES (1)")
     for option in ("--table", "--tables"):
         done = cdc("resync", database.dsn, str(tmp_path / "x.duckdb"), option, "t")
-        assert done.stdout == "public.t: copied anew\n", done.stderr
+        assert done.stdout == "public.t: copied again\n", done.stderr
         assert ("Write --tables" in done.stderr) == (option == "--table")
 
 

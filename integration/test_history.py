@@ -404,7 +404,7 @@ MY_TYPES = {
 
 @pytest.mark.parametrize("mode", [Mode.HISTORY, Mode.SOFT_DELETE])
 def test_a_column_that_grew_keeps_its_past(on_mysql: MySqlDatabase, tmp_path: Path, mode: Mode) -> None:
-    """B-42: the statement rewrites the table, which is copied anew; rows that are there no more have their values."""
+    """B-42: the statement rewrites the table, which is copied again; rows that are there no more have their values."""
     columns = ", ".join(f"{name} {was}" for name, (was, _) in MY_TYPES.items())
     on_mysql.execute(
         f"CREATE TABLE t (id int PRIMARY KEY, {columns})",

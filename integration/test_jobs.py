@@ -119,7 +119,7 @@ def test_events_are_written_as_they_were(database: Database, tmp_path: Path) -> 
     ends = (database.dsn, f"jsonl:{path}", "--name", database.name)
     assert cdc("run", *ends, "--format", "debezium", "--until-caught-up").returncode == 0
     done = cdc("resync", *ends, "--tables", "t")
-    assert (done.returncode, done.stdout) == (0, "public.t: copied anew\n"), done
+    assert (done.returncode, done.stdout) == (0, "public.t: copied again\n"), done
     database.execute("INSERT INTO t VALUES (2)")
     assert cdc("run", *ends, "--until-caught-up").returncode == 0
     lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -37,7 +37,7 @@ def past_of(replica: Replica, table: str) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize("mode", Mode)
 def test_renamed_while_nobody_listens(on_mariadb: MySqlDatabase, tmp_path: Path, mode: Mode) -> None:
-    """B-43: a plain rename, one behind a statement that makes the table be copied anew, and one whose name is taken."""
+    """B-43: a plain rename, one behind a statement that makes the table be copied again, and one whose name is taken."""
     make_tables(on_mariadb)
     replica = make_replica(on_mariadb, tmp_path, mode=mode, segment_bytes=1000)
     replica.catch_up()

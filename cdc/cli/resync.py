@@ -38,4 +38,4 @@ def resync(
     with messages.status("copying"):
         done = have_done(source, target, options, "resync", arguments, lambda _: None)
     for entry in done["tables"]:
-        console.print(f"{entry['table']}: copied anew", highlight=False, markup=False)
+        console.print(f"{entry['table']}: copied again", highlight=False, markup=False)

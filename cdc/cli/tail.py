@@ -66,7 +66,7 @@ def tail(
     ] = None,
     include_keyless: KeylessOption = False,
     until_caught_up: Annotated[
-        bool, typer.Option("--until-caught-up", help="End once what the source had at the start is told.")
+        bool, typer.Option("--until-caught-up", help="End once what the source had at the start is emitted.")
     ] = False,
     stall_timeout: StallTimeoutOption = STALL_TIMEOUT,
 ) -> None:

@@ -206,7 +206,7 @@ class PrivatePostgres:
         return self.dsn(name)
 
     def _run(self, program: str, *arguments: str) -> None:
-        # Output to a file: with a pipe, the server that pg_ctl leaves behind would hold it open for ever.
+        # Output to a file: with a pipe, the server that pg_ctl leaves behind would hold it open until it ends.
         output = self.folder / f"{program}.out"
         with output.open("w") as sink:
             done = subprocess.run(

@@ -166,7 +166,7 @@ class Handoff:
             return self._pop() if self._segments and not self._stopping else None
 
     def _wait_for(self, something: Callable[[], bool]) -> None:
-        self._applying = False  # also where an errand holds segments back: whoever waits has nothing to do
+        self._applying = False  # also where an errand holds segments back: a thread that waits has nothing to do
         self._changed.wait_for(lambda: self._segments or self._stopping or self._finished or something())
 
     def _pop(self) -> Segment:

@@ -273,7 +273,7 @@ class Pipeline:
             self._view.failure, self._view.is_red = str(error), True
             raise
         finally:
-            self._view.phase = "stopped"  # last, since whoever sees it may stop what is left
+            self._view.phase = "stopped"  # last, since a program that sees it may stop what is left
 
     def _refuse_held(self) -> None:
         """A run that was to catch up has not done so where tables are held.
@@ -303,7 +303,7 @@ class Pipeline:
         """Have something done on the applier thread, between two transactions, and wait for it.
 
         Args:
-            work: done once more if the pipeline had to begin anew meanwhile and there is patience.
+            work: done once more if the pipeline had to begin again meanwhile and there is patience.
             patience: seconds to wait for a pipeline that is not following the log just now.
 
         Raises:
@@ -387,7 +387,7 @@ class Pipeline:
             raise failures[0]
 
     def _is_worth_retrying(self, error: BaseException) -> bool:
-        """At a first start everything but a slot that is about to be free is told at once: it may be a mistake."""
+        """A first start ends at once, but for a slot that is about to be free: the error may be a mistake."""
         if not isinstance(error, CdcError) or not self._may_pass(error) or self._stop.is_set():
             return False
         if isinstance(error, NoTables):
@@ -454,8 +454,8 @@ class Pipeline:
                 self._close(source, target)
 
     def _open_both(self, source: Source, target: Target) -> Checkpoint | None:
-        """The target's checkpoint. What this fails with is for status to say as well, unless the target is none of this
-        pipeline: another one may say there how it is."""
+        """The target's checkpoint. What this fails with is for status to say as well, unless the target belongs to
+        another pipeline, which may say there how it is."""
         with (
             self._known_unless(TargetBusy, CheckpointUnreadable, UsageError),
             self._watch.target.at("opening the target"),
@@ -540,7 +540,7 @@ class Pipeline:
             raise
         self._wait_for(threads)
         if failures:
-            # One that another try does not heal comes first: whoever lost his lease must not take it back (D-17).
+            # One that another try does not heal comes first: a run that lost its lease must not take it back (D-17).
             raise next((error for error in failures if not (isinstance(error, CdcError) and error.retry)), failures[0])
 
     def _wait_for(self, threads: list[threading.Thread]) -> None:
@@ -583,7 +583,7 @@ class Pipeline:
         self._view.phase = "copying"
         for segment in self._watched(source.copy(handoff), "copying"):
             handoff.put(segment)
-        handoff.drain()  # whoever asks a pipeline that follows finds the tables as they were copied
+        handoff.drain()  # a request to a pipeline that follows finds the tables as they were copied
         if handoff.stopping:
             return
         with self._errands:

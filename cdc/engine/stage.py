@@ -44,7 +44,7 @@ class Stage:
 
     Args:
         checkpoint: where the target is.
-        applied: is told of each segment once it is durable.
+        applied: called with each segment once it is durable.
         watch: finds out if this does not move on.
     """
 

@@ -125,7 +125,7 @@ class PlainFormat:
         return in_order(blocks)
 
     def _read_now(self, batch: ChangeBatch, after: int) -> _Places:
-        """Copied rows are told where the stream is."""
+        """Copied rows have the position of the stream."""
         count = len(batch)
         ordinal = np.arange(self._read, self._read + count)
         self._read += count
@@ -184,7 +184,7 @@ class PlainFormat:
         return self._single(op, name, table.table, step.transaction, step.ordinal, content | place, rank=-1)
 
     def _reset(self, step: Reset, after: int) -> Block:
-        """Whatever was told of the table's rows before is void: it is about to be copied."""
+        """Whatever was emitted of the table's rows before is void: it is about to be copied."""
         number, place = self._copied()
         return self._single("reset", f"copy-{self._run}-{number}", step.schema.table, after, LAST + number, place)
 
@@ -201,7 +201,7 @@ class PlainFormat:
         return replace(made, key=pa.array([key_of(shape.schema)], LARGE), is_schema=True)
 
     def _copied(self) -> tuple[int, dict[str, object]]:
-        """A number for something that is told of a copy, and where it is."""
+        """A number for an event of a copy, and where it is."""
         number = self._read
         self._read += 1
         nothing = dict.fromkeys(("total", "transaction", "committed_at"))

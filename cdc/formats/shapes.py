@@ -36,11 +36,11 @@ class Shapes:
     """The shapes that have been emitted.
 
     Args:
-        told: by table identity a digest of the last one, as a target keeps it with its checkpoint.
+        emitted: by table identity a digest of the last one, as a target keeps it with its checkpoint.
     """
 
-    def __init__(self, told: Mapping[int, str]) -> None:
-        self.told = dict(told)
+    def __init__(self, emitted: Mapping[int, str]) -> None:
+        self.emitted = dict(emitted)
         self._known: dict[int, TableSchema] = {}  # of those that came since, so that a digest is made once
 
     def new_in(self, segment: Segment) -> list[Shape]:
@@ -71,9 +71,9 @@ class Shapes:
         self._known[identity] = schema
         content = literal({"table": str(schema.table), **described(schema)})
         digest = blake2b(content.encode(), digest_size=_DIGEST_BYTES).hexdigest()
-        if self.told.get(identity) != digest:
-            yield Shape(schema, identity not in self.told, transaction, ordinal)
-            self.told[identity] = digest
+        if self.emitted.get(identity) != digest:
+            yield Shape(schema, identity not in self.emitted, transaction, ordinal)
+            self.emitted[identity] = digest
 
 
 def described(schema: TableSchema) -> dict[str, object]:

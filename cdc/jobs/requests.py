@@ -51,7 +51,7 @@ def verify(pipeline: Pipeline, observer: Observer, arguments: Values, progress: 
 
 
 def repair(pipeline: Pipeline, observer: Observer, arguments: Values, progress: Progress) -> Values:
-    """Read rows anew: those that a verification found, or those of one table that fulfil a condition.
+    """Read rows again: those that a verification found, or those of one table that fulfil a condition.
 
     Args:
         arguments: `tables` as in the answer of `verify`; or `table` and `where`, which may be None.
@@ -64,7 +64,7 @@ def repair(pipeline: Pipeline, observer: Observer, arguments: Values, progress: 
     done = []
     for schema, keys in _wanted(followed, arguments, observer):
         rows = backfill.repair_where(schema, condition) if keys is None else backfill.repair_rows(schema, keys)
-        log.info("repaired %s: %d rows read anew", schema.table, rows)
+        log.info("repaired %s: %d rows read again", schema.table, rows)
         done.append({"table": str(schema.table), "rows": rows})
         progress(done[-1])
     return {"tables": done}
@@ -81,7 +81,7 @@ def resync(pipeline: Pipeline, observer: Observer, arguments: Values, progress: 
     followed = list(Verifier(pipeline, observer).tables(tables, besides=held))
     begun = {schema: pipeline.resets[schema.identity] for schema in [*held, *followed]}
     for schema in followed:
-        # A table that is another one than the log has told of is taken in as it is now (M15).
+        # A table that is another one than the one in the log is taken in as it is now (M15).
         if _is_the_same(observer, schema):
             pipeline.errand(partial(_copy_parts, schema), patience=60.0)
             del begun[schema]

@@ -1,4 +1,4 @@
-"""Journals: what a source said, kept in files, from which any number of targets can be fed and built anew."""
+"""Journals: what a source said, kept in files, from which any number of targets can be fed and built again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cdc.target import SetApart, TargetSettings, takes_all
 log = logging.getLogger(__name__)
 
 SCHEME = "journal:"
-TELLS_NOTES = True  # so that whoever reads it can
+TELLS_NOTES = True  # so that a reader of it can
 OPTIONS = frozenset({"--journal-age", "--journal-size", "--journal-budget"})  # of `cdc run`, what this target has
 set_apart: SetApart = takes_all
 
@@ -169,7 +169,7 @@ def read_marks(path: str, pipeline: str) -> dict[int, Standing]:
 
 
 def copy_parts(path: str, pipeline: str, schemas: Iterable[TableSchema]) -> None:
-    raise UsageError("A journal's tables cannot be copied anew.", hint="Resync the targets that are fed from it.")
+    raise UsageError("A journal's tables cannot be copied again.", hint="Resync the targets that are fed from it.")
 
 
 def target_removals(path: str, pipeline: str) -> list[Removal]:

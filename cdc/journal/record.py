@@ -1,9 +1,9 @@
 """Segments as bytes, and back: each a few Arrow IPC streams, one behind the other. No I/O.
 
 The first stream of a record holds its transactions; its schema's metadata, which is called the header here, says what
-else comes: the changes of each step that has some, one row per change. Whoever can read Arrow IPC streams can read a
-file of records: he reads streams until the file ends. Lengths and checksums are in the header, so that nothing else of
-a record is given to a parser before it is known to be whole.
+else comes: the changes of each step that has some, one row per change. A program that can read Arrow IPC streams can
+read a file of records: it reads streams until the file ends. Lengths and checksums are in the header, so that nothing
+else of a record is given to a parser before it is known to be whole.
 """
 
 from __future__ import annotations

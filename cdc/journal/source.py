@@ -111,8 +111,8 @@ class JournalSource:
         selection: the tables that are given.
         budget: bytes of segments that are given as one, at most.
         end: where to stop giving; None for nowhere.
-        begin: where to begin, if there is no checkpoint. With None it is the first record of all, and it is told which
-            ones the target still needs, so that they are not removed.
+        begin: where to begin, if there is no checkpoint. With None it is the first record of all, and the
+            journal keeps those that the target still needs.
     """
 
     def __init__(
@@ -264,13 +264,13 @@ class JournalSource:
             raise OperatorNeeded(
                 f"The target goes on with record {state.next}, and the journal in {self._folder.path} begins with "
                 f"{self._manifest.first}.",
-                hint="Build the target anew from the source.",
+                hint="Build the target again from the source.",
             )
         if state.next > self._goal:
             raise SourceChanged(
                 f"The target goes on with record {state.next}, and the journal in {self._folder.path} ends before "
                 f"{self._goal}: it is an earlier state of it.",
-                hint="Restore the journal's files, or build the target anew.",
+                hint="Restore the journal's files, or build the target again.",
             )
         return state
 

@@ -141,7 +141,7 @@ class Writer:
             inode.verify()
 
     def close(self) -> None:
-        """Let go of the lease. May be called twice; what is not durable is cut off by whoever comes next."""
+        """Let go of the lease. May be called twice; what is not durable is cut off by the next writer."""
         for file in (self._file, self._lock):
             if file is not None:
                 with suppress(OSError):

@@ -176,7 +176,7 @@ class Unproven:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A statement whose words cannot be told.
+    """A statement whose words cannot be made out.
 
     Attributes:
         text: all of it.

@@ -153,7 +153,7 @@ def verify_server(connection: Connection, state: SourceState) -> bool:
 
 
 def _verify_database(dsn: Dsn, state: SourceState) -> None:
-    """A log is of a whole server, and goes on for any of its databases: what the run was told shows which one is meant.
+    """A log is of a whole server, and goes on for any of its databases: the options of the run show which one is meant.
     All of them in the place of one, or one in the place of all, is another choice of tables."""
     followed = state.told.selection.default_schema if state.told is not None else ""
     if dsn.database and followed and dsn.database.lower() != followed.lower():  # the server may know them so
@@ -234,7 +234,7 @@ def _verify_files(connection: Connection, state: SourceState) -> None:
 
 
 def _verify_gtid_of_place(connection: Connection, state: SourceState) -> None:
-    """MariaDB says which GTIDs lie before a byte of a file: other ones if the log was begun anew (B-02)."""
+    """MariaDB says which GTIDs lie before a byte of a file: other ones if the log was begun again (B-02)."""
     place = state.place
     found = connection.value("SELECT BINLOG_GTID_POS(%s, %s)", place.file, place.offset)
     if found is None or str(MariaDbGtids.parse(found)) != state.gtids:

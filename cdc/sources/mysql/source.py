@@ -314,7 +314,7 @@ class MySqlSource:
             for table in self._selected:
                 self._tables.expect(self._told(table))
         elif self._hold_refused(link) or self._has_news:
-            # Whoever asks the target what is followed must hear of it, however long nothing else happens.
+            # The target has to have it, which others ask what is followed, however long nothing else happens.
             yield self._segment([])
         yield from self._copy_missing(link)
 

@@ -139,7 +139,7 @@ class SourceState:
         kept: the shapes of those that it has.
         prepared: distributed transactions that are prepared and not yet committed, and where they begin.
         apart: tables of the selection that were never followed, and why.
-        told: what the last run was told of the tables; None in a state of an older version.
+        told: the options of the last run that concern the tables; None in a state of an older version.
     """
 
     pipeline: str

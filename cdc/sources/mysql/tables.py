@@ -69,7 +69,7 @@ class FollowedTables:
         # Once the log has been followed up to here, look for tables that are new, and copy those that have to be: until
         # then the state may know a table by another name than it has now.
         self.look_after: int | None = None
-        self._gaps: list[Gap] = []  # that have begun and are not told yet
+        self._gaps: list[Gap] = []  # that have begun and are not emitted yet
 
     @property
     def are_complete(self) -> bool:
@@ -161,7 +161,7 @@ class FollowedTables:
             return None
         if entry.schema.key:
             return self.suspect(entry, why, transaction) or None
-        # Without a key a row is told by its values only, and they are not all there.
+        # Without a key a row is known by its values only, and they are not all there.
         if entry.is_followed:
             self.copy_again(entry, why, transaction)
         return None
@@ -372,7 +372,7 @@ class FollowedTables:
         try:
             found = evolved(entry, actions, self._state.flavor)
         except CopyAgain:
-            self.copy_again(entry, "it was altered in a way that cannot be told from the log", transaction)
+            self.copy_again(entry, "it was altered in a way that the log does not show", transaction)
             return []
         after = found.entry
         if after.key_index != entry.key_index and after.schema.key != entry.schema.key:

@@ -119,7 +119,7 @@ class TailSource(MySqlSource):
         return before
 
     def copy(self, link: Link) -> Iterator[Segment]:
-        """Nothing: only what happens is told."""
+        """Nothing: only what happens is emitted."""
         yield self._segment([])  # on a server where nothing happens, a run that is to end would wait for something
 
     def _not_renamed(self, new: Sequence[Table]) -> list[Table]:

@@ -146,7 +146,7 @@ class Membership:
         self.is_settled = False
 
     def step(self, order: int) -> list[Step]:
-        """Do what is due; the steps are to be given with a checkpoint at `order`, even if there are none."""
+        """Do what is due; the steps are to be given with a checkpoint at `order`, even if the list is empty."""
         self.is_due = self.is_settled = False
         dropped: list[Step] = [Drop(schema) for oid in self._passed(order) if (schema := self._let_go(oid)) is not None]
         if not self._changes:

@@ -71,7 +71,7 @@ class Shapes:
         """A table as it was when the log's rows were written.
 
         Raises:
-            SchemaChangeUnsupported: that cannot be told, or its rows cannot be set right.
+            SchemaChangeUnsupported: what became of it is unknown, or its rows cannot be set right.
         """
         entry = self._state.tables[relation.oid]
         now = look(self._connection, [relation.oid]).tables.get(relation.oid)
@@ -102,7 +102,7 @@ class Shapes:
         return self._ahead is not None and order >= self._behind
 
     def step(self) -> list[Evolve | Suspect]:
-        """Take in what the catalog says; the steps are to be given with a checkpoint, even if there are none."""
+        """Take in what the catalog says; the steps are to be given with a checkpoint, even if the list is empty."""
         before, self._ahead = self._ahead or Look(), None
         steps: list[Evolve | Suspect] = []
         with self._connection.transaction():

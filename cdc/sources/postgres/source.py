@@ -143,8 +143,8 @@ class PostgresSource:
         self._is_only_ours = False  # what a first start has made on the source, of which the target knows nothing
         self._has_news = False  # in the state, which the target is to have before anything else
         self._dumped: tuple[object, str] | None = None
-        self._gaps: list[Gap] = []  # that have begun and are not told yet
-        self._doubts: dict[int, str] = {}  # tables to be told of as suspect at the next end of a transaction
+        self._gaps: list[Gap] = []  # that have begun and are not emitted yet
+        self._doubts: dict[int, str] = {}  # tables to be emitted as suspect at the next end of a transaction
         self._looked = 0.0
         self._beat = self._waiting.now()
 
@@ -586,7 +586,7 @@ class PostgresSource:
         self._state.tables[oid] = replace(entry, held=why, start=NEVER)
 
     def _lose(self, entry: TableState, why: str, since: int | None = None) -> None:
-        """From here on it is not known what a table's rows are, which whoever keeps them is to be told (H4)."""
+        """From here on it is not known what a table's rows are, which a target that keeps them has to know (H4)."""
         if entry.copied:
             self._gaps.append(Gap(entry.schema, why, since=since))
 

@@ -84,7 +84,7 @@ class SourceState:
         witness: by which the server is known; None until a transaction has come.
         types: by oid, what the catalog said of the types that the tables use, and of those inside of them; never
             changed in place.
-        told: what the last run was told of the tables; None in a state of an older version.
+        told: the options of the last run that concern the tables; None in a state of an older version.
         looked: how far the log was when the catalog last said nothing that is not in the state; 0 if that is not known.
     """
 

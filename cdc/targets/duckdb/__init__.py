@@ -54,7 +54,7 @@ def read_marks(path: str, _pipeline: str) -> dict[int, Standing]:
 
 
 def copy_parts(path: str, _pipeline: str, schemas: Iterable[TableSchema]) -> None:
-    """Have tables of a file that no pipeline has open copied anew, part by part, when one does again."""
+    """Have tables of a file that no pipeline has open copied again, part by part, when one does again."""
     connection = open_file(Path(path), 64 << 20)
     try:
         with mapped_errors(Path(path)):

@@ -132,7 +132,7 @@ def inspect(
     """Find a table as this pipeline left it.
 
     Args:
-        stored, ours: as `create` was told.
+        stored, ours: as `create` has them.
 
     Raises:
         TargetDrift: it is not there, or its columns are others than the pipeline's (D-08).

@@ -42,7 +42,7 @@ def read_marks(path: str, _pipeline: str) -> dict[int, Standing]:
 
 
 def copy_parts(path: str, _pipeline: str, schemas: Iterable[TableSchema]) -> None:
-    """Have tables of files that no pipeline has open told anew, part by part, when one does again."""
+    """Have tables of files that no pipeline has open emitted again, part by part, when one does again."""
     file = Path(path)
     saved = read_saved(file)
     if saved is None:

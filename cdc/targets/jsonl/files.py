@@ -42,7 +42,7 @@ class Saved:
         length: bytes of it that count.
         order, position, state: the source's checkpoint; None before there is one.
         copying: tables, by identity, that are copied part by part.
-        shapes: by table identity, which shape was told last (`cdc.formats.Shapes`).
+        shapes: by table identity, which shape was emitted last (`cdc.formats.Shapes`).
     """
 
     version: int

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cdc import faults
 from cdc.formats import ALL, Format, FormatSettings, Shapes, make
-from cdc.formats.anew import Anew
+from cdc.formats.reread import Reread
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Key, Part
 from cdc.model.position import Checkpoint
@@ -21,8 +21,8 @@ from cdc.targets.jsonl.files import Files, Saved
 class JsonLinesTarget:
     """Files of events as a `cdc.target.Replaceable`.
 
-    Rows of a snapshot are events, too. So a table that is copied anew is told anew, after an event that says so; and
-    rows that are read again are told again, as they are at that place of the log.
+    Rows of a snapshot are events, too. So a table that is copied again is emitted again, after an event that says so.
+    Rows that are read again are emitted again, as they are at that place of the log.
     """
 
     def __init__(self, path: Path, settings: TargetSettings) -> None:
@@ -32,7 +32,7 @@ class JsonLinesTarget:
         self._format: Format
         self._saved: Saved
         self._is_inside = False  # a transaction, or between two of a segment
-        self._anew = Anew(())
+        self._reread = Reread(())
         self._shapes = Shapes({})
 
     def open(self) -> Checkpoint | None:
@@ -41,7 +41,7 @@ class JsonLinesTarget:
         self._format = make(self._saved.format, FormatSettings(settings.pipeline, settings.source, settings.database))
         self._tell(Segment([], Transactions.none(), self._saved.checkpoint))  # no line, but where the format begins
         self._is_inside = False
-        self._anew = Anew(self._saved.copying)
+        self._reread = Reread(self._saved.copying)
         self._shapes = Shapes(self._saved.shapes)
         return self._saved.checkpoint
 
@@ -59,7 +59,7 @@ class JsonLinesTarget:
         if new is None:
             return
         faults.point("target.begun")
-        self._tell(self._anew.told(new))
+        self._tell(self._reread.emitted(new))
         self._is_inside = segment.checkpoint is None
         if segment.checkpoint is not None:
             position = segment.checkpoint.position
@@ -72,31 +72,31 @@ class JsonLinesTarget:
         self._files.write(memoryview(self._format.encode(segment, ALL, self._shapes.new_in(segment)).lines()))
 
     def _save(self) -> None:
-        copying, shapes = tuple(sorted(self._anew.copying)), dict(self._shapes.told)
+        copying, shapes = tuple(sorted(self._reread.copying)), dict(self._shapes.emitted)
         self._saved = replace(self._saved, copying=copying, shapes=shapes)
         self._files.save(self._saved)
 
-    # --- rows that are read anew ------------------------------------------------------------------------------------
+    # --- rows that are read again ------------------------------------------------------------------------------------
 
     @property
     def copying(self) -> set[int]:
-        return set(self._anew.copying)
+        return set(self._reread.copying)
 
     def replace(self, schema: TableSchema, part: Part, batches: Sequence[ChangeBatch]) -> None:
-        self._add(self._anew.part(schema, part, batches))
+        self._add(self._reread.part(schema, part, batches))
 
     def copy_parts(self, schema: TableSchema) -> None:
-        steps = self._anew.begin(schema)
-        self._anew.mind(steps)
+        steps = self._reread.begin(schema)
+        self._reread.mind(steps)
         if steps:
             self._add(steps)
 
     def copied(self, schema: TableSchema) -> None:
-        self._anew.copying.discard(schema.identity)
+        self._reread.copying.discard(schema.identity)
         self._add([])
 
     def take_missed(self, schema: TableSchema) -> list[Key]:
-        return self._anew.take_missed(schema)
+        return self._reread.take_missed(schema)
 
     def _add(self, steps: list[Step]) -> None:
         """Tell of rows that are in no transaction; durable at once, unless there is one that has to end first."""

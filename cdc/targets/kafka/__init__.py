@@ -41,7 +41,7 @@ def read_marks(address: str, pipeline: str) -> dict[int, Standing]:
 
 
 def copy_parts(address: str, pipeline: str, schemas: Iterable[TableSchema]) -> None:
-    """Have the rows of tables told anew, part by part, when the pipeline runs again."""
+    """Have the rows of tables emitted again, part by part, when the pipeline runs again."""
     admin.verify_there(read_settings(address), pipeline)
     with closing(target_factory(address, TargetSettings(pipeline, "", 0))()) as target:
         target.open()

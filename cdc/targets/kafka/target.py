@@ -17,8 +17,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from cdc import faults
 from cdc.errors import CdcError, OperatorNeeded, RowTooLarge, TargetBusy, Unavailable, UsageError
 from cdc.formats import Format, FormatSettings, Shapes, make
-from cdc.formats.anew import Anew
 from cdc.formats.encoded import Headers
+from cdc.formats.reread import Reread
 from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.parts import Key, Part
 from cdc.model.position import Checkpoint
@@ -62,7 +62,7 @@ class KafkaTarget:
         self._format: Format
         self._messages = ""  # the format's name
         self._stored = Stored()
-        self._anew = Anew(())
+        self._reread = Reread(())
         self._shapes = Shapes({})
         self._begun_at: float | None = None  # of the transaction that is open
         self._failure: CdcError | None = None
@@ -80,7 +80,7 @@ class KafkaTarget:
         faults.point("kafka.fenced")
         self._stored = read_stored(self._kafka, self._pipeline)
         self._open_format()
-        self._anew = Anew(self._stored.copying)
+        self._reread = Reread(self._stored.copying)
         self._shapes = Shapes(self._stored.shapes)
         self._topics = Topics(admin, self._kafka, self._pipeline, self._stored.topics)
         self._topics.verify()
@@ -146,7 +146,7 @@ class KafkaTarget:
         self._identities |= {schema.table: schema.identity for schema in _schemas(new)}
         with self._mapped_errors():
             self._begin()
-            self._send(self._worth_emitting(self._anew.told(new)))
+            self._send(self._worth_emitting(self._reread.emitted(new)))
             if segment.checkpoint is not None:
                 self._commit(segment.checkpoint)
 
@@ -212,8 +212,8 @@ class KafkaTarget:
             checkpoint,
             self._messages,
             self._topics.known,
-            self._anew.copying,
-            self._shapes.told,
+            self._reread.copying,
+            self._shapes.emitted,
             schemas=self._kafka.schemas is True,
         )
         faults.point("kafka.before_checkpoint")
@@ -299,23 +299,23 @@ class KafkaTarget:
     # --- rows that are read again -----------------------------------------------------------------------------------
 
     def replace(self, schema: TableSchema, part: Part, batches: Sequence[ChangeBatch]) -> None:
-        self._emit(self._anew.part(schema, part, batches))
+        self._emit(self._reread.part(schema, part, batches))
 
     @property
     def copying(self) -> set[int]:
-        return set(self._anew.copying)
+        return set(self._reread.copying)
 
     def copy_parts(self, schema: TableSchema) -> None:
-        steps = self._anew.begin(schema)
-        self._anew.mind(steps)
+        steps = self._reread.begin(schema)
+        self._reread.mind(steps)
         self._emit(steps)
 
     def copied(self, schema: TableSchema) -> None:
-        self._anew.copying.discard(schema.identity)
+        self._reread.copying.discard(schema.identity)
         self._emit([])
 
     def take_missed(self, schema: TableSchema) -> list[Key]:
-        return self._anew.take_missed(schema)
+        return self._reread.take_missed(schema)
 
     def _emit(self, steps: list[Step]) -> None:
         """Emit steps: durable at once, unless a transaction is open, with which they become so."""

@@ -12,7 +12,7 @@ from cdc.model.schema import TableSchema
 from cdc.model.segment import Changes, Copied, Replace, Reset, Segment, Step
 
 
-class Anew:
+class Reread:
     """The tables whose rows are emitted again.
 
     Args:
@@ -23,7 +23,7 @@ class Anew:
         self.copying = set(copying)
         self._missed: dict[int, set[Key]] = {}
 
-    def told(self, segment: Segment) -> Segment:
+    def emitted(self, segment: Segment) -> Segment:
         """The segment as it is emitted, of which note is taken. A segment from a journal has steps of its own for rows
         that were read again."""
         steps: list[Step] = []
