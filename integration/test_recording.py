@@ -11,8 +11,8 @@ import pytest
 from cdc.model.change import ChangeBatch, Op
 from cdc.options import Options
 from cdc.runs import open_rebuild
-from cdc.targets.duckdb.apply import Applier
-from cdc.targets.duckdb.table import TargetTable
+from cdc.tables.apply import Applier
+from cdc.tables.table import TargetTable
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 from integration.recording import recorded
 

@@ -151,7 +151,7 @@ class Tables:
 
         def run(stage: Stage) -> list[tuple[object, ...]]:
             assert isinstance(stage.target, DuckDbTarget)
-            return [stage.target._connection.execute(statement).fetchall() for statement in statements][-1]
+            return [stage.target._file.connection.execute(statement).fetchall() for statement in statements][-1]
 
         return self.pipeline.errand(run, patience=60)
 

@@ -109,7 +109,7 @@ def test_the_real_target_does_the_same(seed: int, tmp_path: Path) -> None:
         for one in [COPY] * (checkpoint is None) + segments[: rng.randint(1, len(segments))]:
             target.apply(one)
             memory.apply(one)
-            found = target._connection.execute("SELECT c0, c1 FROM s.t ORDER BY 1").fetchall()
+            found = target._file.connection.execute("SELECT c0, c1 FROM s.t ORDER BY 1").fetchall()
             assert found == [tuple(row.values()) for row in memory.rows("s.t")]
         target.close()
 

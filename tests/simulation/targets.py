@@ -72,7 +72,7 @@ class DuckDb:
             self.checkpoint = segment.checkpoint
 
     def held(self) -> Held:
-        execute = self._target._connection.execute
+        execute = self._target._file.connection.execute
         names = execute(
             "SELECT table_schema, table_name FROM information_schema.tables "
             "WHERE table_catalog = current_database() AND table_schema IN ('s', 'd')"

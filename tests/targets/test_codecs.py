@@ -8,7 +8,7 @@ import pytest
 from sqlglot import exp
 
 from cdc.model.schema import Kind, LogicalType
-from cdc.targets.duckdb import sql
+from cdc.tables import sql
 from cdc.targets.duckdb.codecs import codec_for, codec_of
 
 

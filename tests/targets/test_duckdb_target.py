@@ -69,7 +69,7 @@ def target(tmp_path: Path) -> Iterator[DuckDbTarget]:
 
 
 def rows(target: DuckDbTarget) -> list[tuple[object, ...]]:
-    return target._connection.execute("SELECT * FROM s.t ORDER BY 1").fetchall()
+    return target._file.connection.execute("SELECT * FROM s.t ORDER BY 1").fetchall()
 
 
 HISTORY = [
@@ -135,7 +135,7 @@ def test_no_bytes_are_not_null(target: DuckDbTarget) -> None:
     target.apply(Segment([Changes(come)], transactions([20]), at(25)))
     for order, gone in ((30, None), (40, "\\x")):
         target.apply(Segment([Changes(batch(schema, [(Op.DELETE, (gone,), None)]))], transactions([order]), at(order)))
-        left = target._connection.execute("SELECT c0 FROM s.keyless ORDER BY 1").fetchall()
+        left = target._file.connection.execute("SELECT c0 FROM s.keyless ORDER BY 1").fetchall()
         assert left == [(b"",), (b"\0",)][order == 40 :]
 
 
@@ -154,7 +154,7 @@ def test_a_second_process_is_kept_out(target: DuckDbTarget, tmp_path: Path) -> N
 
 def test_a_checkpoint_that_somebody_else_moved_is_found(target: DuckDbTarget) -> None:
     """D-17: the number of the checkpoint is compared when it is written."""
-    target._connection.execute("UPDATE _cdc.checkpoint SET sequence = sequence + 1")
+    target._file.connection.execute("UPDATE _cdc.checkpoint SET sequence = sequence + 1")
     with pytest.raises(TargetBusy):
         target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], 25))
 
@@ -213,7 +213,7 @@ def test_a_copy_that_takes_long_or_fails(
 
 def test_a_checkpoint_of_a_newer_version(target: DuckDbTarget, tmp_path: Path) -> None:
     """E-10."""
-    target._connection.execute("UPDATE _cdc.checkpoint SET format = 99")
+    target._file.connection.execute("UPDATE _cdc.checkpoint SET format = 99")
     target.close()
     with pytest.raises(CheckpointUnreadable, match="99"):
         target.open()
@@ -222,7 +222,7 @@ def test_a_checkpoint_of_a_newer_version(target: DuckDbTarget, tmp_path: Path) -
 
 def test_a_large_merge_is_cut(target: DuckDbTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     """D-12: no statement touches more rows than the limit."""
-    monkeypatch.setattr("cdc.targets.duckdb.rows.MERGE_ROWS", 10)
+    monkeypatch.setattr("cdc.tables.rows.MERGE_ROWS", 10)
     target.apply(segment([(20, Op.INSERT, None, (str(i), "a")) for i in range(100)], 25))
     target.apply(
         segment(
@@ -244,7 +244,7 @@ def test_a_large_merge_is_cut(target: DuckDbTarget, monkeypatch: pytest.MonkeyPa
 
 def test_keys_change_places_across_the_cuts(target: DuckDbTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     """D-12, A-41: a key that one cut gives away is another's in the next, and values that the log left out go along."""
-    monkeypatch.setattr("cdc.targets.duckdb.rows.MERGE_ROWS", 1)
+    monkeypatch.setattr("cdc.tables.rows.MERGE_ROWS", 1)
     target.apply(segment([(20, Op.INSERT, None, (str(i), f"value {i}")) for i in range(3)], 25))
     moves = [("0", "spare"), ("1", "0"), ("2", "1"), ("spare", "2")]
     target.apply(segment([(30, Op.UPDATE, (old, None), (new, UNCHANGED)) for old, new in moves], 35))

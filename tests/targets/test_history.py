@@ -62,7 +62,7 @@ def everything(work: Work) -> Iterator[list[Segment]]:
 def as_of(target: DuckDbTarget, place: object, columns: Sequence[Column]) -> Counter[Row]:
     """What the macro says that some columns were."""
     names = ", ".join(f'"{column.name}"' for column in columns)
-    return Counter(target._connection.execute(f"SELECT {names} FROM s.t_as_of(?)", [place]).fetchall())
+    return Counter(target._file.connection.execute(f"SELECT {names} FROM s.t_as_of(?)", [place]).fetchall())
 
 
 def last_before(work: Work, time: datetime) -> int:
@@ -97,13 +97,13 @@ def test_as_of_every_commit(tmp_path_factory: pytest.TempPathFactory, seed: int,
         expected = Counter(tuple(row[column.identity] for column in columns) for row in rows)
         assert as_of(target, work.texts[order], columns) == expected
     for order in rng.sample(sorted(work.commits), min(3, len(work.commits))):
-        place = target._connection.execute("SELECT _cdc_history.place(?)", [clock(order)]).fetchone()
+        place = target._file.connection.execute("SELECT _cdc_history.place(?)", [clock(order)]).fetchone()
         assert place == (last_before(work, clock(order)),)
-    current = target._connection.execute("SELECT * FROM s.t").fetchall()
+    current = target._file.connection.execute("SELECT * FROM s.t").fetchall()
     assert Counter(current) == Counter(tuple(row) for row in work.rows)
-    logged = target._connection.execute("SELECT count(*) FROM s_history.t WHERE _cdc_op <> 'copy'").fetchone()
+    logged = target._file.connection.execute("SELECT count(*) FROM s_history.t WHERE _cdc_op <> 'copy'").fetchone()
     assert logged == (work.logged,)
-    copied = target._connection.execute("SELECT count(*) FROM s_history.t WHERE _cdc_op = 'copy'").fetchone()
+    copied = target._file.connection.execute("SELECT count(*) FROM s_history.t WHERE _cdc_op = 'copy'").fetchone()
     assert copied == (work.copied_new,)
     target.close()
 
@@ -119,11 +119,13 @@ def test_deleted_rows_stay(tmp_path_factory: pytest.TempPathFactory, seed: int, 
     for segments in everything(work):
         target = apply(target, path, segments, work, Mode.SOFT_DELETE)
     names = ", ".join(f'"{column.name}"' for column in work.schema.columns)
-    found = target._connection.execute(f"SELECT {names}, _cdc_deleted_position FROM s.t").fetchall()
+    found = target._file.connection.execute(f"SELECT {names}, _cdc_deleted_position FROM s.t").fetchall()
     expected = [(*row, None) for row in work.rows]
     expected += [(*row, position) for row, position in work.gone.values()]
     assert Counter(found) == Counter(expected)
-    marked = target._connection.execute("FROM s.t WHERE (_cdc_deleted_at IS NULL) <> (_cdc_deleted_position IS NULL)")
+    marked = target._file.connection.execute(
+        "FROM s.t WHERE (_cdc_deleted_at IS NULL) <> (_cdc_deleted_position IS NULL)"
+    )
     assert marked.fetchall() == []
     target.close()
 
@@ -196,17 +198,17 @@ def test_a_copy_part_by_part(tmp_path_factory: pytest.TempPathFactory, mode: Mod
     by_parts(work, target)
     names = ", ".join(f'"{column.name}"' for column in work.schema.columns)
     now = f"SELECT {names} FROM s.t" + (" WHERE _cdc_deleted_at IS NULL" if mode is Mode.SOFT_DELETE else "")
-    assert Counter(target._connection.execute(now).fetchall()) == Counter(map(tuple, work.rows))
+    assert Counter(target._file.connection.execute(now).fetchall()) == Counter(map(tuple, work.rows))
     for _ in range(2):
         for segment in work.segment(steady=True):
             target.apply(segment)
-    assert Counter(target._connection.execute(now).fetchall()) == Counter(map(tuple, work.rows))
+    assert Counter(target._file.connection.execute(now).fetchall()) == Counter(map(tuple, work.rows))
     if mode is Mode.HISTORY:
         for order, rows in work.states.items():
             columns = work.schema.columns
             expected = Counter(tuple(row[column.identity] for column in columns) for row in rows)
             assert as_of(target, work.texts[order], columns) == expected
-        versions = target._connection.execute(
+        versions = target._file.connection.execute(
             "SELECT c0, _cdc_valid_from, coalesce(_cdc_valid_to, 9000000000) FROM s_history.t "
             "WHERE _cdc_valid_to IS NULL OR _cdc_valid_to > _cdc_valid_from ORDER BY ALL"
         ).fetchall()

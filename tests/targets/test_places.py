@@ -11,7 +11,7 @@ import pytest
 
 from cdc.errors import UsageError
 from cdc.model.moment import Moment
-from cdc.targets.duckdb.reading import open_histories
+from cdc.targets.duckdb.histories import open_histories
 from tests.targets.recorded_history import ZONE, keep
 
 TIMES = {

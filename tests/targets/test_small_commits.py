@@ -21,7 +21,7 @@ from cdc.model.change import Op, Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment
-from cdc.targets.duckdb import sql
+from cdc.targets.duckdb import engine
 from cdc.targets.duckdb.target import DuckDbTarget
 from tests.model.batches import Row, batch, table
 
@@ -76,13 +76,13 @@ def resident_mb() -> float:
 def test_what_depends_on_a_shape_alone_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """O50: a question about a small segment takes longer to build than to ask; another shape has another one."""
     built: list[int] = []
-    build = sql.any_of
+    build = engine._any_of
 
-    def counted(conditions: Sequence[exp.Expression]) -> str:
+    def counted(conditions: Sequence[exp.Expression]) -> exp.Expr:
         built.append(len(conditions))
         return build(conditions)
 
-    monkeypatch.setattr(sql, "any_of", counted)
+    monkeypatch.setattr(engine, "_any_of", counted)
     target = DuckDbTarget(tmp_path / "t.duckdb", MEMORY)
     target.open()
     reset = segment([], 0)
@@ -105,10 +105,10 @@ def test_neither_time_nor_file_nor_memory_grow(tmp_path: Path, work: Callable[[i
     target = DuckDbTarget(path, MEMORY)
     target.open()
     threshold = max(64_000, 64_000_000 * COMMITS // 800_000)
-    target._connection.execute(f"SET checkpoint_threshold = '{threshold}B'")
+    target._file.connection.execute(f"SET checkpoint_threshold = '{threshold}B'")
     target.apply(Segment([Reset(SCHEMA)], Transactions.none(), Checkpoint(Position(1, "1"), "{}")))
     target.apply(segment([(Op.INSERT, None, row(key, 0)) for key in range(ROWS)], 0))
-    target._connection.execute("CHECKPOINT")
+    target._file.connection.execute("CHECKPOINT")
     cpu, files, sizes = [], [], []
     quarter = COMMITS // 4
     for part in range(4):
@@ -118,8 +118,8 @@ def test_neither_time_nor_file_nor_memory_grow(tmp_path: Path, work: Callable[[i
         cpu.append((time.process_time() - began) / quarter * 1000)
         files.append((path.stat().st_size) / 1e6)
         sizes.append(resident_mb())
-    found = target._connection.execute("SELECT count(*), count(DISTINCT c0) FROM s.t").fetchone()
-    groups = target._connection.execute(
+    found = target._file.connection.execute("SELECT count(*), count(DISTINCT c0) FROM s.t").fetchone()
+    groups = target._file.connection.execute(
         "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('s.t')"
     ).fetchone()
     target.close()
@@ -136,7 +136,7 @@ from pathlib import Path
 from tests.targets.test_small_commits import *
 target = DuckDbTarget(Path(sys.argv[1]), 256 << 20)
 target.open()
-target._connection.execute("SET checkpoint_threshold = '1GB'")
+target._file.connection.execute("SET checkpoint_threshold = '1GB'")
 target.apply(Segment([Reset(SCHEMA)], Transactions.none(), Checkpoint(Position(1, "1"), "{}")))
 for number in range(60):
     changes = [(Op.INSERT, None, row(number * 2000 + i, number)) for i in range(2000)]
@@ -156,7 +156,7 @@ def test_a_kill_with_a_large_log_of_duckdb(tmp_path: Path) -> None:
     assert log.stat().st_size > 15e6
     target = DuckDbTarget(path, 64 << 20)
     assert target.open() == Checkpoint(Position(11 + 2 * 60, "60"), "{}")
-    found = target._connection.execute("SELECT count(*), count(DISTINCT c0), min(c2), max(c2) FROM s.t").fetchone()
+    found = target._file.connection.execute("SELECT count(*), count(DISTINCT c0), min(c2), max(c2) FROM s.t").fetchone()
     assert found == (120000, 120000, "1", "9")
     target.apply(segment([(Op.UPDATE, None, row(i, 99)) for i in range(1000)], 61))
     target.close()

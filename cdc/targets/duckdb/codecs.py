@@ -1,79 +1,18 @@
-"""How each logical type lives in DuckDB: read from the source's text, and written back as exactly that text.
-
-Everything rests on one property, which the tests hold against a real server: `render(careful(text)) == text`, or the
-type has no place for the value and the column becomes text. Where `suspect(text)` is false, `parse` is as good as
-`careful`.
-"""
+"""How each logical type lives in DuckDB (see `cdc.tables.codec`)."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 
-from sqlglot import exp, parse_one
-
 from cdc.model.schema import Kind, LogicalType
+from cdc.tables.codec import VALUE as _VALUE
+from cdc.tables.codec import Codec
 
 MAX_PRECISION = 38
-_VALUE = "value_"  # stands in a template for the expression that is put there
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
-    """One DuckDB type as the home of one logical type; the templates are SQL over `value_`.
-
-    Attributes:
-        sql_type: as DuckDB names it in duckdb_columns().
-    """
-
-    sql_type: str
-    _parse: str = _VALUE
-    _render: str = _VALUE
-    _careful: str | None = None
-    _suspect: str | None = None
-    _fits: str | None = None
-
-    def parse(self, text: exp.Expression) -> exp.Expression:
-        """Text to value; may fail or change the value where `suspect` holds."""
-        return _fill(self._parse, text)
-
-    def careful(self, text: exp.Expression) -> exp.Expression:
-        """Text to value, or NULL where the type cannot hold it."""
-        return _fill(self._careful or self._parse, text)
-
-    def suspect(self, text: exp.Expression) -> exp.Expression | None:
-        """Whether `parse` must not be trusted with a text; None if it always may be."""
-        return _fill(self._suspect, text) if self._suspect is not None else None
-
-    def misfit(self, text: exp.Expression) -> exp.Expression:
-        """Whether the type has no place for a text: it does not come back as it went in."""
-        if self._fits is not None:
-            return exp.Not(this=_fill(self._fits, text))
-        back = self.render(self.careful(text))
-        changed = exp.NullSafeNEQ(this=back, expression=text.copy())
-        return exp.And(this=exp.Not(this=exp.Is(this=text.copy(), expression=exp.Null())), expression=changed)
-
-    def render(self, value: exp.Expression) -> exp.Expression:
-        """Value to the source's text."""
-        return _fill(self._render, value)
-
-
-def _fill(template: str, value: exp.Expression) -> exp.Expression:
-    def put(node: exp.Expression) -> exp.Expression:
-        return value.copy() if isinstance(node, exp.Column) and node.name == _VALUE else node
-
-    return exp.paren(_parsed(template).transform(put), copy=False)
-
-
-@cache
-def _parsed(template: str) -> exp.Expression:
-    parsed = parse_one(template, dialect="duckdb")
-    assert isinstance(parsed, exp.Expression)
-    return parsed
-
-
-TEXT_CODEC = Codec("VARCHAR")
+TEXT_CODEC = Codec("VARCHAR", is_text=True)
 
 _AS_TEXT = f"CAST({_VALUE} AS VARCHAR)"
 
@@ -324,7 +263,7 @@ THEN concat('"', replace(replace(t, '\', '\\'), '"', '\"'), '"') ELSE t END"""
 
 
 def _render_list(inner: Codec, dimensions: int) -> str:
-    element = inner._render.replace(_VALUE, "e1")
+    element = inner.rendering.replace(_VALUE, "e1")
     text = f"list_transform(list_transform(VALUE, lambda e1: {element}), lambda t: coalesce({_QUOTED}, 'NULL'))"
     render = f"concat('{{', array_to_string({text}, ','), '}}')"
     for depth in range(2, dimensions + 1):

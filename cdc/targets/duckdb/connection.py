@@ -22,7 +22,7 @@ from cdc.errors import (
     UsageError,
 )
 from cdc.files.disk import meaning
-from cdc.targets.duckdb.sql import CATALOG
+from cdc.tables.sql import CATALOG
 
 _LOCKED = re.compile(r"could not set lock|conflicting lock|already open", re.IGNORECASE)
 _FULL = re.compile(r"no space left|disk full|file too large|disk quota|max_temp_directory_size", re.IGNORECASE)
@@ -88,19 +88,19 @@ def mapped_errors(path: Path) -> Iterator[None]:
     """Turn DuckDB's exceptions into ours. Their texts may hold values of rows, so most of them are not passed on."""
     try:
         yield
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeDecodeError, OSError) as error:
         raise classify(error, path) from error
-    except UnicodeDecodeError as error:  # DuckDB quotes the value that it refuses, whatever bytes it has
-        raise InvariantError(
+
+
+def classify(error: Exception, path: Path) -> CdcError:
+    """Decide what an error of DuckDB, or of the folder of its file, means for a pipeline."""
+    if isinstance(error, UnicodeDecodeError):  # DuckDB quotes the value that it refuses, whatever bytes it has
+        return InvariantError(
             f"DuckDB refused a value for {path} that is not valid UTF-8.",
             hint="Nothing was applied. The source, or something between, sent damaged text.",
-        ) from error
-    except OSError as error:  # of the folder: those of files are DuckDB's
-        raise meaning(error, str(path)) from error
-
-
-def classify(error: duckdb.Error, path: Path) -> CdcError:
-    """Decide what a DuckDB error means for a pipeline."""
+        )
+    if isinstance(error, OSError):  # of the folder: those of files are DuckDB's
+        return meaning(error, str(path))
     text = str(error)
     if _LOCKED.search(text):
         holder = _HOLDER.search(text)

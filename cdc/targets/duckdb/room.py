@@ -22,31 +22,31 @@ class Room:
 
     Args:
         memory: bytes that were asked for.
-        places: in how many tables of the file a table's columns are.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, memory: int, places: int) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, memory: int) -> None:
         self._connection = connection
         self._memory = memory
-        self._places = places
+        self._copies = 1  # of what is held for a table
         self._limit = memory
         self._changed: set[int] = set()  # tables, since DuckDB's last checkpoint
 
-    def for_columns(self, schema: TableSchema) -> None:
+    def for_columns(self, schema: TableSchema, copies: int) -> None:
         """Let DuckDB have what a table of so many columns takes: with less it could not commit (E-08)."""
-        needed = len(schema.columns) * _COLUMN_BYTES * self._places
+        needed = len(schema.columns) * _COLUMN_BYTES * copies
         if needed > self._memory:
             self._memory = needed
             log.warning("%s has %d columns: DuckDB may use %d MB", schema.table, len(schema.columns), needed >> 20)
             self._allow(needed)
 
-    def for_changes(self, schema: TableSchema) -> None:
+    def for_changes(self, schema: TableSchema, copies: int) -> None:
         """Let DuckDB have what the changes of one more table take: it cannot put that on the disk (P25)."""
         if schema.identity in self._changed:
             return
         self._changed.add(schema.identity)
+        self._copies = copies
         if self._memory // 2 + self._held > self._limit:
-            self._allow(self._memory // 2 + self._held + _SLACK * _TABLE_BYTES * self._places)
+            self._allow(self._memory // 2 + self._held + _SLACK * _TABLE_BYTES * self._copies)
 
     def committed(self) -> None:
         """Everything is durable: before many tables pile up, DuckDB lets go of what it holds for them (O45)."""
@@ -62,7 +62,7 @@ class Room:
 
     @property
     def _held(self) -> int:
-        return len(self._changed) * _TABLE_BYTES * self._places
+        return len(self._changed) * _TABLE_BYTES * self._copies
 
     def _allow(self, limit: int) -> None:
         limit_memory(self._connection, limit)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from cdc.model.schema import Kind, LogicalType
-from cdc.targets.duckdb import sql
+from cdc.tables import sql
 from cdc.targets.duckdb.codecs import codec_for
 from tests.fuzz.draw import Draw
 from tests.targets.test_codecs import EXACT, MISFITS, TEXT

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import duckdb
-
 from cdc.model.moment import written
-from cdc.targets.duckdb.places import SCHEMA, shown
+from cdc.model.schema import TableName
+from cdc.tables.engine import Engine
+from cdc.tables.places import SCHEMA, shown
 
 _TABLE = f"{SCHEMA}.gaps"
 _NEVER = (1 << 63) - 1
@@ -66,10 +66,10 @@ class GapInHistory:
 
 
 class Gaps:
-    """The gaps of the tables of a file. Nothing here commits."""
+    """The gaps of the tables of a target. Nothing here commits."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def begin(self, identity: int, order: int, reason: str, *, is_doubt: bool, is_skipped: bool) -> None:
         """From a place on it is not known what a table was; if that was so already, it has been since then.
@@ -80,10 +80,10 @@ class Gaps:
         """
         if not is_doubt:
             self.confirm(identity)
-        self._connection.execute(
-            f"INSERT INTO {_TABLE} SELECT $1, $2, NULL, $3, $4, FALSE "
-            f"WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE identity = $1 AND ends IS NULL)",
-            [identity, order, reason, is_doubt],
+        self._engine.run(
+            f"INSERT INTO {_TABLE} SELECT ?, ?, NULL, ?, ?, FALSE "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {_TABLE} WHERE identity = ? AND ends IS NULL)",
+            [identity, order, reason, is_doubt, identity],
         )
         if is_skipped:
             self._set_skipped(identity, is_skipped=True)
@@ -93,23 +93,23 @@ class Gaps:
         self._set_skipped(identity, is_skipped=False)
 
     def _set_skipped(self, identity: int, *, is_skipped: bool) -> None:
-        self._connection.execute(
+        self._engine.run(
             f"UPDATE {_TABLE} SET is_skipped = ? WHERE identity = ? AND ends IS NULL", [is_skipped, identity]
         )
 
     def confirm(self, identity: int) -> None:
         """What was doubted of a table is so."""
-        self._connection.execute(
+        self._engine.run(
             f"UPDATE {_TABLE} SET is_doubt = FALSE WHERE identity = ? AND ends IS NULL AND is_doubt", [identity]
         )
 
     def end(self, identity: int, order: int) -> None:
         """At a place it is known again; where no row differed, that is where a row that was there went last."""
         doubts = f"SELECT 1 FROM {_TABLE} WHERE identity = ? AND ends IS NULL AND is_doubt"
-        if self._connection.execute(doubts, [identity]).fetchone() is not None:
+        if self._engine.ask(doubts, [identity]):
             gone = f"SELECT max(_cdc_valid_to) FROM {SCHEMA}.past_{identity} WHERE _cdc_ended_by <> 'copy'"
-            last = self._connection.execute(gone).fetchone()
-            order = min(order, last[0]) if last is not None and last[0] is not None else -1
+            ((last,),) = self._engine.ask(gone)
+            order = min(order, last) if last is not None else -1
         self._end("identity = ?", order, [identity])
 
     def end_copied(self, order: int) -> None:
@@ -117,19 +117,17 @@ class Gaps:
         self._end(f"identity IN (SELECT identity FROM {SCHEMA}.tables WHERE copied_since IS NOT NULL)", order, [])
 
     def _end(self, which: str, order: int, values: list[object]) -> None:
-        self._connection.execute(
+        self._engine.run(
             f"UPDATE {_TABLE} SET ends = ? WHERE ends IS NULL AND NOT is_skipped AND {which}", [order, *values]
         )
-        self._connection.execute(f"DELETE FROM {_TABLE} WHERE ends <= begins")
+        self._engine.run(f"DELETE FROM {_TABLE} WHERE ends <= begins")
 
     def of(self, identity: int) -> list[GapInHistory]:
-        """The gaps of a table, in order; none in a file of an older version."""
+        """The gaps of a table, in order; empty in a target of an older version."""
         query = f"SELECT begins, ends, reason FROM {_TABLE} WHERE identity = ? ORDER BY begins"
-        try:
-            found = self._connection.execute(query, [identity]).fetchall()
-        except duckdb.CatalogException:
+        if not self._engine.columns(TableName(SCHEMA, "gaps")):
             return []
-        return [self._described(*gap) for gap in found]
+        return [self._described(*gap) for gap in self._engine.ask(query, [identity])]
 
     def at(self, identity: int, order: int) -> GapInHistory | None:
         """The gap that a place of a table's history lies in, if it lies in one."""
@@ -145,5 +143,5 @@ class Gaps:
 
     def _commit(self, which: str, order: str) -> tuple[str, str] | None:
         query = f"SELECT position, epoch_us(committed_at) FROM {SCHEMA}.commits WHERE {which}"
-        found = self._connection.execute(f"{query} ORDER BY position_order {order} LIMIT 1").fetchone()
-        return (found[0], written(found[1])) if found is not None else None
+        found = self._engine.ask(f"{query} ORDER BY position_order {order} LIMIT 1")
+        return (found[0][0], written(found[0][1])) if found else None

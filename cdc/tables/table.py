@@ -6,17 +6,16 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple
 
-import duckdb
 from sqlglot import exp
 
 from cdc import faults
 from cdc.errors import TargetDrift, UsageError
 from cdc.model.schema import Column, Kind, TableName, TableSchema
+from cdc.tables import sql
+from cdc.tables.codec import Codec
+from cdc.tables.engine import Engine
 from cdc.target import HeldColumn
-from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.codecs import TEXT_CODEC, Codec, codec_for, codec_of
 
 log = logging.getLogger(__name__)
 
@@ -30,32 +29,19 @@ _FAMILIES = (
 )
 
 
-class Question(NamedTuple):
-    """Which columns have a value in the visible rows that has to be read with care.
-
-    Attributes:
-        names: of the columns that may have one.
-        query: says of each whether it does; empty if there is no such column.
-    """
-
-    names: list[str]
-    query: str
-
-
 @dataclass(slots=True)
 class TargetTable:
-    """A table as it is in the file.
+    """A table as it is in the target.
 
     Attributes:
         schema: its shape by the source.
-        codecs: per column of the schema, how the file holds its values: as the type asks for, or, once a value came
+        codecs: per column of the schema, how the target holds its values: as the type asks for, or, once a value came
             that this type has no place for, as the source's own text.
         statements: made for this shape already, by what they are for.
-        questions: the same, of values that came as text, by the columns that did.
         is_lenient: it may lack rows, since it is copied by parts or suspect; changes of these are no drift.
         missed: keys of rows whose changes could not be applied while it is.
         stored: where its rows are, unless under the source's name for it.
-        past: where its rows are that are there no more, if these are kept apart (`cdc.targets.duckdb.history`).
+        past: where its rows are that are there no more, if these are kept apart (`cdc.tables.history`).
         had_rows: it may have had some when its copy began.
         live: what its rows fulfil, if the table has others as well.
     """
@@ -63,7 +49,6 @@ class TargetTable:
     schema: TableSchema
     codecs: list[Codec]
     statements: dict[object, str] = field(default_factory=dict)
-    questions: dict[tuple[tuple[str, int], ...], Question] = field(default_factory=dict)
     is_lenient: bool = False
     missed: set[tuple[str, ...]] = field(default_factory=set)
     stored: TableName | None = None
@@ -77,33 +62,33 @@ class TargetTable:
 
     @property
     def places(self) -> list[TableName]:
-        """Every table of the file that has its columns."""
+        """Every table of the target that has its columns."""
         return [self.name] if self.past is None else [self.name, self.past]
 
-    def widen(self, connection: duckdb.DuckDBPyConnection, index: int) -> None:
+    def widen(self, engine: Engine, index: int) -> None:
         """Hold a column as text from now on, what is there already included."""
         column, codec = self.schema.columns[index], self.codecs[index]
         log.warning(
-            "%s.%s holds a value that DuckDB's %s cannot; the column is kept as text from now on",
+            "%s.%s holds a value that %s's %s cannot; the column is kept as text from now on",
             self.schema.table,
             column.name,
+            engine.product,
             codec.sql_type,
         )
         using = codec.render(sql.column(column.name))
         for place in self.places:
-            connection.execute(sql.retype_column(place, column.name, TEXT_CODEC.sql_type, using))
+            engine.retype(place, column.name, engine.text, using)
         faults.point("target.widened")
-        self.codecs[index] = TEXT_CODEC
+        self.codecs[index] = engine.text
         self.forget_statements()
 
     def forget_statements(self) -> None:
         """Make them again when they are needed: the columns hold their values otherwise than before."""
         self.statements.clear()
-        self.questions.clear()
 
 
 def create(
-    connection: duckdb.DuckDBPyConnection,
+    engine: Engine,
     schema: TableSchema,
     stored: TableName | None = None,
     ours: Mapping[str, str] = MappingProxyType({}),
@@ -114,17 +99,19 @@ def create(
         stored: its name in the file; the source's if there is none.
         ours: names and types of further columns.
     """
-    refuse_collisions(schema)
-    codecs = [codec_for(column.type) for column in schema.columns]
+    refuse_collisions(engine, schema)
+    codecs = [engine.codec(column.type) for column in schema.columns]
     name = stored or schema.table
-    connection.execute(sql.create_schema(name.schema))
-    columns = [(column.name, codec.sql_type) for column, codec in zip(schema.columns, codecs, strict=True)]
-    connection.execute(sql.create_table(name, [*columns, *ours.items()]))
+    engine.run(sql.create_schema(name.schema))
+    columns: list[tuple[str, sql.Type]] = [
+        (column.name, codec.type) for column, codec in zip(schema.columns, codecs, strict=True)
+    ]
+    engine.run(sql.create_table(name, [*columns, *ours.items()]))
     return TargetTable(schema, codecs, stored=stored)
 
 
 def inspect(
-    connection: duckdb.DuckDBPyConnection,
+    engine: Engine,
     schema: TableSchema,
     stored: TableName | None = None,
     ours: Iterable[str] = (),
@@ -137,14 +124,13 @@ def inspect(
     Raises:
         TargetDrift: it is not there, or its columns are others than the pipeline's (D-08).
     """
-    try:  # asked of each table that changes: `duckdb_columns()` would go through those of all tables (P25)
-        described = connection.execute(sql.describe(stored or schema.table)).fetchall()
-    except duckdb.CatalogException as error:
+    described = engine.columns(stored or schema.table)
+    if not described:
         raise TargetDrift(
             f"The table {schema.table} is gone from the target.",
             hint=f"Copy it again: `cdc resync SOURCE TARGET --tables {schema.table}`.",
-        ) from error
-    found = _of_now({str(name): str(kind) for name, kind, *_ in described}, stored)
+        )
+    found = _of_now(described, stored)
     expected = {column.name for column in schema.columns} | set(ours)
     if set(found) != expected:
         other = ", ".join(sorted(set(found) ^ expected))
@@ -153,21 +139,21 @@ def inspect(
             hint="Undo what was changed by hand (a view can add columns), or copy it again: "
             f"`cdc resync SOURCE TARGET --tables {schema.table}`.",
         )
-    codecs = [_held_as(schema, column, found[column.name]) for column in schema.columns]
+    codecs = [_held_as(engine, schema, column, found[column.name]) for column in schema.columns]
     return TargetTable(schema, codecs, stored=stored)
 
 
 def held_columns(
-    connection: duckdb.DuckDBPyConnection,
+    engine: Engine,
     schema: TableSchema,
     stored: TableName | None = None,
     ours: Iterable[str] = (),
 ) -> list[HeldColumn]:
     """The columns of a table as they are; none if it is not there. The arguments are those of `inspect`."""
-    types = {column.name: codec_for(column.type).sql_type for column in schema.columns}
+    types = {column.name: engine.codec(column.type).sql_type for column in schema.columns}
     return [
-        HeldColumn(name, kind, name in types and kind in (types[name], TEXT_CODEC.sql_type))
-        for name, kind in _of_now(actual_columns(connection, stored or schema.table), stored).items()
+        HeldColumn(name, kind, name in types and kind in (types[name], engine.text.sql_type))
+        for name, kind in _of_now(engine.columns(stored or schema.table), stored).items()
         if name not in ours
     ]
 
@@ -177,74 +163,65 @@ def _of_now(columns: dict[str, str], stored: TableName | None) -> dict[str, str]
     return {name: kind for name, kind in columns.items() if stored is None or not name.startswith(DROPPED)}
 
 
-def _held_as(schema: TableSchema, column: Column, actual: str) -> Codec:
-    codec = codec_for(column.type)
+def _held_as(engine: Engine, schema: TableSchema, column: Column, actual: str) -> Codec:
+    codec = engine.codec(column.type)
     if actual == codec.sql_type:
         return codec
-    if actual == TEXT_CODEC.sql_type:
-        return TEXT_CODEC
+    if actual == engine.text.sql_type:
+        return engine.text
     raise TargetDrift(
         f"{schema.table}.{column.name} is {actual} in the target, the pipeline made it {codec.sql_type}.",
         hint=f"Undo what was changed by hand, or copy it again: `cdc resync SOURCE TARGET --tables {schema.table}`.",
     )
 
 
-def actual_columns(connection: duckdb.DuckDBPyConnection, table: TableName) -> dict[str, str]:
-    """Names and types of a table's columns as DuckDB has them; empty if there is no such table."""
-    return dict(
-        connection.execute(
-            "SELECT column_name, data_type FROM duckdb_columns() "
-            "WHERE database_name = current_database() AND schema_name = ? AND table_name = ? ORDER BY column_index",
-            [table.schema, table.name],
-        ).fetchall()
-    )
-
-
-def refuse_collisions(schema: TableSchema) -> None:
-    """DuckDB finds names without regard to case, so that `a` and `A` are one column to it (E-06)."""
-    if not schema.key and any(column.name.lower() == "rowid" for column in schema.columns):
+def refuse_collisions(engine: Engine, schema: TableSchema) -> None:
+    """Refuse columns that the database could not tell apart, such as `a` and `A` (E-06)."""
+    row_id = engine.abilities.row_id
+    if not schema.key and any(column.name.lower() == row_id for column in schema.columns):
         raise UsageError(
-            f"{schema.table} has no key and a column rowid, which hides what DuckDB tells equal rows apart by.",
+            f"{schema.table} has no key and a column {row_id}, which hides what {engine.product} tells equal rows "
+            "apart by.",
             hint="Give the table a key, leave it out with --exclude, or rename the column.",
         )
+    if engine.abilities.sees_case:
+        return
     seen: dict[str, str] = {}
     for column in schema.columns:
         other = seen.setdefault(column.name.lower(), column.name)
         if other != column.name:
             raise UsageError(
-                f"{schema.table} has columns {other!r} and {column.name!r}, which are one name to DuckDB.",
+                f"{schema.table} has columns {other!r} and {column.name!r}, which are one name to {engine.product}.",
                 hint="Leave the table out with --exclude, or rename a column.",
             )
 
 
-def evolve(
-    connection: duckdb.DuckDBPyConnection, table: TargetTable, new: TableSchema, fill: dict[int, str]
-) -> TargetTable:
+def evolve(engine: Engine, table: TargetTable, new: TableSchema, fill: dict[int, str]) -> TargetTable:
     """Give a table another shape. Columns are matched by identity, so that a rename moves no value (A-50)."""
-    refuse_collisions(new)
+    refuse_collisions(engine, new)
     old = table.schema
     if table.stored is None and old.table != new.table:
-        rename(connection, old.table, new.table)
-    made = replace(table, schema=new, codecs=[], statements={}, questions={})
+        rename(engine, old.table, new.table)
+    made = replace(table, schema=new, codecs=[], statements={})
     held = {column.identity: codec for column, codec in zip(old.columns, table.codecs, strict=True)}
     stays = {column.identity: column for column in new.columns}
     for place in made.places:
         for column in old.columns:
             if column.identity not in stays:
-                remove_column(connection, place, column.name, keep=made.past is not None)
-        _rename_columns(connection, place, old, new)
+                remove_column(engine, place, column.name, keep=made.past is not None)
+        _rename_columns(engine, place, old, new)
     faults.point("target.evolve")
     types = {column.identity: column.type for column in old.columns}
     for column in new.columns:
         codec = held.get(column.identity)
-        if codec is not None and types[column.identity] != column.type and not _holds(connection, made, column, codec):
+        if codec is not None and types[column.identity] != column.type and not _holds(engine, made, column, codec):
             for place in made.places:
-                remove_column(connection, place, column.name, keep=made.past is not None)
+                remove_column(engine, place, column.name, keep=made.past is not None)
             codec = None
         if codec is None:
-            made.codecs.append(add_column(connection, made, column, fill.get(column.identity)))
+            made.codecs.append(add_column(engine, made, column, fill.get(column.identity)))
         else:
-            made.codecs.append(_retype(connection, made, column, codec))
+            made.codecs.append(_retype(engine, made, column, codec))
     return made
 
 
@@ -254,107 +231,102 @@ def kept_as_text(old: TableSchema, table: TargetTable) -> str | None:
     changed = [
         column.name
         for column, codec in zip(table.schema.columns, table.codecs, strict=True)
-        if codec is TEXT_CODEC and column.type.kind is not Kind.TEXT
+        if codec.is_text and column.type.kind is not Kind.TEXT
         if (now := (column.type.kind, column.type.scale)) != types.get(column.identity, now)
     ]
     return f"{', '.join(changed)} has another type, and is kept as text" if changed else None
 
 
-def reshape(
-    connection: duckdb.DuckDBPyConnection, schema: TableSchema, stored: TableName, past: TableName | None
-) -> TargetTable:
+def reshape(engine: Engine, schema: TableSchema, stored: TableName, past: TableName | None) -> TargetTable:
     """Give a table that was not followed for a while the shape that it has now: columns are matched by their names.
 
     One of another type keeps its values if the type that it has now holds each of them. Otherwise it is not the same
     column.
     """
-    refuse_collisions(schema)
+    refuse_collisions(engine, schema)
     table = TargetTable(schema, [], stored=stored, past=past)
-    found = {name: kind for name, kind in actual_columns(connection, stored).items() if not name.startswith(OURS)}
+    found = {name: kind for name, kind in engine.columns(stored).items() if not name.startswith(OURS)}
     held = {
         column.name: codec
         for column in schema.columns
-        if (codec := codec_of(found.get(column.name, ""))) is not None and _holds(connection, table, column, codec)
+        if (codec := engine.codec_of(found.get(column.name, ""))) is not None and _holds(engine, table, column, codec)
     }
     for name in found.keys() - held.keys():
         for place in table.places:
-            remove_column(connection, place, name, keep=past is not None)
+            remove_column(engine, place, name, keep=past is not None)
     for column in schema.columns:
         codec = held.get(column.name)
-        made = add_column(connection, table, column) if codec is None else _retype(connection, table, column, codec)
+        made = add_column(engine, table, column) if codec is None else _retype(engine, table, column, codec)
         table.codecs.append(made)
     return table
 
 
-def _holds(connection: duckdb.DuckDBPyConnection, table: TargetTable, column: Column, held: Codec) -> bool:
+def _holds(engine: Engine, table: TargetTable, column: Column, held: Codec) -> bool:
     """Whether a column's type has a place for every value that is there: text always has, as what is text stays it."""
-    codec = codec_for(column.type)
-    if codec.sql_type == held.sql_type or TEXT_CODEC in (codec, held):
+    codec = engine.codec(column.type)
+    if codec.sql_type == held.sql_type or codec.is_text or held.is_text:
         return True
     names = {kind.partition("(")[0] for kind in (codec.sql_type, held.sql_type)}
     if not any(names <= family for family in _FAMILIES):
         return False
     value = sql.column(column.name)
-    back = sql.try_cast(sql.try_cast(value, codec.sql_type), held.sql_type)
+    back = sql.try_cast(sql.try_cast(value, codec.type), held.type)
     changed = exp.NullSafeNEQ(this=back, expression=value.copy())
-    return not any(connection.execute(sql.select_one(place, changed)).fetchone() for place in table.places)
+    return not any(engine.ask(sql.select_one(place, changed)) for place in table.places)
 
 
-def remove_column(connection: duckdb.DuckDBPyConnection, of: TableName, column: str, *, keep: bool) -> None:
+def remove_column(engine: Engine, of: TableName, column: str, *, keep: bool) -> None:
     """Drop a column; or, to keep its values, give it a name that no other column comes to have."""
     if not keep:
-        connection.execute(sql.drop_column(of, column))
+        engine.run(sql.drop_column(of, column))
         return
-    number = 1 + sum(name.startswith(DROPPED) for name in actual_columns(connection, of))
-    connection.execute(sql.rename_column(of, column, f"{DROPPED}{number}_{column}"))
+    number = 1 + sum(name.startswith(DROPPED) for name in engine.columns(of))
+    engine.run(sql.rename_column(of, column, f"{DROPPED}{number}_{column}"))
 
 
-def rename(connection: duckdb.DuckDBPyConnection, old: TableName, new: TableName) -> None:
+def rename(engine: Engine, old: TableName, new: TableName) -> None:
     """Give a table another name."""
     if old.schema == new.schema:
-        connection.execute(sql.rename_table(old, new.name))
+        engine.run(sql.rename_table(old, new.name))
         return
-    connection.execute(sql.create_schema(new.schema))
-    connection.execute(sql.copy_table(old, new))
-    connection.execute(sql.drop_table(old))
+    engine.run(sql.create_schema(new.schema))
+    engine.run(sql.copy_table(old, new))
+    engine.run(sql.drop_table(old))
 
 
-def _rename_columns(connection: duckdb.DuckDBPyConnection, of: TableName, old: TableSchema, new: TableSchema) -> None:
+def _rename_columns(engine: Engine, of: TableName, old: TableSchema, new: TableSchema) -> None:
     """By way of names that nobody has, since columns may have swapped theirs."""
     now = {column.identity: column.name for column in new.columns}
     moves = [(c.name, now[c.identity]) for c in old.columns if c.identity in now and c.name != now[c.identity]]
     for number, (was, _) in enumerate(moves):
-        connection.execute(sql.rename_column(of, was, f"_cdc_renamed_{number}"))
+        engine.run(sql.rename_column(of, was, f"_cdc_renamed_{number}"))
     for number, (_, becomes) in enumerate(moves):
-        connection.execute(sql.rename_column(of, f"_cdc_renamed_{number}", becomes))
+        engine.run(sql.rename_column(of, f"_cdc_renamed_{number}", becomes))
 
 
-def add_column(
-    connection: duckdb.DuckDBPyConnection, table: TargetTable, column: Column, value: str | None = None
-) -> Codec:
+def add_column(engine: Engine, table: TargetTable, column: Column, value: str | None = None) -> Codec:
     """Add a column, in which the rows that are there have a value; those that are there no more have none."""
-    codec = codec_for(column.type)
-    if value is not None and not _can_hold(connection, codec, value):
-        codec = TEXT_CODEC
+    codec = engine.codec(column.type)
+    if value is not None and not _can_hold(engine, codec, value):
+        codec = engine.text
     for place in table.places:
-        connection.execute(sql.add_column(place, column.name, codec.sql_type))
+        engine.run(sql.add_column(place, column.name, codec.type))
     if value is not None:
-        connection.execute(sql.fill_column(table.name, column.name, codec.careful(sql.literal(value)), table.live))
+        engine.run(sql.fill_column(table.name, column.name, codec.careful(sql.literal(value)), table.live))
     return codec
 
 
-def _can_hold(connection: duckdb.DuckDBPyConnection, codec: Codec, value: str) -> bool:
+def _can_hold(engine: Engine, codec: Codec, value: str) -> bool:
     text = codec.render(codec.careful(sql.literal(value)))
-    answer = connection.execute(sql.scalar(text)).fetchone()
-    return answer is not None and answer[0] == value
+    return engine.ask(sql.scalar(text)) == [(value,)]
 
 
-def _retype(connection: duckdb.DuckDBPyConnection, table: TargetTable, column: Column, held: Codec) -> Codec:
-    codec = codec_for(column.type)
-    if codec.sql_type == held.sql_type or held is TEXT_CODEC:
-        return codec if codec.sql_type == held.sql_type else TEXT_CODEC
+def _retype(engine: Engine, table: TargetTable, column: Column, held: Codec) -> Codec:
+    codec = engine.codec(column.type)
+    if codec.sql_type == held.sql_type or held.is_text:
+        return codec if codec.sql_type == held.sql_type else engine.text
     value = sql.column(column.name)
-    using = held.render(value) if codec.sql_type == TEXT_CODEC.sql_type else sql.cast(value, codec.sql_type)
+    using = held.render(value) if codec.is_text else sql.cast(value, codec.type)
     for place in table.places:
-        connection.execute(sql.retype_column(place, column.name, codec.sql_type, using))
+        engine.retype(place, column.name, codec, using)
     return codec

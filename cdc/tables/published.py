@@ -6,18 +6,15 @@ table as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-import duckdb
 from sqlglot import exp
 
 from cdc.model.schema import TableName, TableSchema
-from cdc.targets.duckdb import gaps, sql
-from cdc.targets.duckdb.layout import refusing_foreign
-from cdc.targets.duckdb.moments import Moments
-from cdc.targets.duckdb.places import AT, NOT_YET, SCHEMA, place_macro
-from cdc.targets.duckdb.table import DROPPED, TargetTable, actual_columns
+from cdc.tables import gaps, sql
+from cdc.tables.engine import Engine, Input
+from cdc.tables.layout import refusing_foreign
+from cdc.tables.moments import Moments
+from cdc.tables.places import AT, NOT_YET, SCHEMA, place_macro
+from cdc.tables.table import DROPPED, TargetTable
 
 BEGIN = {
     "_cdc_valid_from": "BIGINT",
@@ -52,25 +49,26 @@ SINCE = f"(SELECT since FROM {SCHEMA}.tables WHERE identity = _cdc_table)"
 
 
 class Registry:
-    """The tables of a file that have a history, and the commits that it knows. Nothing here commits."""
+    """The tables of a target that have a history, and the commits that it knows. Nothing here commits."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._last: int | None = None  # order of the newest commit
         self._is_copying = True  # a copy may have been cut off
-        self._gaps = gaps.Gaps(connection)
+        self._gaps = gaps.Gaps(engine)
 
-    def commits(self, execute: Callable[[str], object], moments: Moments) -> None:
-        """Add moments, which ROWS has as o, p, t and x; those that came already are left out."""
+    def commits(self, moments: Moments) -> None:
+        """Add moments; those that came already are left out."""
         last = self._last if self._last is not None else self._begin()
-        execute(f"INSERT INTO {SCHEMA}.commits SELECT o, p, t, x FROM {sql.ROWS} WHERE o > {last}")
+        with self._engine.visible(Input({}, dict(zip(("o", "p", "t", "x"), moments.columns, strict=True)))):
+            self._engine.run(f"INSERT INTO {SCHEMA}.commits SELECT o, p, t, x FROM {sql.ROWS} WHERE o > {last}")
         self._last = max(last, int(moments.order[-1]))
 
     def _begin(self) -> int:
         """Make what is not there, also in a file that an older version made; the order of the newest commit, or -1."""
-        self._connection.execute(_CREATE + place_macro(f"{SCHEMA}.place", SINCE, gaps.UNKNOWN))
-        known = self._connection.execute(f"SELECT max(position_order) FROM {SCHEMA}.commits").fetchone()
-        self._last = int(known[0]) if known is not None and known[0] is not None else -1
+        self._engine.run(_CREATE + place_macro(f"{SCHEMA}.place", SINCE, gaps.UNKNOWN))
+        ((known,),) = self._engine.ask(f"SELECT max(position_order) FROM {SCHEMA}.commits")
+        self._last = int(known) if known is not None else -1
         return self._last
 
     def begin(self, schema: TableSchema, order: int) -> None:
@@ -79,7 +77,7 @@ class Registry:
 
     def is_whole(self, schema: TableSchema, order: int) -> None:
         """A table that came by parts has all of them at a place, where its history begins unless it has begun."""
-        self._connection.execute(
+        self._engine.run(
             f"UPDATE {SCHEMA}.tables SET since = ? WHERE identity = ? AND since = {NOT_YET}", [order, schema.identity]
         )
 
@@ -87,21 +85,21 @@ class Registry:
         """Remember the name and the key that a table has now."""
         if self._last is None:
             self._begin()
-        found = self._connection.execute(
+        found = self._engine.ask(
             f"SELECT copied_since, since FROM {SCHEMA}.tables WHERE identity = ?", [schema.identity]
-        ).fetchone()
-        self._name(schema, *(found or (None, None)))
+        )
+        self._name(schema, *(found[0] if found else (None, None)))
 
     def _name(self, schema: TableSchema, copied_since: int | None, since: int | None) -> None:
-        self._connection.execute(f"DELETE FROM {SCHEMA}.tables WHERE identity = ?", [schema.identity])
+        self._engine.run(f"DELETE FROM {SCHEMA}.tables WHERE identity = ?", [schema.identity])
         key = [schema.columns[index].name for index in schema.key]
         values = [schema.identity, schema.table.schema, schema.table.name, key, copied_since, since]
-        self._connection.execute(f"INSERT INTO {SCHEMA}.tables VALUES (?, ?, ?, ?, ?, ?)", values)
+        self._engine.run(f"INSERT INTO {SCHEMA}.tables VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def copy_begins(self, schema: TableSchema, order: int) -> None:
         """A table's versions end at a place, to go on if the copy finds them again."""
         self._is_copying = True
-        self._connection.execute(
+        self._engine.run(
             f"UPDATE {SCHEMA}.tables SET copied_since = coalesce(copied_since, ?) WHERE identity = ?",
             [order, schema.identity],
         )
@@ -133,14 +131,14 @@ class Registry:
     def copied_since(self, schema: TableSchema) -> int | None:
         """Where the copy of a table that has not ended, or the first try of it, began."""
         query = f"SELECT copied_since FROM {SCHEMA}.tables WHERE identity = ?"
-        found = self._connection.execute(query, [schema.identity]).fetchone()
-        return found[0] if found is not None else None
+        found = self._engine.ask(query, [schema.identity])
+        return found[0][0] if found else None
 
     def copies_end(self, order: int) -> None:
         """All copies that had begun are complete, as of a place: what they did not find again has gone."""
         if self._is_copying:
             self._gaps.end_copied(order)
-            self._connection.execute(f"UPDATE {SCHEMA}.tables SET copied_since = NULL WHERE copied_since IS NOT NULL")
+            self._engine.run(f"UPDATE {SCHEMA}.tables SET copied_since = NULL WHERE copied_since IS NOT NULL")
             self._is_copying = False
 
 
@@ -154,27 +152,27 @@ def versions_view(table: TableName) -> TableName:
     return TableName(f"{table.schema}_history", table.name)
 
 
-def refuse_taken(connection: duckdb.DuckDBPyConnection, path: Path, table: TableName) -> None:
-    """Raise UsageError if the file has something else under a name that a table's views are to have."""
+def refuse_taken(engine: Engine, table: TableName) -> None:
+    """Raise UsageError if the target has something else under a name that a table's views are to have."""
     for name in (table, versions_view(table)):
-        with refusing_foreign(path, name):  # `publish` puts the view in the place of this one
-            connection.execute(sql.create_schema(name.schema))
-            connection.execute(sql.render(exp.Create(kind="VIEW", this=sql.table(name), expression=exp.select("1"))))
+        with refusing_foreign(engine, name):  # `publish` puts the view in the place of this one
+            engine.run(sql.create_schema(name.schema))
+            engine.run(exp.Create(kind="VIEW", this=sql.table(name), expression=exp.select("1")))
 
 
-def unpublish(connection: duckdb.DuckDBPyConnection, table: TableName) -> None:
+def unpublish(engine: Engine, table: TableName) -> None:
     """Take away the views and the macro of a table."""
     for view in (table, versions_view(table)):
-        connection.execute(sql.render(exp.Drop(kind="VIEW", tables=[sql.table(view)], exists=True)))
-    connection.execute(f"DROP MACRO TABLE IF EXISTS {_macro(table)}")
+        engine.run(exp.Drop(kind="VIEW", tables=[sql.table(view)], exists=True))
+    engine.run(f"DROP MACRO TABLE IF EXISTS {_macro(engine, table)}")
 
 
-def publish(connection: duckdb.DuckDBPyConnection, table: TargetTable) -> None:
+def publish(engine: Engine, table: TargetTable) -> None:
     """Make the views and the macro of a table as it is now."""
     assert table.past is not None
     name = table.schema.table
     columns = [column.name for column in table.schema.columns]
-    dropped = sorted(other for other in actual_columns(connection, table.name) if other.startswith(DROPPED))
+    dropped = sorted(other for other in engine.columns(table.name) if other.startswith(DROPPED))
     everything = [*columns, *dropped, *BEGIN]
     now, was = inside(table.name), inside(table.past)
     ends = [exp.alias_(sql.cast(exp.Null(), kind), text, quoted=True) for text, kind in END.items()]
@@ -184,11 +182,11 @@ def publish(connection: duckdb.DuckDBPyConnection, table: TargetTable) -> None:
         (name, exp.select(*map(sql.column, columns)).from_(now)),
         (versions_view(name), exp.union(current, ended, distinct=False)),
     ):
-        connection.execute(sql.create_schema(view.schema))
-        connection.execute(sql.render(exp.Create(kind="VIEW", this=sql.table(view), expression=query, replace=True)))
+        engine.run(sql.create_schema(view.schema))
+        engine.run(exp.Create(kind="VIEW", this=sql.table(view), expression=query, replace=True))
     place = f"{SCHEMA}.place({AT}, {table.schema.identity})"
-    rows = sql.render(as_of(columns, now, was, place))
-    connection.execute(f"CREATE OR REPLACE MACRO {_macro(name)}({AT}) AS TABLE {rows}")
+    rows = engine.render(as_of(columns, now, was, place))
+    engine.run(f"CREATE OR REPLACE MACRO {_macro(engine, name)}({AT}) AS TABLE {rows}")
 
 
 def as_of(columns: list[str], now: exp.Table, was: exp.Table, place: str) -> exp.Query:
@@ -210,8 +208,8 @@ def as_of(columns: list[str], now: exp.Table, was: exp.Table, place: str) -> exp
     )
 
 
-def _macro(table: TableName) -> str:
-    return sql.render(sql.table(TableName(table.schema, f"{table.name}_as_of")))
+def _macro(engine: Engine, table: TableName) -> str:
+    return engine.render(sql.table(TableName(table.schema, f"{table.name}_as_of")))
 
 
 def inside(table: TableName) -> exp.Table:

@@ -2,16 +2,14 @@
 
 The versions that are current and those that are past are two tables, named by the source's number for the table, so
 that ending a version costs what it costs in a mirror however long the past is, and the past is only added to. What a
-user reads are views of them (`cdc.targets.duckdb.published`).
+user reads are views of them (`cdc.tables.published`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from functools import partial
-from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 from sqlglot import exp
@@ -25,13 +23,13 @@ from cdc.model.parts import Part
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Evolve
 from cdc.model.versions import Versions, trace
-from cdc.target import HeldColumn
-from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.digest import part_condition
-from cdc.targets.duckdb.layout import refuse_foreign
-from cdc.targets.duckdb.moments import Moments
-from cdc.targets.duckdb.places import NOT_YET
-from cdc.targets.duckdb.published import (
+from cdc.tables import sql
+from cdc.tables.digest import part_condition
+from cdc.tables.engine import Engine, Readings
+from cdc.tables.layout import refuse_foreign
+from cdc.tables.moments import Moments
+from cdc.tables.places import NOT_YET
+from cdc.tables.published import (
     BEGIN,
     END,
     Registry,
@@ -41,9 +39,9 @@ from cdc.targets.duckdb.published import (
     unpublish,
     versions_view,
 )
-from cdc.targets.duckdb.rows import MERGE_ROWS, Reading
-from cdc.targets.duckdb.table import TargetTable, create, evolve, held_columns, inspect, reshape
-from cdc.targets.duckdb.versions import (
+from cdc.tables.rows import MERGE_ROWS
+from cdc.tables.table import TargetTable, create, evolve, held_columns, inspect, reshape
+from cdc.tables.versions import (
     COPIED,
     COPY,
     DROP,
@@ -53,56 +51,56 @@ from cdc.targets.duckdb.versions import (
     delete_rows,
     joined_by_row,
     labels,
+    new_rows,
     refuse_reserved,
 )
+from cdc.target import HeldColumn
 
-Make = Callable[[TargetTable, dict[str, Reading]], str]
+Make = Callable[[TargetTable, Readings], exp.Expr]
 
 
 class History(VersionStatements):
-    """Keeps the versions of the tables of one file (see `cdc.targets.duckdb.layout.Layout`)."""
+    """Keeps the versions of tables (see `cdc.tables.layout.Layout`)."""
 
     places = 2
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-        super().__init__(connection)
-        self._path = path
-        self._registry = Registry(connection)
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._registry = Registry(engine)
 
     def record(self, moments: Moments) -> None:
-        with self.visible(dict(zip(("o", "p", "t", "x"), moments.columns, strict=True))):
-            self._registry.commits(self.execute, moments)
+        self._registry.commits(moments)
         if moments.transactions is not None:
             self._registry.copies_end(int(moments.order[0]))
 
     def find(self, schema: TableSchema) -> TargetTable:
-        table = inspect(self._connection, schema, current(schema), BEGIN)
+        table = inspect(self._engine, schema, current(schema), BEGIN)
         table.past = past(schema)
         table.had_rows = self._registry.copied_since(schema) is not None
         return table
 
     def columns(self, schema: TableSchema) -> list[HeldColumn]:
-        return held_columns(self._connection, schema, current(schema), BEGIN)
+        return held_columns(self._engine, schema, current(schema), BEGIN)
 
     def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
-        refuse_reserved(schema)
+        refuse_reserved(self._engine, schema)
         self.record(moments)
         if known_as != schema.table:
-            refuse_taken(self._connection, self._path, schema.table)
+            refuse_taken(self._engine, schema.table)
         if known_as is None:
-            create(self._connection, schema, past(schema), {**BEGIN, **END})
-            table = create(self._connection, schema, current(schema), BEGIN)
+            create(self._engine, schema, past(schema), {**BEGIN, **END})
+            table = create(self._engine, schema, current(schema), BEGIN)
             table.past = past(schema)
         else:
-            unpublish(self._connection, known_as)
-            table = reshape(self._connection, schema, current(schema), past(schema))
+            unpublish(self._engine, known_as)
+            table = reshape(self._engine, schema, current(schema), past(schema))
             if not by_parts:
                 self._end_all(table, _stamp(END, moments, np.zeros(1, dtype=np.int64), labels(np.array([COPY]))))
                 self._registry.copy_begins(schema, int(moments.order[0]))
                 table.had_rows = True
         self._registry.nothing_is_skipped(schema.identity)
         faults.point("target.reset")
-        publish(self._connection, table)
+        publish(self._engine, table)
         if known_as is None:
             self._registry.begin(schema, NOT_YET if by_parts else int(moments.order[0]))
         else:
@@ -110,17 +108,17 @@ class History(VersionStatements):
         return table
 
     def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
-        refuse_reserved(schema)
+        refuse_reserved(self._engine, schema)
         for name in (schema.table, versions_view(schema.table)):
-            refuse_foreign(self._path, name, taken)
+            refuse_foreign(self._engine, name, taken)
 
     def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
-        refuse_reserved(step.new)
-        unpublish(self._connection, step.old.table)
+        refuse_reserved(self._engine, step.new)
+        unpublish(self._engine, step.old.table)
         if step.old.table != step.new.table:
-            refuse_taken(self._connection, self._path, step.new.table)
-        made = evolve(self._connection, table, step.new, step.fill)
-        publish(self._connection, made)
+            refuse_taken(self._engine, step.new.table)
+        made = evolve(self._engine, table, step.new, step.fill)
+        publish(self._engine, made)
         self._registry.name(step.new)
         return made
 
@@ -143,12 +141,12 @@ class History(VersionStatements):
         else:
             self._follow(table, gather(batches), moments)
         if codecs != table.codecs:
-            publish(self._connection, table)
+            publish(self._engine, table)
 
     def replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         codecs = list(table.codecs)
         self.set_aside(table, batches)
-        _, gone, came = self.compare(table, self.part(table, part_condition(table, part)))
+        _, gone, came = self.compare(table, self.part(table, part_condition(self._engine, table, part)))
         if len(gone) or len(came):
             self._registry.differed(table.schema.identity)
         at, what = np.zeros(len(gone), dtype=np.int64), labels(np.full(len(gone), COPY))
@@ -156,7 +154,7 @@ class History(VersionStatements):
         self._begin_copied(table, came, moments)
         self.drop_aside()
         if codecs != table.codecs:
-            publish(self._connection, table)
+            publish(self._engine, table)
 
     def copied(self, schema: TableSchema, moments: Moments) -> None:
         self.known_at(schema.identity, moments)
@@ -181,24 +179,24 @@ class History(VersionStatements):
         stamp = partial(_change_stamp, changes, moments)
         data |= stamp(BEGIN, versions.beginning) | stamp(END, versions.ended_by)
         masks = _add_origins(held, versions, data)
-        with self.visible(data):
-            if masks:
-                self.execute(self._statement(table, ("complete", *masks), readings, self._complete(masks)))
+        if masks:
+            with self._engine.visible(new_rows(data), table):
+                self._engine.run(self._statement(table, ("complete", *masks), readings, self._complete(masks)))
         self._end(table, held.row_ids(versions.ending_key, versions.ending_place), stamp(END, versions.ending))
         faults.point("target.between_merges")
-        with self.visible(data):
+        with self._engine.visible(new_rows(data), table):
             for is_past in (True, False) if (versions.ended_by != ABSENT).any() else (False,):
-                self.execute(self._statement(table, ("insert", is_past), readings, self._insert(is_past)))
+                self._engine.run(self._statement(table, ("insert", is_past), readings, self._insert(is_past)))
         if masks:
             for is_past in (True, False):
-                self._connection.execute(_insert_completed(table, is_past))
-            self._connection.execute(sql.drop_temporary(sql.COMPLETED))
+                self._engine.run(_insert_completed(table, is_past))
+            self._engine.run(sql.drop_temporary(sql.COMPLETED))
 
-    def _statement(self, table: TargetTable, what: tuple[object, ...], readings: dict[str, Reading], make: Make) -> str:
+    def _statement(self, table: TargetTable, what: tuple[object, ...], readings: Readings, make: Make) -> str:
         """A statement over the values of ROWS, made once for each way to read them."""
         key = (*what, *readings.values())
         if key not in table.statements:
-            table.statements[key] = make(table, readings)
+            table.statements[key] = self._engine.render(make(table, readings))
         return table.statements[key]
 
     def _complete(self, masks: Sequence[int]) -> Make:
@@ -207,12 +205,14 @@ class History(VersionStatements):
     def _insert(self, is_past: bool) -> Make:
         """What inserts those of ROWS that are past, or current, and lack no value."""
 
-        def make(table: TargetTable, readings: dict[str, Reading]) -> str:
+        def make(table: TargetTable, readings: Readings) -> exp.Expr:
             values = self.values(table, range(len(table.schema.columns)), readings)
-            ours = [sql.column(name, "s") for name in (*BEGIN, *(END if is_past else ()))]
+            names = (*BEGIN, *(END if is_past else ()))
+            ours = [sql.column(name, "s") for name in names]
             whole = exp.EQ(this=sql.column(ROW, "s"), expression=exp.convert(ABSENT))
             chosen = exp.select(*values, *ours).from_(sql.rows()).where(exp.and_(whole, _is_past(is_past, "s")))
-            return sql.insert_by_name(_into(table, is_past), chosen)
+            into = [*(column.name for column in table.schema.columns), *names]
+            return sql.insert_named(_into(table, is_past), into, chosen)
 
         return make
 
@@ -221,28 +221,30 @@ class History(VersionStatements):
         if table.past is None or not len(row_ids):
             return
         if "move" not in table.statements:
-            ended = [exp.column(exp.Star(), table="t"), *(sql.column(name, "s") for name in END)]
-            query = joined_by_row(sql.table(table.name), ended)
-            table.statements["move"] = sql.insert_by_name(table.past, query)
-            table.statements["moved"] = delete_rows(sql.table(table.name))
+            names = list(self._engine.columns(table.name))  # also of columns that the source has no more
+            ended = [*(sql.column(name, "t") for name in names), *(sql.column(name, "s") for name in END)]
+            move = sql.insert_named(table.past, [*names, *END], joined_by_row(sql.table(table.name), ended))
+            table.statements["move"] = self._engine.render(move)
+            table.statements["moved"] = self._engine.render(delete_rows(sql.table(table.name)))
         for start in range(0, len(row_ids), MERGE_ROWS):
             data = {name: column.slice(start, MERGE_ROWS) for name, column in stamps.items()}
-            with self.visible(data | {ROW: pa.array(row_ids[start : start + MERGE_ROWS])}):
-                self.execute(table.statements["move"])
+            with self._engine.visible(new_rows(data | {ROW: pa.array(row_ids[start : start + MERGE_ROWS])})):
+                self._engine.run(table.statements["move"])
                 self._expect(table, table.statements["moved"], min(MERGE_ROWS, len(row_ids) - start))
 
     def _end_all(self, table: TargetTable, stamp: dict[str, pa.Array]) -> None:
         """Move all versions, at one moment."""
         assert table.past is not None
-        ended = [exp.column(exp.Star(), table="t"), *(sql.column(name, "s") for name in END)]
-        with self.visible(stamp):
+        names = list(self._engine.columns(table.name))
+        ended = [*(sql.column(name, "t") for name in names), *(sql.column(name, "s") for name in END)]
+        with self._engine.visible(new_rows(stamp)):
             everything = exp.select(*ended).from_(sql.table(table.name, "t")).join(sql.rows(), join_type="cross")
-            self.execute(sql.insert_by_name(table.past, everything))
-        self._connection.execute(sql.delete_all(table.name))
+            self._engine.run(sql.insert_named(table.past, [*names, *END], everything))
+        self._engine.run(sql.delete_all(table.name))
 
-    def _expect(self, table: TargetTable, statement: str, count: int) -> None:
+    def _expect(self, table: TargetTable, statement: exp.Expr | str, count: int) -> None:
         """Run a statement that changes exactly so many rows."""
-        if self.changed(statement) != count:
+        if self._engine.run(statement) != count:
             raise RowDrift(
                 f"{table.schema.table} in the target has other rows than a moment ago.",
                 hint=f"Read it again: `cdc resync SOURCE TARGET --tables {table.schema.table}`.",
@@ -267,9 +269,9 @@ class History(VersionStatements):
         data = {f"c{i}": take(column, changes.after_row) for i, column in enumerate(changes.after)}
         data |= _stamp(BEGIN, moments, np.zeros(count, dtype=np.int64), labels(np.full(count, COPY)))
         data |= {"_cdc_valid_to": pa.nulls(count, pa.int64()), ROW: pa.array(np.full(count, ABSENT))}
-        with self.visible(data):
+        with self._engine.visible(new_rows(data), table):
             faults.point("target.before_insert")
-            self.execute(self._statement(table, ("insert", False), readings, self._insert(False)))
+            self._engine.run(self._statement(table, ("insert", False), readings, self._insert(False)))
 
     def _candidates(self, table: TargetTable) -> exp.Select:
         """The versions that ended when this copy, or one before it that was cut off, began; of each key the last."""
@@ -280,13 +282,13 @@ class History(VersionStatements):
                 this=sql.column("_cdc_valid_to"), expression=exp.convert(self._registry.copied_since(table.schema))
             ),
         )
-        query = exp.select("*", exp.alias_(exp.column("rowid"), ROW)).from_(sql.table(table.past)).where(ended)
+        query = exp.select("*", exp.alias_(sql.row_id(), ROW)).from_(sql.table(table.past)).where(ended)
         if not table.schema.key:
             return query
         newest = exp.Window(
             this=exp.RowNumber(),
             partition_by=[sql.column(table.schema.columns[index].name) for index in table.schema.key],
-            order=exp.Order(expressions=[exp.Ordered(this=exp.column("rowid"), desc=True)]),
+            order=exp.Order(expressions=[exp.Ordered(this=sql.row_id(), desc=True)]),
         )
         return query.qualify(exp.EQ(this=newest, expression=exp.convert(1)))
 
@@ -294,10 +296,10 @@ class History(VersionStatements):
         """Versions of the past are current again."""
         if table.past is None or not len(row_ids):
             return
-        kept = exp.Star(except_=[sql.name(name) for name in END])
-        with self.visible({ROW: pa.array(row_ids)}):
-            rows = joined_by_row(sql.table(table.past), [exp.column(kept, table="t")])
-            self.execute(sql.insert_by_name(table.name, rows))
+        kept = [name for name in self._engine.columns(table.past) if name not in END]
+        with self._engine.visible(new_rows({ROW: pa.array(row_ids)})):
+            rows = joined_by_row(sql.table(table.past), [sql.column(name, "t") for name in kept])
+            self._engine.run(sql.insert_named(table.name, kept, rows))
             self._expect(table, delete_rows(sql.table(table.past)), len(row_ids))
 
     def _begin_copied(self, table: TargetTable, row_ids: np.ndarray, moments: Moments) -> None:
@@ -306,10 +308,12 @@ class History(VersionStatements):
             return
         at = np.zeros(len(row_ids), dtype=np.int64)
         stamps = _stamp(BEGIN, moments, at, labels(np.full(len(row_ids), COPY)))
-        with self.visible(stamps | {ROW: pa.array(row_ids)}):
-            columns = [sql.column(column.name, "t") for column in table.schema.columns]
+        names = [column.name for column in table.schema.columns]
+        with self._engine.visible(new_rows(stamps | {ROW: pa.array(row_ids)})):
+            columns = [sql.column(name, "t") for name in names]
             ours = [sql.column(name, "s") for name in BEGIN]
-            self.execute(sql.insert_by_name(table.name, joined_by_row(COPIED, [*columns, *ours])))
+            begun = joined_by_row(COPIED, [*columns, *ours])
+            self._engine.run(sql.insert_named(table.name, [*names, *BEGIN], begun))
 
 
 def current(schema: TableSchema) -> TableName:
@@ -354,11 +358,11 @@ def _add_origins(held: Held, versions: Versions, data: dict[str, pa.Array]) -> l
     return masks
 
 
-def _insert_completed(table: TargetTable, is_past: bool) -> str:
+def _insert_completed(table: TargetTable, is_past: bool) -> exp.Expr:
     ours = BEGIN | END if is_past else BEGIN
     names = [*(column.name for column in table.schema.columns), *ours]
     query = exp.select(*map(sql.column, names)).from_(sql.COMPLETED.copy()).where(_is_past(is_past))
-    return sql.insert_by_name(_into(table, is_past), query)
+    return sql.insert_named(_into(table, is_past), names, query)
 
 
 def _into(table: TargetTable, is_past: bool) -> TableName:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 from sqlglot import exp
@@ -20,65 +18,61 @@ from cdc.model.parts import Part
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Evolve
 from cdc.model.versions import Versions, trace
+from cdc.tables import sql
+from cdc.tables.digest import part_condition
+from cdc.tables.engine import Engine, Readings
+from cdc.tables.layout import refuse_foreign, refusing_foreign
+from cdc.tables.moments import Moments
+from cdc.tables.table import TargetTable, create, evolve, held_columns, inspect, rename, reshape
+from cdc.tables.versions import COPIED, ROW, Held, VersionStatements, joined_by_row, new_rows, refuse_reserved
 from cdc.target import HeldColumn
-from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.digest import part_condition
-from cdc.targets.duckdb.layout import refuse_foreign, refusing_foreign
-from cdc.targets.duckdb.moments import Moments
-from cdc.targets.duckdb.rows import Reading
-from cdc.targets.duckdb.table import TargetTable, create, evolve, held_columns, inspect, rename, reshape
-from cdc.targets.duckdb.versions import COPIED, ROW, Held, VersionStatements, joined_by_row, refuse_reserved
 
 DELETED = {"_cdc_deleted_at": "TIMESTAMP WITH TIME ZONE", "_cdc_deleted_position": "VARCHAR"}
 
 
 class SoftDelete(VersionStatements):
-    """Keeps tables with their deleted rows (see `cdc.targets.duckdb.layout.Layout`).
+    """Keeps tables with their deleted rows (see `cdc.tables.layout.Layout`).
 
     Of each key there is one row: the one that has it, or the last one that had.
     """
 
     places = 1
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-        super().__init__(connection)
-        self._path = path
-
     def record(self, moments: Moments) -> None:
         pass
 
     def find(self, schema: TableSchema) -> TargetTable:
-        table = _with_live(inspect(self._connection, schema, ours=DELETED))
+        table = _with_live(inspect(self._engine, schema, ours=DELETED))
         table.had_rows = True
         return table
 
     def columns(self, schema: TableSchema) -> list[HeldColumn]:
-        return held_columns(self._connection, schema, ours=DELETED)
+        return held_columns(self._engine, schema, ours=DELETED)
 
     def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
-        _refuse_shape(schema)
+        _refuse_shape(self._engine, schema)
         faults.point("target.reset")
-        with refusing_foreign(self._path, schema.table):
+        with refusing_foreign(self._engine, schema.table):
             if known_as is None:
-                return _with_live(create(self._connection, schema, ours=DELETED))
+                return _with_live(create(self._engine, schema, ours=DELETED))
             if known_as != schema.table:
-                rename(self._connection, known_as, schema.table)
-        table = _with_live(reshape(self._connection, schema, schema.table, None))
+                rename(self._engine, known_as, schema.table)
+        table = _with_live(reshape(self._engine, schema, schema.table, None))
         table.stored, table.had_rows = None, True
         if not by_parts:
-            self._mark(table, part_condition(table, Part()), moments, 0)
+            self._mark(table, part_condition(self._engine, table, Part()), moments, 0)
         return table
 
     def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
-        _refuse_shape(schema)
-        refuse_foreign(self._path, schema.table, taken)
+        _refuse_shape(self._engine, schema)
+        refuse_foreign(self._engine, schema.table, taken)
 
     def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
-        _refuse_shape(step.new)
-        return evolve(self._connection, table, step.new, step.fill)
+        _refuse_shape(self._engine, step.new)
+        return evolve(self._engine, table, step.new, step.fill)
 
     def truncate(self, table: TargetTable, moments: Moments, transaction: int, ordinal: int) -> None:
-        self._mark(table, part_condition(table, Part()), moments, transaction)
+        self._mark(table, part_condition(self._engine, table, Part()), moments, transaction)
 
     def write(self, table: TargetTable, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         if not batches[0].copied:
@@ -89,8 +83,8 @@ class SoftDelete(VersionStatements):
             self.insert(table, [take(column, changes.after_row) for column in changes.after])
             return
         self.set_aside(table, batches)
-        row_ids = self._connection.execute(sql.render(exp.select("rowid").from_(COPIED.copy()))).fetchnumpy()
-        self._put_copied(table, np.asarray(row_ids["rowid"], dtype=np.int64))
+        (row_ids,) = self._engine.numbers(exp.select(sql.row_id()).from_(COPIED.copy()))
+        self._put_copied(table, row_ids)
         self.drop_aside()
 
     def drop(self, table: TargetTable, moments: Moments, transaction: int) -> None:
@@ -107,10 +101,10 @@ class SoftDelete(VersionStatements):
 
     def replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         self.set_aside(table, batches)
-        _, gone, came = self.compare(table, self.part(table, part_condition(table, part)))
-        with self.visible({ROW: pa.array(gone)}):
+        _, gone, came = self.compare(table, self.part(table, part_condition(self._engine, table, part)))
+        with self._engine.visible(new_rows({ROW: pa.array(gone)})):
             chosen = exp.select(sql.column(ROW)).from_(sql.rows())
-            self._mark(table, exp.In(this=exp.column("rowid"), query=chosen.subquery()), moments, 0)
+            self._mark(table, exp.In(this=sql.row_id(), query=chosen.subquery()), moments, 0)
         self._put_copied(table, came)
         self.drop_aside()
 
@@ -122,16 +116,16 @@ class SoftDelete(VersionStatements):
             exp.EQ(this=sql.column(name), expression=value)
             for name, value in zip(DELETED, (time, sql.literal(position)), strict=True)
         ]
-        self.execute(sql.render(exp.Update(this=sql.table(table.name), expressions=sets, where=exp.Where(this=which))))
+        self._engine.run(exp.Update(this=sql.table(table.name), expressions=sets, where=exp.Where(this=which)))
 
     def _put_copied(self, table: TargetTable, row_ids: np.ndarray) -> None:
         """Rows that were set aside take the place of those with their keys."""
         columns = [column.name for column in table.schema.columns]
-        with self.visible({ROW: pa.array(row_ids)}):
-            self.execute(_delete_same_keys(table))
+        with self._engine.visible(new_rows({ROW: pa.array(row_ids)})):
+            self._engine.run(_delete_same_keys(table))
             query = joined_by_row(COPIED, [sql.column(name, "t") for name in columns])
             faults.point("target.before_insert")
-            self.execute(sql.insert_by_name(table.name, query))
+            self._engine.run(sql.insert_named(table.name, columns, query))
 
     def _follow(self, table: TargetTable, changes: Gathered, moments: Moments) -> None:
         readings = self.fit(table, changes)
@@ -150,27 +144,28 @@ class SoftDelete(VersionStatements):
         data = {f"c{i}": take(column, last.value[i]) for i, column in enumerate(changes.after)}
         data |= {f"u{index}": pa.array(last.value[index] == ABSENT) for index in masks}
         data |= dict(zip(DELETED, (time, position), strict=True)) | {ROW: pa.array(origin)}
-        with self.visible(data):
-            if masks:
-                self.execute(self.completed(table, masks, readings, DELETED))
+        if masks:
+            with self._engine.visible(new_rows(data), table):
+                self._engine.run(self.completed(table, masks, readings, DELETED))
         self.delete_keys(table, last.keys)
         faults.point("target.between_merges")
-        with self.visible(data):
-            self.execute(self._insert(table, readings))
+        with self._engine.visible(new_rows(data), table):
+            self._engine.run(self._insert(table, readings))
         if masks:
             names = [*(column.name for column in table.schema.columns), *DELETED]
             query = exp.select(*map(sql.column, names)).from_(sql.COMPLETED.copy())
-            self._connection.execute(sql.insert_by_name(table.name, query))
-            self._connection.execute(sql.drop_temporary(sql.COMPLETED))
+            self._engine.run(sql.insert_named(table.name, names, query))
+            self._engine.run(sql.drop_temporary(sql.COMPLETED))
 
-    def _insert(self, table: TargetTable, readings: dict[str, Reading]) -> str:
+    def _insert(self, table: TargetTable, readings: Readings) -> str:
         key = ("put", *readings.values())
         if key not in table.statements:
             values = self.values(table, range(len(table.schema.columns)), readings)
             ours = [sql.column(name, "s") for name in DELETED]
             whole = exp.EQ(this=sql.column(ROW, "s"), expression=exp.convert(ABSENT))
             query = exp.select(*values, *ours).from_(sql.rows()).where(whole)
-            table.statements[key] = sql.insert_by_name(table.name, query)
+            names = [*(column.name for column in table.schema.columns), *DELETED]
+            table.statements[key] = self._engine.render(sql.insert_named(table.name, names, query))
         return table.statements[key]
 
 
@@ -215,8 +210,8 @@ def _with_live(table: TargetTable) -> TargetTable:
     return table
 
 
-def _refuse_shape(schema: TableSchema) -> None:
-    refuse_reserved(schema)
+def _refuse_shape(engine: Engine, schema: TableSchema) -> None:
+    refuse_reserved(engine, schema)
     if not schema.key:
         raise UsageError(
             f"{schema.table} has no key, by which a row that was deleted would be found again.",
@@ -224,10 +219,10 @@ def _refuse_shape(schema: TableSchema) -> None:
         )
 
 
-def _delete_same_keys(table: TargetTable) -> str:
+def _delete_same_keys(table: TargetTable) -> exp.Expr:
     """Delete the rows that have the key of one of COPIED that ROWS names."""
     names = [table.schema.columns[index].name for index in table.schema.key]
     keys = joined_by_row(COPIED, [sql.column(name, "t") for name in names])
     key: exp.Expression = exp.Tuple(expressions=[sql.column(name) for name in names])
     among = exp.In(this=key if len(names) > 1 else sql.column(names[0]), query=keys.subquery())
-    return sql.render(exp.Delete(this=sql.table(table.name), where=exp.Where(this=among)))
+    return exp.Delete(this=sql.table(table.name), where=exp.Where(this=among))

@@ -11,18 +11,19 @@ from sqlglot import exp
 
 from cdc import faults
 from cdc.errors import RowDrift
-from cdc.model.arrays import TEXT, take, unified
+from cdc.model.arrays import take, unified
 from cdc.model.change import ChangeBatch, Op
 from cdc.model.fold import Folded, fold, fold_in_part, net_rows
-from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.rows import Input, Reading, RowStatements, joined, numbered, read, read_key
-from cdc.targets.duckdb.table import TargetTable
+from cdc.tables import sql
+from cdc.tables.engine import Input, Readings
+from cdc.tables.rows import RowStatements, joined, numbered
+from cdc.tables.table import TargetTable
 
 _NUMBER, _COPIES = "number", "copies"
 
 
 class Applier(RowStatements):
-    """Writes changes into the tables of one open file, inside whatever transaction is open."""
+    """Writes changes into tables, inside whatever transaction is open."""
 
     def write(self, table: TargetTable, batches: Sequence[ChangeBatch]) -> None:
         """Bring a table from before the batches to after them.
@@ -55,8 +56,8 @@ class Applier(RowStatements):
             self._complete(table, folded)
         self._delete(table, [joined(parts) for parts in zip(folded.deleted, folded.updated_key, strict=True)])
         if is_partial:
-            self._connection.execute(sql.insert_completed(table.name, [column.name for column in table.schema.columns]))
-            self._connection.execute(sql.drop_temporary(sql.COMPLETED))
+            self._engine.run(sql.insert_completed(table.name, [column.name for column in table.schema.columns]))
+            self._engine.run(sql.drop_temporary(sql.COMPLETED))
         elif updated:
             self.insert(table, folded.updated)
         faults.point("target.between_merges")
@@ -93,12 +94,13 @@ class Applier(RowStatements):
         masks = {i: f"u{i}" for i, mask in enumerate(folded.unchanged) if mask is not None}
         data |= {name: pa.array(folded.unchanged[i]) for i, name in masks.items()}
         rows = Input(numbered("k", keys) | numbered("c", range(len(folded.updated))), data)
-        with self.visible(rows.data):
-            readings = self.readings(table, rows)
+        readings = self._engine.fit(table, rows)
+        with self._engine.visible(rows, table):
             statement = ("complete", tuple(masks), *readings.values())
             if statement not in table.statements:
-                table.statements[statement] = _complete_statement(table, rows, masks, readings)
-            self.execute(table.statements[statement])
+                completed = self._completed(table, rows, masks, readings)
+                table.statements[statement] = self._engine.render(completed)
+            self._engine.run(table.statements[statement])
 
     def _delete(self, table: TargetTable, keys: Sequence[pa.Array]) -> None:
         """Delete the rows that have these keys, all of which must be there."""
@@ -112,16 +114,17 @@ class Applier(RowStatements):
             copies = -counts[gone]
             data = {f"c{i}": take(column, gone) for i, column in enumerate(columns)}
             data |= {_NUMBER: pa.array(np.arange(len(gone))), _COPIES: pa.array(copies)}
-            with self.visible(data):
-                rows_in = Input(numbered("c", range(len(columns))), data)
-                careful = {
-                    name: Reading.CAREFUL if data[name].type == TEXT else Reading.NATIVE for name in rows_in.columns
-                }
+            rows_in = Input(numbered("c", range(len(columns))), data)
+            careful = self._engine.careful(rows_in)
+            with self._engine.visible(rows_in, table):
                 compared = [
-                    (codec.render(read(table, rows_in, f"c{i}", careful)), codec.render(sql.column(column.name, "t")))
+                    (
+                        codec.render(self.read(table, rows_in, f"c{i}", careful)),
+                        codec.render(sql.column(column.name, "t")),
+                    )
                     for i, (column, codec) in enumerate(zip(table.schema.columns, table.codecs, strict=True))
                 ]
-                deleted = self.changed(sql.delete_copies(table.name, compared, _NUMBER, _COPIES))
+                deleted = self._engine.run(sql.delete_copies(table.name, compared, _NUMBER, _COPIES))
                 self._verify(table, deleted, int(copies.sum()))
         faults.point("target.between_matches")
         if len(came):
@@ -135,14 +138,24 @@ class Applier(RowStatements):
             numbered("k", table.schema.key),
             {**{f"k{i}": array for i, array in enumerate(keys)}, _NUMBER: pa.array(np.arange(count))},
         )
-        with self.visible(rows.data):
-            readings = self.readings(table, rows)
-            found = self.execute(sql.matching(table.name, read_key(table, rows, readings), _NUMBER)).fetchnumpy()[
-                _NUMBER
-            ]
+        readings = self._engine.fit(table, rows)
+        with self._engine.visible(rows, table):
+            matching = sql.matching(table.name, self.read_key(table, rows, readings), _NUMBER)
+            (found,) = self._engine.numbers(matching)
         exists = np.zeros(count, dtype=bool)
-        exists[np.asarray(found, dtype=np.int64)] = True
+        exists[found] = True
         return exists
+
+    def _completed(self, table: TargetTable, rows: Input, masks: dict[int, str], readings: Readings) -> exp.Expr:
+        values: list[tuple[str, exp.Expression]] = []
+        for name, index in rows.columns.items():
+            if name.startswith("c"):
+                text = table.schema.columns[index].name
+                value = self.read(table, rows, name, readings)
+                if index in masks:
+                    value = exp.Case().when(sql.column(masks[index], "s"), sql.column(text, "t")).else_(value)
+                values.append((text, value))
+        return sql.create_completed(table.name, self.read_key(table, rows, readings), values)
 
     def _verify(self, table: TargetTable, changed: int, expected: int) -> None:
         """A statement must have met exactly the rows that it named."""
@@ -151,18 +164,6 @@ class Applier(RowStatements):
                 f"{expected} rows of {table.name} were changed in the source, but the target holds {changed} of them.",
                 hint=f"Read it again: `cdc resync SOURCE TARGET --tables {table.schema.table}`.",
             )
-
-
-def _complete_statement(table: TargetTable, rows: Input, masks: dict[int, str], readings: dict[str, Reading]) -> str:
-    values: list[tuple[str, exp.Expression]] = []
-    for name, index in rows.columns.items():
-        if name.startswith("c"):
-            text = table.schema.columns[index].name
-            value = read(table, rows, name, readings)
-            if index in masks:
-                value = exp.Case().when(sql.column(masks[index], "s"), sql.column(text, "t")).else_(value)
-            values.append((text, value))
-    return sql.create_completed(table.name, read_key(table, rows, readings), values)
 
 
 def _after(batch: ChangeBatch) -> list[pa.Array]:

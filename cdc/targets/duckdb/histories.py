@@ -15,12 +15,13 @@ from sqlglot import exp
 from cdc.errors import NotKnown, UsageError
 from cdc.model.moment import HOW_TO_WRITE, Moment, written
 from cdc.model.schema import TableName
-from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.connection import mapped_errors, open_file
-from cdc.targets.duckdb.gaps import GapInHistory, Gaps
-from cdc.targets.duckdb.places import SCHEMA, place_macro
-from cdc.targets.duckdb.published import BEGIN, END, SINCE, as_of, inside, stored, versions_view
-from cdc.targets.duckdb.table import OURS, actual_columns
+from cdc.tables import sql
+from cdc.tables.gaps import GapInHistory, Gaps
+from cdc.tables.places import SCHEMA, place_macro
+from cdc.tables.published import BEGIN, END, SINCE, as_of, inside, stored, versions_view
+from cdc.tables.table import OURS
+from cdc.targets.duckdb.connection import mapped_errors
+from cdc.targets.duckdb.engine import DuckDbEngine
 
 Row = dict[str, Any]
 
@@ -85,10 +86,11 @@ class Event:
 class Histories:
     """The histories of one file."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-        self._connection = connection
+    def __init__(self, engine: DuckDbEngine, path: Path) -> None:
+        self._engine = engine
+        self._connection = engine.connection
         self._path = path
-        self._gaps = Gaps(connection)
+        self._gaps = Gaps(engine)
 
     def table(self, name: str) -> Known:
         """Find a table by `schema.table`, or by its name alone if there is one of that name.
@@ -161,7 +163,7 @@ class Histories:
                 else "`cdc as-of` shows its rows.",
             )
         view = versions_view(known.table)
-        kinds = actual_columns(self._connection, view)
+        kinds = self._engine.columns(view)
         columns = [name for name in kinds if not name.startswith(OURS)]
         same = [_is_written(name, kinds[name], text) for name, text in zip(known.key, key, strict=True)]
         ours = [sql.cast(sql.column(name), "VARCHAR") if "time" in name else sql.column(name) for name in BEGIN | END]
@@ -171,7 +173,7 @@ class Histories:
             .where(*same)
             .order_by("_cdc_valid_from", "_cdc_ordinal NULLS LAST", "_cdc_valid_to NULLS LAST")
         )
-        found = self._connection.execute(sql.render(query)).fetchall()
+        found = self._connection.execute(self._engine.render(query)).fetchall()
         rows = [_plain(columns, row) for row in found]
         told = list(_events(rows, [dict(zip(BEGIN | END, row[len(columns) :], strict=True)) for row in found]))
         if told:
@@ -180,7 +182,7 @@ class Histories:
 
     def as_of(self, known: Known, place: Place) -> tuple[list[str], Iterator[Row]]:
         """The names of a table's columns, and its rows as they were."""
-        columns = list(actual_columns(self._connection, known.table))
+        columns = list(self._engine.columns(known.table))
         query = exp.select(*self._values(known.table, columns)).from_(_rows_at(known, columns, place))
         if known.key:
             query = query.order_by(*map(sql.column, known.key))
@@ -188,7 +190,7 @@ class Histories:
 
     def diff(self, known: Known, before: Place, after: Place) -> Iterator[tuple[Row | None, Row | None]]:
         """Rows that differ between two places, as they were at each; None where there was none."""
-        columns = list(actual_columns(self._connection, known.table))
+        columns = list(self._engine.columns(known.table))
         then, now = (_rows_at(known, columns, place) for place in (before, after))
         if not known.key:
             for old, new in ((then, now), (now, then)):
@@ -221,7 +223,7 @@ class Histories:
 
     def _values(self, of: TableName, columns: Sequence[str], alias: str | None = None) -> list[exp.Expression]:
         """Numbers and booleans as such, everything else as text."""
-        kinds = actual_columns(self._connection, of)
+        kinds = self._engine.columns(of)
         return [
             sql.column(name, alias) if kinds[name] in _PLAIN | _FLOATS else sql.cast(sql.column(name, alias), "VARCHAR")
             for name in columns
@@ -232,7 +234,7 @@ class Histories:
 
     def _fetched(self, query: exp.Select) -> Iterator[tuple[Any, ...]]:
         with mapped_errors(self._path):
-            cursor = self._connection.execute(sql.render(query))
+            cursor = self._connection.execute(self._engine.render(query))
             while rows := cursor.fetchmany(_AT_ONCE):
                 yield from rows
 
@@ -248,24 +250,20 @@ def open_histories(path: str) -> Iterator[Histories]:
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"There is no file {file}.")
-    connection = open_file(file, _MEMORY, read_only=True)
-    try:
-        with mapped_errors(file):
-            known = connection.execute(
-                "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() "
-                "AND schema_name = ? AND table_name = 'tables'",
-                [SCHEMA],
-            ).fetchone()
-            if known is None or not known[0]:
+    engine = DuckDbEngine(file, _MEMORY, read_only=True)
+    with mapped_errors(file):
+        engine.open()
+        try:
+            columns = engine.columns(TableName(SCHEMA, "tables"))
+            if not columns:
                 raise UsageError(
                     f"{file} has no history.", hint="`cdc run ... --mode history` keeps one, from then on."
                 )
-            columns = actual_columns(connection, TableName(SCHEMA, "tables"))
             # Not those of the file, which an older version may have made.
-            connection.execute(place_macro("_cdc_place", SINCE if "since" in columns else "CAST(NULL AS BIGINT)"))
-            yield Histories(connection, file)
-    finally:
-        connection.close()
+            engine.run(place_macro("_cdc_place", SINCE if "since" in columns else "CAST(NULL AS BIGINT)"))
+            yield Histories(engine, file)
+        finally:
+            engine.close()
 
 
 def _is_written(name: str, kind: str, text: str) -> exp.Condition:

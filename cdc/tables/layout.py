@@ -1,13 +1,10 @@
-"""How the tables of a mode lie in the file: what a target of that mode does in its own way; the mirror is plain."""
+"""How the tables of a mode lie in a target: what a target of that mode does in its own way; the mirror is plain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol
-
-import duckdb
 
 from cdc import faults
 from cdc.errors import UsageError
@@ -15,19 +12,20 @@ from cdc.model.change import ChangeBatch
 from cdc.model.parts import Part
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Evolve
+from cdc.tables import sql
+from cdc.tables.apply import Applier
+from cdc.tables.digest import part_condition
+from cdc.tables.engine import Engine
+from cdc.tables.moments import Moments
+from cdc.tables.table import TargetTable, create, evolve, held_columns, inspect
 from cdc.target import HeldColumn
-from cdc.targets.duckdb import sql
-from cdc.targets.duckdb.apply import Applier
-from cdc.targets.duckdb.digest import part_condition
-from cdc.targets.duckdb.moments import Moments
-from cdc.targets.duckdb.table import TargetTable, create, evolve, held_columns, inspect
 
 
 class Layout(Protocol):
     """Keeps the tables of one mode, in whatever transaction is open.
 
     Attributes:
-        places: in how many tables of the file a table's columns are.
+        places: in how many tables of the target a table's columns are.
     """
 
     places: int
@@ -53,7 +51,7 @@ class Layout(Protocol):
         """Give a table another shape."""
 
     def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
-        """Raise UsageError for a new table that cannot be kept so, or whose name is one of those `taken_names`."""
+        """Raise UsageError for a new table that cannot be kept so, or whose name is one of those of `Engine.names`."""
 
     def write(self, table: TargetTable, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         """Bring a table from before the batches to after them; raises TargetDrift if that cannot be (A-42)."""
@@ -83,38 +81,37 @@ class Mirror:
 
     places = 1
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-        self._connection = connection
-        self._path = path
-        self._applier = Applier(connection)
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._applier = Applier(engine)
 
     def record(self, moments: Moments) -> None:
         pass
 
     def find(self, schema: TableSchema) -> TargetTable:
-        return inspect(self._connection, schema)
+        return inspect(self._engine, schema)
 
     def columns(self, schema: TableSchema) -> list[HeldColumn]:
-        return held_columns(self._connection, schema)
+        return held_columns(self._engine, schema)
 
     def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
         if known_as is not None:
-            self._connection.execute(sql.drop_table(known_as))
+            self._engine.run(sql.drop_table(known_as))
         faults.point("target.reset")
-        with refusing_foreign(self._path, schema.table):
-            return create(self._connection, schema)
+        with refusing_foreign(self._engine, schema.table):
+            return create(self._engine, schema)
 
     def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
-        refuse_foreign(self._path, schema.table, taken)
+        refuse_foreign(self._engine, schema.table, taken)
 
     def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
-        return evolve(self._connection, table, step.new, step.fill)
+        return evolve(self._engine, table, step.new, step.fill)
 
     def write(self, table: TargetTable, batches: Sequence[ChangeBatch], moments: Moments) -> None:
         self._applier.write(table, batches)
 
     def truncate(self, table: TargetTable, moments: Moments, transaction: int, ordinal: int) -> None:
-        self._connection.execute(sql.delete_all(table.name))
+        self._engine.run(sql.delete_all(table.name))
 
     def drop(self, table: TargetTable, moments: Moments, transaction: int) -> None:
         pass
@@ -129,35 +126,31 @@ class Mirror:
         pass
 
     def replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> None:
-        self._connection.execute(sql.delete_where(table.name, part_condition(table, part)))
+        self._engine.run(sql.delete_where(table.name, part_condition(self._engine, table, part)))
         if batches:
             self._applier.write(table, batches)
 
 
-def taken_names(connection: duckdb.DuckDBPyConnection) -> set[TableName]:
-    """The names of all tables and views of the file, in lower case."""
-    query = "SELECT lower(table_schema), lower(table_name) FROM information_schema.tables"
-    found = connection.execute(f"{query} WHERE table_catalog = current_database()").fetchall()
-    return {TableName(schema, name) for schema, name in found}
-
-
-def refuse_foreign(path: Path, table: TableName, taken: Set[TableName]) -> None:
-    """Raise UsageError if the file has a table or view of that name: it is somebody else's."""
-    if TableName(table.schema.lower(), table.name.lower()) in taken:
-        raise _foreign(path, table)
+def refuse_foreign(engine: Engine, table: TableName, taken: Set[TableName]) -> None:
+    """Raise UsageError if the target has a table or view of that name: it is somebody else's."""
+    sees_case = engine.abilities.sees_case
+    if (table if sees_case else TableName(table.schema.lower(), table.name.lower())) in taken:
+        raise _foreign(engine, table)
 
 
 @contextmanager
-def refusing_foreign(path: Path, table: TableName) -> Iterator[None]:
-    """The same where a table is made: DuckDB finds it out by itself, without a look at all names (P21)."""
+def refusing_foreign(engine: Engine, table: TableName) -> Iterator[None]:
+    """The same where a table is made: the database finds it out by itself, without a look at all names (P21)."""
     try:
         yield
-    except duckdb.CatalogException as error:
-        raise _foreign(path, table) from error
+    except engine.failures as error:
+        if not engine.is_taken(error):
+            raise
+        raise _foreign(engine, table) from error
 
 
-def _foreign(path: Path, table: TableName) -> UsageError:
+def _foreign(engine: Engine, table: TableName) -> UsageError:
     return UsageError(
-        f"{path} has a table {table} already, which this pipeline did not make.",
-        hint="Remove or rename it, or use another file: cdc never adds to a table that it did not make.",
+        f"{engine.place} has a table {table} already, which this pipeline did not make.",
+        hint="Remove or rename it, or use another target: cdc never adds to a table that it did not make.",
     )

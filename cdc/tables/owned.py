@@ -1,10 +1,11 @@
-"""Which tables of a file are the pipeline's own, by name and by identity, in memory: asked once per table (P21)."""
+"""Which tables of a target are the pipeline's own, by name and by identity, in memory: asked once per table (P21)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 from cdc.model.schema import TableName, TableSchema
+from cdc.target import SetApart
 
 
 class OwnedTables:
@@ -34,7 +35,7 @@ class OwnedTables:
         self._spelled.setdefault(table.schema.lower(), {}).setdefault(table.schema, set()).add(identity)
 
     def clash(self, identity: int, table: TableName) -> TableName | None:
-        """Another table that DuckDB, which does not see case, could not tell from one of that name or schema (E-07)."""
+        """Another table that has one name, or whose schema has, to a database that does not see case (E-07)."""
         same = self._named.get(_folded(table), identity)
         if same != identity:
             return self._tables[same]
@@ -48,27 +49,27 @@ def _folded(table: TableName) -> tuple[str, str]:
     return table.schema.lower(), table.name.lower()
 
 
-def first_come(coming: Iterable[TableSchema], taken: Iterable[TableName]) -> dict[TableName, str]:
-    """The tables among those that come whose names are not free where case is not seen, each with the reason (O7, P17).
+def first_come(product: str) -> SetApart:
+    """What a database that does not see case cannot take beside what it has (O7, P17)."""
 
-    Args:
-        taken: the names of tables that are there already.
-    """
-    names, schemas = {}, {}
-    for table in taken:
-        names[_folded(table)] = table
-        schemas[table.schema.lower()] = table.schema
-    refused: dict[TableName, str] = {}
-    for schema in coming:
-        table = schema.table
-        other = names.setdefault(_folded(table), table)
-        beside = schemas.setdefault(table.schema.lower(), table.schema)
-        columns = [column.name.lower() for column in schema.columns]
-        if other != table:
-            refused[table] = f"Its name differs from that of {other} in case only, which DuckDB does not see."
-        elif beside != table.schema:
-            refused[table] = f"Its schema differs from {beside} in case only, which DuckDB does not see."
-        elif len(set(columns)) < len(columns):
-            twins = sorted(column.name for column in schema.columns if columns.count(column.name.lower()) > 1)
-            refused[table] = f"Its columns {', '.join(twins)} differ in case only, which DuckDB does not see."
-    return refused
+    def set_apart(coming: Iterable[TableSchema], taken: Iterable[TableName]) -> dict[TableName, str]:
+        names, schemas = {}, {}
+        for table in taken:
+            names[_folded(table)] = table
+            schemas[table.schema.lower()] = table.schema
+        refused: dict[TableName, str] = {}
+        for schema in coming:
+            table = schema.table
+            other = names.setdefault(_folded(table), table)
+            beside = schemas.setdefault(table.schema.lower(), table.schema)
+            columns = [column.name.lower() for column in schema.columns]
+            if other != table:
+                refused[table] = f"Its name differs from that of {other} in case only, which {product} does not see."
+            elif beside != table.schema:
+                refused[table] = f"Its schema differs from {beside} in case only, which {product} does not see."
+            elif len(set(columns)) < len(columns):
+                twins = sorted(column.name for column in schema.columns if columns.count(column.name.lower()) > 1)
+                refused[table] = f"Its columns {', '.join(twins)} differ in case only, which {product} does not see."
+        return refused
+
+    return set_apart

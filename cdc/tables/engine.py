@@ -1,0 +1,184 @@
+"""The seam to a database that keeps tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from sqlglot import exp
+
+from cdc.errors import CdcError
+from cdc.model.schema import Column, LogicalType, TableName, TableSchema
+from cdc.tables.codec import Codec
+
+if TYPE_CHECKING:
+    from cdc.tables.table import TargetTable
+
+
+class Reading(Enum):
+    """How one column is read in one statement."""
+
+    FAST = "fast"
+    CAREFUL = "careful"
+    NATIVE = "native"  # it is no text
+
+
+Readings = dict[str, Reading]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Columns that go into a statement under names of their own.
+
+    Attributes:
+        columns: name in the statement -> index of the table's column whose type its values have.
+        data: Arrow arrays of one length by those names, and whatever else the statement reads.
+    """
+
+    columns: dict[str, int]
+    data: dict[str, pa.Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a database can do, as data.
+
+    Attributes:
+        sees_case: names that differ in case alone are different ones.
+        row_id: the column that tells rows apart, which no table may have as its own; None if each table may have any.
+    """
+
+    sees_case: bool
+    row_id: str | None
+
+
+class Engine(Protocol):
+    """One open database, in whatever transaction is open. Statements are sqlglot's expressions, or what `render` made
+    of them.
+
+    Attributes:
+        product: what the database is called, in messages.
+        place: which one it is, in messages.
+        failures: what the driver raises.
+        copies: in how many tables of the database the columns of a table are; set by whoever keeps them so.
+    """
+
+    product: str
+    place: str
+    abilities: Abilities
+    failures: tuple[type[Exception], ...]
+    copies: int
+
+    def open(self) -> None:
+        """Take the lease.
+
+        Raises:
+            TargetBusy: another process has it.
+            UsageError: this is no such database.
+        """
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+
+    def commit(self) -> None:
+        """Make it durable. If that fails, it has been rolled back."""
+
+    def rollback(self) -> None:
+        """Give it up."""
+
+    def close(self) -> None:
+        """Let go of the lease. May be called twice."""
+
+    def meaning(self, failure: Exception) -> CdcError:
+        """What one of `failures` means for a pipeline."""
+
+    def is_taken(self, failure: Exception) -> bool:
+        """Whether a statement failed since there is something else of the name that it was to make."""
+
+    # --- statements -------------------------------------------------------------------------------------------------
+
+    def render(self, statement: exp.Expr) -> str:
+        """The text of a statement, to be run more than once."""
+
+    def run(self, statement: exp.Expr | str, values: Sequence[object] = ()) -> int:
+        """Run a statement; how many rows it changed."""
+
+    def ask(self, query: exp.Expr | str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+
+    def numbers(self, query: exp.Expr | str) -> list[np.ndarray]:
+        """The columns, int64[n] each, of a query for whole numbers that are not NULL."""
+
+    def columns(self, table: TableName) -> dict[str, str]:
+        """Names and types of a table's columns, or a view's, in their order; empty if there is no such table."""
+
+    def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
+        """Give a column the type of a codec, with what an expression makes of its values."""
+
+    def names(self) -> set[TableName]:
+        """The names of all tables and views, as the database compares them."""
+
+    # --- values -----------------------------------------------------------------------------------------------------
+
+    def codec(self, kind: LogicalType) -> Codec:
+        """The codec that a column of a type begins with."""
+
+    def codec_of(self, sql_type: str) -> Codec | None:
+        """The codec of a column that is there; None if no codec has that type."""
+
+    @property
+    def text(self) -> Codec:
+        """The codec that holds every value as the source's text."""
+
+    def visible(self, rows: Input, table: TargetTable | None = None) -> AbstractContextManager[None]:
+        """Let statements see Arrow columns as `cdc.tables.sql.ROWS`.
+
+        Args:
+            table: whose columns those of `rows.columns` are.
+        """
+
+    def fit(self, table: TargetTable, rows: Input) -> Readings:
+        """How the values of some columns are to be read in statements; widens the table's columns that cannot hold
+        them."""
+
+    def careful(self, rows: Input) -> Readings:
+        """The same, for rows to be compared with those that are there: a value that cannot be there becomes NULL."""
+
+    def read(self, table: TargetTable, index: int, name: str, reading: Reading) -> exp.Expression:
+        """The value that ROWS has under a name for a column of a table."""
+
+    # --- digests ----------------------------------------------------------------------------------------------------
+
+    def digest_text(self, column: Column, codec: Codec) -> exp.Expression:
+        """The text of a value that goes into a row's digest (`cdc.model.parts.Digest`)."""
+
+    def byte_length(self, text: exp.Expression) -> exp.Expression:
+        """How many bytes a text has."""
+
+    def concatenated(self, texts: Sequence[exp.Expression]) -> exp.Expression:
+        """Texts in a row; those that are NULL count as empty."""
+
+    def hashed(self, text: exp.Expression, digits: int) -> exp.Expression:
+        """The first hexadecimal digits of a text's SHA-256 as a number that is not negative."""
+
+    def bucket(self, hashed: exp.Expression) -> exp.Expression:
+        """A number modulo `cdc.model.parts.BUCKETS`."""
+
+    def total(self, hashed: exp.Expression) -> exp.Expression:
+        """The sum of such numbers, exact, as a text."""
+
+    # --- room -------------------------------------------------------------------------------------------------------
+
+    def make_room(self, schema: TableSchema) -> None:
+        """A table with these columns is about to be used."""
+
+    def before_changes(self, schema: TableSchema) -> None:
+        """Changes of a table are about to be written."""
+
+    def committed(self) -> None:
+        """Everything is durable."""

@@ -1,0 +1,186 @@
+"""What this program keeps in a target beside the data: the checkpoint, and which tables are its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cdc import faults
+from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
+from cdc.model.position import Checkpoint, Position
+from cdc.model.schema import TableName
+from cdc.model.standing import Standing, State, Suspicion
+from cdc.tables.engine import Engine
+from cdc.tables.owned import OwnedTables
+from cdc.target import Mode
+
+SCHEMA = "_cdc"
+FORMAT = 1
+
+_CREATE = (
+    f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
+    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.checkpoint (format INTEGER, sequence BIGINT, position_order UBIGINT, "
+    "position VARCHAR, state VARCHAR, applied_at TIMESTAMPTZ)",
+    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (identity BIGINT, schema_name VARCHAR, table_name VARCHAR)",
+    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.copying (identity BIGINT)",
+    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.suspect (identity BIGINT, reason VARCHAR, number BIGINT)",
+    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.mode (mode VARCHAR)",
+)
+
+
+@dataclass(slots=True)
+class Stored:
+    """The checkpoint as it is in the target.
+
+    Attributes:
+        checkpoint: None before the first.
+        sequence: how often it was written; a writer names the number that he saw, so that one who was overtaken is
+            found out (D-17).
+    """
+
+    checkpoint: Checkpoint | None
+    sequence: int
+
+
+class StateTables:
+    """The state tables of one open target. Nothing here commits."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._stored = Stored(None, 0)
+
+    def open(self) -> Checkpoint | None:
+        """Make the tables where they are missing, and read the checkpoint.
+
+        Raises:
+            CheckpointUnreadable: it is of another format.
+        """
+        faults.point("target.before_state")
+        for statement in _CREATE:
+            self._engine.run(statement)
+        self._stored = read(self._engine)
+        return self._stored.checkpoint
+
+    @property
+    def position(self) -> Position | None:
+        return self._stored.checkpoint.position if self._stored.checkpoint is not None else None
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint in the place of the one that was last read or written here."""
+        before = self._stored
+        values = [FORMAT, before.sequence + 1, checkpoint.position.order, checkpoint.position.text]
+        if before.checkpoint is None:
+            changed = self._engine.run(
+                f"INSERT INTO {SCHEMA}.checkpoint SELECT ?, ?, ?, ?, ?, now() "
+                f"WHERE NOT EXISTS (SELECT 1 FROM {SCHEMA}.checkpoint)",
+                [*values, checkpoint.state],
+            )
+        elif before.checkpoint.state == checkpoint.state:
+            changed = self._engine.run(
+                f"UPDATE {SCHEMA}.checkpoint SET format = ?, sequence = ?, position_order = ?, position = ?, "
+                "applied_at = now() WHERE sequence = ?",
+                [*values, before.sequence],
+            )
+        else:
+            changed = self._engine.run(
+                f"UPDATE {SCHEMA}.checkpoint SET format = ?, sequence = ?, position_order = ?, position = ?, "
+                "state = ?, applied_at = now() WHERE sequence = ?",
+                [*values, checkpoint.state, before.sequence],
+            )
+        if changed != 1:
+            raise TargetBusy(
+                "Another pipeline wrote a checkpoint into this target meanwhile.", hint="One target, one pipeline."
+            )
+        self._stored = Stored(checkpoint, before.sequence + 1)
+
+    def take_mode(self, wanted: Mode | None) -> Mode:
+        """The mode that the tables are kept in; a file without any takes on what is wanted.
+
+        Raises:
+            UsageError: it is another one than is wanted.
+        """
+        found = read_mode(self._engine)
+        if not len(self.owned()):
+            found = wanted or Mode.MIRROR
+            self._engine.run(f"DELETE FROM {SCHEMA}.mode")
+            self._engine.run(f"INSERT INTO {SCHEMA}.mode VALUES (?)", [found.value])
+        if wanted is not None and found is not wanted:
+            raise UsageError(
+                f"The target keeps its tables as {found}, and cannot go on as {wanted}.",
+                hint=f"Leave --mode out (or say {found}), or copy into another file.",
+            )
+        return found
+
+    def owned(self) -> OwnedTables:
+        """The tables that this pipeline made."""
+        found = self._engine.ask(f"SELECT identity, schema_name, table_name FROM {SCHEMA}.tables")
+        return OwnedTables({identity: TableName(schema, table) for identity, schema, table in found})
+
+    def own(self, identity: int, table: TableName, *, is_known: bool) -> None:
+        """Remember a table as made by this pipeline, under the name that it has now."""
+        if is_known:
+            self._engine.run(f"DELETE FROM {SCHEMA}.tables WHERE identity = ?", [identity])
+        self._engine.run(f"INSERT INTO {SCHEMA}.tables VALUES (?, ?, ?)", [identity, table.schema, table.name])
+
+    def copying(self) -> set[int]:
+        """The tables, by identity, that are copied part by part."""
+        return {row[0] for row in self._engine.ask(f"SELECT identity FROM {SCHEMA}.copying")}
+
+    def copy_parts(self, identity: int) -> None:
+        """Remember that a table is copied part by part."""
+        self.copied(identity)
+        self._engine.run(f"INSERT INTO {SCHEMA}.copying VALUES (?)", [identity])
+
+    def copied(self, identity: int) -> None:
+        """Forget it: the copy is complete."""
+        self._engine.run(f"DELETE FROM {SCHEMA}.copying WHERE identity = ?", [identity])
+
+    def suspects(self) -> dict[int, Suspicion]:
+        """The tables, by identity, that have to be compared with the source."""
+        found = self._engine.ask(f"SELECT identity, reason, number FROM {SCHEMA}.suspect")
+        return {identity: Suspicion(reason, number) for identity, reason, number in found}
+
+    def suspect(self, identity: int, suspicion: Suspicion) -> None:
+        """Remember a table as suspect."""
+        self.clear(identity)
+        values = [identity, suspicion.reason, suspicion.number]
+        self._engine.run(f"INSERT INTO {SCHEMA}.suspect VALUES (?, ?, ?)", values)
+
+    def clear(self, identity: int) -> None:
+        """Forget that a table was suspect."""
+        self._engine.run(f"DELETE FROM {SCHEMA}.suspect WHERE identity = ?", [identity])
+
+
+def read(engine: Engine) -> Stored:
+    """The checkpoint of an open target; that it has no state tables counts as none."""
+    if not engine.columns(TableName(SCHEMA, "checkpoint")):
+        return Stored(None, 0)
+    found = engine.ask(f"SELECT format, sequence, position_order, position, state FROM {SCHEMA}.checkpoint")
+    if not found:
+        return Stored(None, 0)
+    written, sequence, order, position, state = found[0]
+    if written != FORMAT or len(found) > 1:
+        raise CheckpointUnreadable(
+            f"The target's checkpoint has format {written}; this version of cdc writes {FORMAT}.",
+            hint="Use the version of cdc that wrote it, or a newer one.",
+        )
+    return Stored(Checkpoint(Position(int(order), position), state), sequence)
+
+
+def read_mode(engine: Engine) -> Mode:
+    """How the tables of an open target are kept; before there were modes, all were mirrors."""
+    found = engine.ask(f"SELECT mode FROM {SCHEMA}.mode") if engine.columns(TableName(SCHEMA, "mode")) else []
+    return Mode(found[0][0]) if found else Mode.MIRROR
+
+
+def read_marks(engine: Engine) -> dict[int, Standing]:
+    """The tables, by identity, of an open target that are copied by parts or suspect."""
+    state = StateTables(engine)
+    found = {table: Standing(State.COPYING) for table in state.copying()}
+    if not engine.columns(TableName(SCHEMA, "suspect")):  # the target is of an older version
+        return found
+    return found | {table: Standing(State.SUSPECT, doubt.reason) for table, doubt in state.suspects().items()}
+
+
+def drop(engine: Engine) -> None:
+    """Remove the state tables."""
+    engine.run(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
