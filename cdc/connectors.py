@@ -37,6 +37,7 @@ SOURCES = {
 }
 TARGETS = {
     "duckdb": "cdc.targets.duckdb",
+    "ducklake": "cdc.targets.ducklake",
     "jsonl": "cdc.targets.jsonl",
     "kafka": "cdc.targets.kafka",
     JOURNAL: "cdc.journal",
@@ -146,6 +147,9 @@ class TargetKind(Protocol):
     OPTIONS: frozenset[str]
     set_apart: SetApart
 
+    def file_of(self, place: str, /) -> Path | None:
+        """The file, or the folder, that a place is, beside which a pipeline's status lies; None if it is a server."""
+
     def target_factory(self, place: str, settings: TargetSettings, /) -> Callable[[], Target]:
         """Check the place's form and return what opens the target; raises UsageError."""
 
@@ -188,14 +192,14 @@ class OneFile(Protocol):
 
 if TYPE_CHECKING:  # each package is held against what is asked of it
     from cdc.sources import mysql, postgres
-    from cdc.targets import duckdb, jsonl, kafka
+    from cdc.targets import duckdb, ducklake, jsonl, kafka
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql
     _recorded: SourceKind = journal
-    _targets: tuple[TargetKind, ...] = (duckdb, jsonl, kafka, journal)
-    _holds_tables: HoldsTables = duckdb
-    _keeps_histories: KeepsHistories = duckdb
+    _targets: tuple[TargetKind, ...] = (duckdb, ducklake, jsonl, kafka, journal)
+    _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake)
+    _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake)
     _one_file: OneFile = duckdb
 
 
@@ -240,7 +244,7 @@ def target_module(target: str) -> tuple[TargetKind, str]:
         return _target("duckdb"), target
     raise UsageError(
         f"{target!r} is not a target that cdc knows.",
-        hint="Write it as duckdb:FILE, jsonl:FILE, kafka://HOST:9092 or journal:DIR.",
+        hint="Write it as duckdb:FILE, ducklake:FILE, jsonl:FILE, kafka://HOST:9092 or journal:DIR.",
     )
 
 

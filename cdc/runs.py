@@ -46,7 +46,6 @@ from cdc.removal import Removal
 from cdc.sources.findings import Finding
 from cdc.whereabouts import (
     control_socket,
-    is_server,
     name_of,
     own_socket,
     pipeline_of,
@@ -301,11 +300,12 @@ def removals(source: str, target: str | None, name: str | None) -> list[Removal]
         Options(name)
         return list(source_module(source).source_removals(source, name, None))
     module, path = target_module(target)
-    known = name_of(source, target, None) if not is_server(path) else name or NAMELESS
+    is_server = module.file_of(path) is None
+    known = name_of(source, target, None) if not is_server else name or NAMELESS
     checkpoint = module.read_checkpoint(path, known)
     if checkpoint is None:
         raise UsageError(
-            f"{target} is not the target of a pipeline{f' named {known!r}' if is_server(path) else ''}.",
+            f"{target} is not the target of a pipeline{f' named {known!r}' if is_server else ''}.",
             hint="If the target is gone: cdc teardown SOURCE --name NAME",
         )
     if name not in (None, known):

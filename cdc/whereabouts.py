@@ -28,9 +28,10 @@ def name_of(source: str, target: str, given: str | None) -> str:
     module, path = target_module(target)
     if kind_of(source) == JOURNAL:
         return journal.written_by(source)
-    if is_server(path):
-        return NAMELESS  # several pipelines may write to one, and each is known by its name alone
-    stem = re.sub(r"[^a-z0-9]+", "_", Path(path).name.partition(".")[0].lower()).strip("_")
+    file = module.file_of(path)
+    if file is None:
+        return NAMELESS
+    stem = re.sub(r"[^a-z0-9]+", "_", file.name.partition(".")[0].lower()).strip("_")
     new = stem[:40] or NAMELESS
     try:
         checkpoint = module.read_checkpoint(path, "")
@@ -61,8 +62,9 @@ def refuse_other(target: str, name: str, pipeline: str) -> None:
 
 def own_socket(target: str, name: str) -> Path:
     """Where this process listens if it runs a target's pipeline."""
-    _, path = target_module(target)
-    return socket_path(f"{name}@{_server(path)}" if is_server(path) else str(Path(path).resolve()))
+    module, place = target_module(target)
+    file = module.file_of(place)
+    return socket_path(f"{name}@{_server(place)}" if file is None else str(file.resolve()))
 
 
 def control_socket(target: str, name: str) -> Path:
@@ -73,8 +75,9 @@ def control_socket(target: str, name: str) -> Path:
 
 def status_file(target: str, name: str) -> Path:
     """Where a running pipeline says how it is: beside its file, which nobody else can read meanwhile, or its socket."""
-    _, path = target_module(target)
-    return own_socket(target, name).with_suffix(".json") if is_server(path) else Path(f"{path}.cdc.json")
+    module, place = target_module(target)
+    file = module.file_of(place)
+    return own_socket(target, name).with_suffix(".json") if file is None else Path(f"{file}.cdc.json")
 
 
 def last_said(target: str, name: str) -> Values:
@@ -96,11 +99,6 @@ def read_status(target: str, name: str) -> Values:
     except (OSError, KeyError):
         return {}
     return content
-
-
-def is_server(path: str) -> bool:
-    """Whether a target is no file: `kafka://host:9092?...`, where several pipelines may write."""
-    return path.startswith("//")
 
 
 def _server(path: str) -> str:

@@ -150,6 +150,11 @@ def origin(dsn: str) -> tuple[str, str]:
 # --- as a target ----------------------------------------------------------------------------------------------------
 
 
+def file_of(path: str) -> Path | None:
+    """The folder."""
+    return Path(path)
+
+
 def target_factory(path: str, settings: TargetSettings) -> Callable[[], JournalTarget]:
     """What opens the target."""
     return lambda: JournalTarget(Folder(Path(path)), settings)

@@ -85,8 +85,12 @@ class Engine(Protocol):
     def begin(self) -> None:
         """Begin a transaction."""
 
-    def commit(self) -> None:
-        """Make it durable. If that fails, it has been rolled back."""
+    def commit(self, note: str = "") -> None:
+        """Make it durable. If that fails, it has been rolled back.
+
+        Args:
+            note: what the database may keep with it, where it keeps such things: a position.
+        """
 
     def rollback(self) -> None:
         """Give it up."""

@@ -80,7 +80,7 @@ def place_macro(name: str, since: str, unknown: str = "NULL") -> str:
             it is known.
     """
     return f"""
-CREATE OR REPLACE {"" if "." in name else "TEMP "}MACRO {name}({AT}, _cdc_table := NULL) AS (
+CREATE OR REPLACE {"" if "." in name else "TEMP "}MACRO {name}({AT}, _cdc_table := -1) AS (
     SELECT CASE
         WHEN found >= begin AND unknown IS NULL THEN found
         WHEN found >= begin THEN {_IN_A_GAP}

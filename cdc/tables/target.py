@@ -116,7 +116,7 @@ class TableTarget:
             self._state.write(segment.checkpoint)
             faults.point("target.before_commit")
             self._in_transaction = False  # also if it fails: then it has rolled back by itself (O15)
-            self._engine.commit()
+            self._engine.commit(segment.checkpoint.position.text)
             faults.point("target.after_commit")
             self._engine.committed()
 
@@ -431,7 +431,8 @@ class TableTarget:
 
     def _refuse_clash(self, schema: TableSchema) -> None:
         table = schema.table
-        if (other := self._owned.clash(schema.identity, table)) is not None:
+        other = None if self._engine.abilities.sees_case else self._owned.clash(schema.identity, table)
+        if other is not None:
             raise UsageError(
                 f"{table} and {other} have one name to {self._engine.product}, which does not see case.",
                 hint="Leave one of them out with --exclude.",

@@ -53,6 +53,7 @@ class DuckDbEngine:
 
     def __init__(self, path: Path, memory: int, *, read_only: bool = False) -> None:
         self.place = str(path)
+        self.address = f"duckdb:{path}"  # as a command has it
         self.copies = 1
         self.connection: duckdb.DuckDBPyConnection
         self.inode: Inode
@@ -72,7 +73,7 @@ class DuckDbEngine:
     def begin(self) -> None:
         self.connection.execute("BEGIN TRANSACTION")
 
-    def commit(self) -> None:
+    def commit(self, note: str = "") -> None:
         self.connection.execute("COMMIT")
         self._names.sync()
 

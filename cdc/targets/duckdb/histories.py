@@ -16,11 +16,12 @@ from cdc.errors import NotKnown, UsageError
 from cdc.model.moment import HOW_TO_WRITE, Moment, written
 from cdc.model.schema import TableName
 from cdc.tables import sql
+from cdc.tables.control import opened
 from cdc.tables.gaps import GapInHistory, Gaps
 from cdc.tables.places import SCHEMA, place_macro
 from cdc.tables.published import BEGIN, END, SINCE, as_of, inside, stored, versions_view
 from cdc.tables.table import OURS
-from cdc.targets.duckdb.connection import mapped_errors
+from cdc.tables.target import mapped_errors
 from cdc.targets.duckdb.engine import DuckDbEngine
 
 Row = dict[str, Any]
@@ -86,10 +87,9 @@ class Event:
 class Histories:
     """The histories of one file."""
 
-    def __init__(self, engine: DuckDbEngine, path: Path) -> None:
+    def __init__(self, engine: DuckDbEngine) -> None:
         self._engine = engine
         self._connection = engine.connection
-        self._path = path
         self._gaps = Gaps(engine)
 
     def table(self, name: str) -> Known:
@@ -109,7 +109,7 @@ class Histories:
         if len(matching) != 1:
             names = ", ".join(str(known.table) for known in matching or found)
             raise UsageError(
-                f"{'More than one table' if matching else 'No table'} in {self._path} is called {name!r}.",
+                f"{'More than one table' if matching else 'No table'} in {self._engine.place} is called {name!r}.",
                 hint=f"There are: {names}." if names else None,
             )
         return matching[0]
@@ -135,12 +135,12 @@ class Histories:
         return Place(order, str(asked), here, ahead if asked.time is not None else None)
 
     def _not_known(self, known: Known, asked: Moment, gap: GapInHistory) -> NotKnown:
-        as_of = f"cdc as-of duckdb:{self._path} {known.table}"
+        as_of = f"cdc as-of {self._engine.address} {known.table}"
         hints = [f"The last state before that: {as_of} {gap.before}"] if gap.before is not None else []
         if gap.after is not None:
             hints.append(f"The first one after it: {as_of} {gap.after}")
         elif gap.ends is None:
-            hints.append(f"It is known again after: cdc resync SOURCE duckdb:{self._path} --tables {known.table}")
+            hints.append(f"It is known again after: cdc resync SOURCE {self._engine.address} --tables {known.table}")
         return NotKnown(
             f"What {known.table} held as of {asked} is not known, nor is it {gap}: {gap.reason}.",
             hint=". ".join(hints) or None,
@@ -233,7 +233,7 @@ class Histories:
         return (_plain(columns, row) for row in self._fetched(query))
 
     def _fetched(self, query: exp.Select) -> Iterator[tuple[Any, ...]]:
-        with mapped_errors(self._path):
+        with mapped_errors(self._engine):
             cursor = self._connection.execute(self._engine.render(query))
             while rows := cursor.fetchmany(_AT_ONCE):
                 yield from rows
@@ -250,20 +250,20 @@ def open_histories(path: str) -> Iterator[Histories]:
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"There is no file {file}.")
-    engine = DuckDbEngine(file, _MEMORY, read_only=True)
-    with mapped_errors(file):
-        engine.open()
-        try:
-            columns = engine.columns(TableName(SCHEMA, "tables"))
-            if not columns:
-                raise UsageError(
-                    f"{file} has no history.", hint="`cdc run ... --mode history` keeps one, from then on."
-                )
-            # Not those of the file, which an older version may have made.
-            engine.run(place_macro("_cdc_place", SINCE if "since" in columns else "CAST(NULL AS BIGINT)"))
-            yield Histories(engine, file)
-        finally:
-            engine.close()
+    with opened(DuckDbEngine(file, _MEMORY, read_only=True)) as engine:
+        yield histories_of(engine)
+
+
+def histories_of(engine: DuckDbEngine) -> Histories:
+    """The histories of an open database; raises UsageError if there are no histories in it."""
+    columns = engine.columns(TableName(SCHEMA, "tables"))
+    if not columns:
+        raise UsageError(
+            f"{engine.place} has no history.", hint="`cdc run ... --mode history` keeps one, from then on."
+        )
+    # Not those of the database, which an older version may have made.
+    engine.run(place_macro("_cdc_place", SINCE if "since" in columns else "CAST(NULL AS BIGINT)"))
+    return Histories(engine)
 
 
 def _is_written(name: str, kind: str, text: str) -> exp.Condition:

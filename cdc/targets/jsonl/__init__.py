@@ -22,6 +22,11 @@ OPTIONS = frozenset({"--format", "--rotate"})  # of `cdc run`, what this target 
 set_apart: SetApart = takes_all
 
 
+def file_of(path: str) -> Path | None:
+    """The first of the files."""
+    return Path(path)
+
+
 def target_factory(path: str, settings: TargetSettings) -> Callable[[], JsonLinesTarget]:
     """What opens the target."""
     return lambda: JsonLinesTarget(Path(path), settings)

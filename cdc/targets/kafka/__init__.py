@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from pathlib import Path
 
 from cdc.errors import UsageError
 from cdc.model.position import Checkpoint
@@ -53,6 +54,11 @@ def target_removals(address: str, pipeline: str) -> list[Removal]:
     """A pipeline's checkpoint; the topics of its tables stay."""
     settings = read_settings(address)
     return [Removal(f"topic {checkpoint_topic(pipeline)}", lambda: admin.teardown(settings, pipeline))]
+
+
+def file_of(address: str) -> Path | None:
+    """None: several pipelines may write to the brokers, and each is known by its name alone."""
+    return None
 
 
 def target_factory(address: str, settings: TargetSettings) -> Callable[[], KafkaTarget]:

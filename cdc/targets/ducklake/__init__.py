@@ -1,0 +1,75 @@
+"""DuckLake: tables as Parquet files with a catalogue in a database, which many can read while a pipeline writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cdc.model.parts import Digest
+from cdc.model.position import Checkpoint
+from cdc.model.schema import TableSchema
+from cdc.model.standing import Standing
+from cdc.removal import Removal
+from cdc.tables import control
+from cdc.tables.owned import first_come
+from cdc.tables.state import SCHEMA
+from cdc.tables.target import TableTarget
+from cdc.target import SetApart, TargetSettings
+from cdc.targets.duckdb.histories import Histories, histories_of
+from cdc.targets.ducklake.address import parse
+from cdc.targets.ducklake.engine import DuckLakeEngine
+
+TELLS_NOTES = False
+OPTIONS = frozenset({"--mode", "--memory"})  # of `cdc run`, what this target has
+set_apart: SetApart = first_come(DuckLakeEngine.product)
+_MEMORY = 256 << 20
+
+
+def file_of(place: str) -> Path | None:
+    """The catalogue, unless a server has it."""
+    return parse(place).file
+
+
+def table_digests(place: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
+    """The digest of each table that the lake holds; None for a table that it does not."""
+    return control.table_digests(_reading(place), schemas)
+
+
+def read_checkpoint(place: str, _pipeline: str) -> Checkpoint | None:
+    """The checkpoint of a lake; raises TargetBusy if a pipeline has it open, and its catalogue is a DuckDB file."""
+    file = file_of(place)
+    return control.read_checkpoint(_reading(place)) if file is None or file.exists() else None
+
+
+def read_marks(place: str, _pipeline: str) -> dict[int, Standing]:
+    """The tables, by identity, that are copied by parts or suspect."""
+    return control.read_marks(_reading(place))
+
+
+def copy_parts(place: str, _pipeline: str, schemas: Iterable[TableSchema]) -> None:
+    """Have tables of a lake that no pipeline has open copied again, part by part, when one does again."""
+    control.copy_parts(DuckLakeEngine(parse(place), _MEMORY), schemas)
+
+
+def target_removals(place: str, _pipeline: str) -> list[Removal]:
+    """What a pipeline keeps in a lake beside its tables, which stay."""
+    lake = parse(place)
+    return [Removal(f"schema {SCHEMA} in {lake}", lambda: control.drop_state(DuckLakeEngine(lake, _MEMORY)))]
+
+
+@contextmanager
+def open_histories(place: str) -> Iterator[Histories]:
+    """The histories of a lake; raises TargetBusy, UsageError."""
+    with control.opened(_reading(place)) as engine:
+        yield histories_of(engine)
+
+
+def target_factory(place: str, settings: TargetSettings) -> Callable[[], TableTarget]:
+    """What opens the target."""
+    lake = parse(place)
+    return lambda: TableTarget(DuckLakeEngine(lake, settings.memory), settings.mode)
+
+
+def _reading(place: str) -> DuckLakeEngine:
+    return DuckLakeEngine(parse(place), _MEMORY, read_only=True)

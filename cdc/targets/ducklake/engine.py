@@ -1,0 +1,187 @@
+"""A lake as a `cdc.tables.engine.Engine`: DuckDB's statements, on tables that are Parquet files and a catalogue."""
+
+from __future__ import annotations
+
+import os
+import time
+from urllib.parse import urlsplit
+
+import duckdb
+from sqlglot import exp
+
+from cdc.errors import CdcError, TargetBusy, Unavailable, UsageError
+from cdc.files.inode import Inode
+from cdc.model.schema import TableName, TableSchema
+from cdc.tables import sql
+from cdc.tables.codec import Codec
+from cdc.targets.duckdb.connection import classify
+from cdc.targets.duckdb.engine import DuckDbEngine
+from cdc.targets.ducklake.address import Lake, lake_path
+from cdc.targets.ducklake.lease import lease_of
+
+_RETYPED = "_cdc_retyped"
+_INLINED_ROWS = 1000  # that a commit puts into the catalogue and not into a file of its own, until the upkeep does
+_UPKEEP_EVERY = 60.0  # seconds
+
+
+class DuckLakeEngine(DuckDbEngine):
+    """One lake. DuckLake takes any number of writers, of which their conflicts make errors; the lease lets in one.
+
+    Args:
+        memory: bytes of buffers.
+    """
+
+    product = "DuckLake"
+
+    def __init__(self, lake: Lake, memory: int, *, read_only: bool = False) -> None:
+        super().__init__(lake_path(lake), memory, read_only=read_only)
+        self.place = self.address = lake.address
+        self._lake = lake
+        self._lease = lease_of(lake)
+        self._upkeep_at = 0.0
+
+    def open(self) -> None:
+        if not self._read_only:
+            self._lease.take()
+        try:
+            self.connection = open_lake(self._lake, self._memory, read_only=self._read_only)
+            if self._lake.file is not None:
+                self.inode = Inode.at(self._lake.file)
+        except BaseException:
+            self._lease.release()
+            raise
+        self._upkeep_at = time.monotonic() + _UPKEEP_EVERY
+
+    def commit(self, note: str = "") -> None:
+        """Each snapshot says up to where in the source's log it is."""
+        self._lease.verify()
+        if note:
+            self.connection.execute(f"CALL {sql.CATALOG}.set_commit_message('cdc', ?)", [note])
+        self.connection.execute("COMMIT")
+        self._names.sync()
+
+    def close(self) -> None:
+        self.connection.close()
+        self._lease.release()
+
+    def meaning(self, failure: Exception) -> CdcError:
+        return meaning(failure, self._lake)
+
+    def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
+        """DuckLake changes a type only into a wider one of its kind: another column takes the place of this one."""
+        self.run(sql.add_column(table, _RETYPED, codec.type))
+        self.run(sql.fill_column(table, _RETYPED, using, None))
+        self.run(sql.drop_column(table, column))
+        self.run(sql.rename_column(table, _RETYPED, column))
+
+    # --- upkeep: DuckDB lets go of memory by itself, since it holds no rows of a lake --------------------------------
+
+    def make_room(self, schema: TableSchema) -> None:
+        pass
+
+    def before_changes(self, schema: TableSchema) -> None:
+        pass
+
+    def committed(self) -> None:
+        """Small files become larger ones, and what nobody is to read any more goes: 60 s of small commits left 491
+        files. Between two segments, since two writers at once would be in each other's way."""
+        if time.monotonic() < self._upkeep_at:
+            return
+        catalogue = sql.CATALOG
+        self.connection.execute(f"CALL ducklake_flush_inlined_data('{catalogue}')")
+        self.connection.execute(f"CALL ducklake_merge_adjacent_files('{catalogue}')")
+        seconds = int(self._lake.keep * 86400)
+        before = f"now() - INTERVAL {seconds} SECONDS"
+        self.connection.execute(f"CALL ducklake_expire_snapshots('{catalogue}', older_than => {before})")
+        self.connection.execute(f"CALL ducklake_cleanup_old_files('{catalogue}', older_than => {before})")
+        self._upkeep_at = time.monotonic() + _UPKEEP_EVERY
+
+
+def open_lake(lake: Lake, memory: int, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Open (or make) a lake, with values read and written in UTC.
+
+    Raises:
+        TargetBusy: another process has a catalogue open that is a DuckDB file.
+        UsageError: an extension is missing, or the folder of the catalogue.
+    """
+    if lake.file is not None and not lake.file.absolute().parent.is_dir():
+        raise UsageError(f"There is no folder {lake.file.parent}.", hint="Make it, or name a catalogue in another one.")
+    connection = duckdb.connect(":memory:", config={"memory_limit": f"{memory >> 20}MB"})
+    try:
+        for extension in _extensions(lake):
+            _load(connection, extension)
+        if not lake.has_local_data:
+            _be_let_in(connection, lake)
+        attached = [f"DATA_PATH '{_quoted(lake.data)}'", f"DATA_INLINING_ROW_LIMIT {_INLINED_ROWS}"]
+        attached += ["READ_ONLY"] if read_only else []
+        name = _quoted(f"ducklake:{lake.catalogue}")
+        connection.execute(f"ATTACH '{name}' AS {sql.CATALOG} ({', '.join(attached)})")
+        connection.execute(f"USE {sql.CATALOG}")
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET preserve_insertion_order = false")
+    except duckdb.Error as error:
+        connection.close()
+        raise meaning(error, lake) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _extensions(lake: Lake) -> list[str]:
+    found = ["ducklake"]
+    if lake.is_sqlite:
+        found.append("sqlite_scanner")
+    if lake.file is None:
+        found.append("postgres_scanner")
+    if not lake.has_local_data:
+        found.append("httpfs")
+    return found
+
+
+def _load(connection: duckdb.DuckDBPyConnection, extension: str) -> None:
+    try:
+        connection.execute(f"LOAD {extension}")
+    except duckdb.Error:
+        try:
+            connection.execute(f"INSTALL {extension}")
+            connection.execute(f"LOAD {extension}")
+        except duckdb.Error as error:
+            raise UsageError(
+                f"DuckDB {duckdb.__version__} has no extension {extension} here, and could not get it.",
+                hint=f"Run once where there is a network: duckdb -c 'INSTALL {extension}'",
+            ) from error
+
+
+def _be_let_in(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """The keys of a store of objects, by the variables that everybody uses for them."""
+    keys = {
+        "KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID"),
+        "SECRET": os.environ.get("AWS_SECRET_ACCESS_KEY"),
+        "SESSION_TOKEN": os.environ.get("AWS_SESSION_TOKEN"),
+        "REGION": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+    }
+    settings = [f"{name} '{_quoted(value)}'" for name, value in keys.items() if value]
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+        parsed = urlsplit(endpoint)
+        settings += [f"ENDPOINT '{_quoted(parsed.netloc)}'", "URL_STYLE 'path'"]
+        settings.append(f"USE_SSL {'true' if parsed.scheme == 'https' else 'false'}")
+    connection.execute(f"CREATE OR REPLACE SECRET cdc_lake (TYPE s3{''.join(f', {each}' for each in settings)})")
+
+
+def meaning(failure: Exception, lake: Lake) -> CdcError:
+    """What an error of a lake means for a pipeline."""
+    text = str(failure).lower()
+    if isinstance(failure, duckdb.Error) and "conflict" in text and "lock" not in text:
+        return TargetBusy(
+            f"{lake}: somebody else wrote to the lake.", hint="One lake, one pipeline: nothing else writes."
+        )
+    if isinstance(failure, duckdb.Error) and lake.file is None and ("connection" in text or "libpq" in text):
+        return Unavailable(f"{lake}: the catalogue's server was lost.", hint="It is tried again.")
+    if isinstance(failure, duckdb.HTTPException):
+        return Unavailable(f"{lake}: the store of the rows does not answer as it should.", hint="It is tried again.")
+    return classify(failure, lake_path(lake))
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
