@@ -3,23 +3,16 @@ the other."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 import subprocess
-import sys
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from cdc.demo.server import cache_folder
 from integration import processes
 from integration.conftest import Database, make_replica
+from integration.other_duckdb import OtherDuckDb, installed
 
-_PINNED = Path(__file__).parent.parent / "requirements" / "oldest-duckdb.txt"
 _TABLES = """
 CREATE TABLE t (id int PRIMARY KEY, v text, n numeric(10,2), d date, at timestamptz, j jsonb, u uuid, b bytea, i interval,
   a int[], s text[], f double precision, ok boolean);
@@ -34,38 +27,23 @@ _ROW = (
 
 
 @pytest.fixture(scope="session")
-def oldest() -> Path:
-    """A folder with the oldest DuckDB, made once for all checkouts."""
-    (version,) = re.findall(r"^duckdb==(\S+)", _PINNED.read_text(), re.MULTILINE)
-    folder = cache_folder() / f"duckdb-{version}-{sys.implementation.cache_tag}"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = tempfile.mkdtemp(dir=folder.parent)
-        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", new)
-        subprocess.run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(_PINNED)], check=True)
-        with suppress(OSError):  # somebody else was faster
-            os.rename(new, folder)
-        shutil.rmtree(new, ignore_errors=True)
-    return folder
+def oldest() -> OtherDuckDb:
+    """The oldest DuckDB, made once for all checkouts."""
+    return installed("oldest-duckdb.txt")
 
 
-def cdc(*arguments: str, oldest: Path | None = None) -> subprocess.CompletedProcess[str]:
+def cdc(*arguments: str, oldest: OtherDuckDb | None = None) -> subprocess.CompletedProcess[str]:
     """`cdc` with this DuckDB or the other one."""
-    if oldest is None:
-        return processes.cdc(*arguments)
-    paths = os.pathsep.join(filter(None, [str(oldest), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PYTHONPATH": paths}
-    command = [*processes.COMMAND, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return processes.cdc(*arguments) if oldest is None else oldest.cdc(*arguments)
 
 
 @pytest.mark.parametrize("mode", ["mirror", "history", "soft-delete"])
-def test_a_target_of_another_duckdb(database: Database, tmp_path: Path, oldest: Path, mode: str) -> None:
+def test_a_target_of_another_duckdb(database: Database, tmp_path: Path, oldest: OtherDuckDb, mode: str) -> None:
     """E-15: made by the older one, continued by the newer one, and by the older one again; all values are the source's."""
     follow_by_turns(database, tmp_path, oldest, mode)
 
 
-def test_a_file_of_duckdb_1(database: Database, tmp_path: Path, oldest: Path) -> None:
+def test_a_file_of_duckdb_1(database: Database, tmp_path: Path, oldest: OtherDuckDb) -> None:
     """E-15: somebody's file, in the format of DuckDB 1, is followed into, and keeps its format and what else is in it."""
     path = tmp_path / f"{database.name}.duckdb"
     with duckdb.connect(":memory:") as connection:
@@ -77,7 +55,7 @@ def test_a_file_of_duckdb_1(database: Database, tmp_path: Path, oldest: Path) ->
         assert connection.execute(query).fetchall() == [("v1.0.0+", 1)]
 
 
-def follow_by_turns(database: Database, folder: Path, oldest: Path, mode: str) -> None:
+def follow_by_turns(database: Database, folder: Path, oldest: OtherDuckDb, mode: str) -> None:
     """Run four times on one target, by the older DuckDB and by the newer one."""
     database.execute(_TABLES)
     replica = make_replica(database, folder)
@@ -102,8 +80,7 @@ def follow_by_turns(database: Database, folder: Path, oldest: Path, mode: str) -
         assert cdc(*asked).stdout == cdc(*asked, oldest=oldest).stdout != ""
 
 
-def test_it_is_another_duckdb(oldest: Path) -> None:
+def test_it_is_another_duckdb(oldest: OtherDuckDb) -> None:
     """E-15: what is said to run on the older one does."""
-    ask = (sys.executable, "-c", "import duckdb; print(duckdb.__version__)")
-    said = subprocess.run(ask, env=os.environ | {"PYTHONPATH": str(oldest)}, capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == oldest.name.split("-")[1] != duckdb.__version__
+    said = oldest.python("-c", "import duckdb; print(duckdb.__version__)")
+    assert said.strip() == oldest.version != duckdb.__version__

@@ -1,0 +1,43 @@
+"""Reads a lake as others do, with DuckDB alone: `python lake_reader.py ATTACH ADDRESS rows|sums ...`.
+
+`rows SCHEMA.TABLE COLUMNS` writes the rows of a table, sorted, one repr in a line. `sums SECONDS QUERY` asks a query for
+so long, and writes one line of each answer.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import duckdb
+
+
+def attached(address: str) -> duckdb.DuckDBPyConnection:
+    """A connection that only reads."""
+    connection = duckdb.connect()
+    connection.execute(f"ATTACH '{address}' AS lake (READ_ONLY)")
+    connection.execute("USE lake")
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def main(address: str, what: str, *arguments: str) -> None:
+    if what == "rows":
+        table, columns = arguments
+        found = attached(address).execute(f"SELECT {columns} FROM {table}").fetchall()
+        print("\n".join(sorted(map(repr, found))))
+        return
+    seconds, query = arguments
+    until = time.monotonic() + float(seconds)
+    connection = None
+    while time.monotonic() < until:
+        try:
+            connection = connection or attached(address)
+            print(*connection.execute(query).fetchall()[0], flush=True)
+        except (duckdb.CatalogException, duckdb.IOException, duckdb.InvalidInputException):  # nothing is there yet
+            connection = None
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

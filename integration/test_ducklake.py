@@ -1,0 +1,234 @@
+"""DuckLake as a target: the tables of a lake are the source's, whatever has its catalogue, and others read meanwhile.
+
+The extension is one of DuckDB 1.5.5, the newest that the package index has it for, in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cdc.demo.server import PrivatePostgres
+from cdc.demo.shop import Workload
+from integration.conftest import Database
+from integration.other_duckdb import OtherDuckDb, installed
+from integration.test_kill import make_shop
+from tests.seeds import SEED, chosen_at_random
+
+_READER = str(Path(__file__).with_name("lake_reader.py"))
+_CATALOGUES = ("file", "sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def lakes() -> OtherDuckDb:
+    return installed("ducklake.txt")
+
+
+@pytest.fixture(scope="module")
+def catalogues() -> Iterator[PrivatePostgres]:
+    """A server for catalogues, another one than the source's, as it should be."""
+    with PrivatePostgres(18) as server:
+        yield server
+
+
+class Lake:
+    """A database and its lake."""
+
+    def __init__(self, lakes: OtherDuckDb, database: Database, target: str, address: str) -> None:
+        self.lakes, self.database, self.target, self.address = lakes, database, target, address
+        self.options = ("--name", database.name)
+
+    def catch_up(self, *options: str) -> None:
+        done = self.lakes.cdc("run", self.database.dsn, self.target, *self.options, "--until-caught-up", *options)
+        assert done.returncode == 0, done.stderr
+
+    def verify(self) -> None:
+        done = self.lakes.cdc("verify", self.database.dsn, self.target, *self.options)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def rows(self, table: str, columns: str) -> list[str]:
+        """What another program reads there."""
+        return self.lakes.python(_READER, self.address, "rows", table, columns).splitlines()
+
+    def assert_equal(self, table: str, columns: str) -> None:
+        """Every value is the source's, as the two drivers of the two databases have them."""
+        with psycopg.connect(self.database.dsn) as source:
+            found = source.execute(f"SELECT {columns} FROM {table}".encode()).fetchall()
+        assert self.rows(table, columns) == sorted(map(repr, found))
+
+
+def make_lake(kind: str, lakes: OtherDuckDb, database: Database, catalogues: PrivatePostgres, folder: Path) -> Lake:
+    if kind == "postgresql":
+        dsn = catalogues.create_database(f"lake_{database.name}")
+        target = f"ducklake:{dsn}{'&' if '?' in dsn else '?'}data={folder / 'data'}"
+        return Lake(lakes, database, target, f"ducklake:postgres:{dsn}")
+    prefix = "sqlite:" if kind == "sqlite" else ""
+    address = f"ducklake:{prefix}{folder / 'catalogue'}"
+    return Lake(lakes, database, address, address)
+
+
+def run(database: Database, *statements: str) -> None:
+    for statement in statements:
+        database.execute(statement)
+
+
+@pytest.fixture(params=[_CATALOGUES[SEED % len(_CATALOGUES)]])
+def lake(
+    request: pytest.FixtureRequest,
+    lakes: OtherDuckDb,
+    database: Database,
+    catalogues: PrivatePostgres,
+    tmp_path: Path,
+) -> Lake:
+    """With a catalogue of a kind of each in turn, as the commits go."""
+    return make_lake(request.param, lakes, database, catalogues, tmp_path)
+
+
+def test_killed_under_load(lake: Lake) -> None:
+    """C-04, D-01, D-19: the process dies at any moment, while it copies too; the lake is the source in the end."""
+    make_shop(lake.database, customers=300)
+    rng = chosen_at_random()
+    workload = Workload(lake.database.dsn, rate=200)
+    workload.start()
+    for _ in range(2):
+        process = lake.lakes.start("run", lake.database.dsn, lake.target, *lake.options)
+        time.sleep(rng.uniform(1.5, 5))
+        process.kill()
+        process.communicate()
+    workload.stop()
+    lake.catch_up()
+    lake.verify()
+    lake.assert_equal("shop.orders", "id, customer_id, status, placed_on")
+    lake.assert_equal("shop.customers", "id, name, balance, is_active")
+
+
+def test_others_read_whole_transactions(
+    lakes: OtherDuckDb, database: Database, catalogues: PrivatePostgres, tmp_path: Path
+) -> None:
+    """D-01, D-24: while a pipeline writes, is killed and begins again, a reader finds the sum over two tables that no
+    transaction of the source changes, at place after place."""
+    lake = make_lake("postgresql", lakes, database, catalogues, tmp_path)
+    run(
+        database,
+        "CREATE TABLE a (id int PRIMARY KEY, v int)",
+        "CREATE TABLE b (id int PRIMARY KEY, v int)",
+        "INSERT INTO a SELECT i, 100 FROM generate_series(1, 50) i",
+        "INSERT INTO b SELECT i, 100 FROM generate_series(1, 50) i",
+    )
+    lake.catch_up()
+    query = (
+        "SELECT (SELECT sum(v) FROM public.a) + (SELECT sum(v) FROM public.b), (SELECT count(*) FROM public.a), "
+        "(SELECT position_order FROM _cdc.checkpoint)"
+    )
+    reader = lakes.python_in_background(_READER, lake.address, "sums", "20", query)
+    rng = random.Random(SEED)
+    with psycopg.connect(database.dsn, autocommit=True) as source:
+        until = time.monotonic() + 16
+        while time.monotonic() < until:
+            process = lakes.start("run", database.dsn, lake.target, *lake.options)
+            dies_at = time.monotonic() + rng.uniform(4, 7)
+            while time.monotonic() < dies_at:
+                amount, of, to = rng.randrange(100), rng.randrange(1, 51), rng.randrange(1, 51)
+                with source.transaction():
+                    source.execute("UPDATE a SET v = v - %s WHERE id = %s", [amount, of])
+                    source.execute("UPDATE b SET v = v + %s WHERE id = %s", [amount, to])
+                time.sleep(0.05)
+            process.kill()
+            process.communicate()
+    said, failed = reader.communicate()
+    answers = [line.split() for line in said.splitlines()]
+    assert reader.returncode == 0, failed
+    assert len(answers) > 10, failed
+    assert {(total, count) for total, count, _ in answers} == {("10000", "50")}
+    assert len({place for _, _, place in answers}) > 3
+    lake.catch_up()
+    lake.assert_equal("public.a", "id, v")
+
+
+@pytest.mark.parametrize("mode", ["history", "soft-delete"])
+def test_modes(lakes: OtherDuckDb, database: Database, catalogues: PrivatePostgres, tmp_path: Path, mode: str) -> None:
+    """A-50, H4: what a lake keeps beside the rows as they are now; shapes that change; a value that no type of DuckDB
+    has a place for, for which the column becomes text: another one takes its place."""
+    lake = make_lake("sqlite", lakes, database, catalogues, tmp_path)
+    run(
+        database,
+        "CREATE TABLE t (id int PRIMARY KEY, n numeric(10, 2), v text)",
+        "INSERT INTO t VALUES (1, 1.5, 'a'), (2, 2.5, 'b'), (3, NULL, NULL)",
+    )
+    lake.catch_up("--mode", mode)
+    run(
+        database, "UPDATE t SET v = 'x' WHERE id = 1", "DELETE FROM t WHERE id = 2", "UPDATE t SET id = 30 WHERE id = 3"
+    )
+    lake.catch_up()
+    run(
+        database,
+        "ALTER TABLE t ADD COLUMN w int DEFAULT 7",
+        "INSERT INTO t VALUES (4, 'NaN', 'c', 8)",
+        "ALTER TABLE t RENAME COLUMN v TO u",
+        "UPDATE t SET u = 'y' WHERE id = 1",
+    )
+    lake.catch_up()
+    lake.verify()
+    now = ["('1', '1.50', 'y', '7')", "('30', None, None, '7')", "('4', 'NaN', 'c', '8')"]
+    live = "" if mode == "history" else " WHERE _cdc_deleted_at IS NULL"
+    texts = ", ".join(f"{name}::text" for name in ("id", "n", "u", "w"))
+    assert lake.rows(f"public.t{live}", texts) == now
+    if mode == "soft-delete":
+        assert lake.rows("public.t WHERE _cdc_deleted_at IS NOT NULL", "id") == ["(2,)", "(3,)"]
+        return
+    asked = lakes.cdc("history", lake.target, "t", "1", "--json")
+    assert [line.count('"op":"update"') for line in asked.stdout.splitlines()] == [0, 1, 1], asked
+
+
+def test_one_writer(lake: Lake) -> None:
+    """D-17: a second pipeline is refused by name, and the first goes on."""
+    run(lake.database, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    lake.catch_up()
+    process = lake.lakes.start("run", lake.database.dsn, lake.target, *lake.options)
+    try:
+        until = time.monotonic() + 60
+        while True:
+            second = lake.lakes.cdc("run", lake.database.dsn, lake.target, *lake.options, "--until-caught-up")
+            if second.returncode != 0 or time.monotonic() > until:
+                break
+        assert second.returncode == 1, second.stderr  # it may be tried again
+        assert "open in another process" in second.stderr or "another pipeline writes to this lake" in second.stderr
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_small_files_are_put_together(
+    lakes: OtherDuckDb, database: Database, catalogues: PrivatePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D-11: the files that many small commits leave become few."""
+    lake = make_lake("sqlite", lakes, database, catalogues, tmp_path)
+    lake.target += "?keep=0"
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    lake.catch_up()
+    program = (
+        "import sys, time\n"
+        "from cdc.targets.ducklake import engine\n"
+        "engine._UPKEEP_EVERY, engine._INLINED_ROWS = 1.0, 0\n"
+        "from cdc.cli import main\n"
+        "sys.argv = ['cdc', *sys.argv[1:]]\n"
+        "main()\n"
+    )
+    process = lakes.python_in_background("-c", program, "run", database.dsn, lake.target, *lake.options)
+    for number in range(60):
+        database.execute(f"INSERT INTO t VALUES ({number}, 'x')")
+        time.sleep(0.15)
+    time.sleep(2)
+    database.execute("INSERT INTO t VALUES (1000, 'x')")
+    time.sleep(3)
+    process.terminate()
+    process.communicate()
+    files = list((tmp_path / "catalogue.files").rglob("*.parquet"))
+    assert 0 < len(files) < 30, len(files)
+    lake.assert_equal("public.t", "id, v")
