@@ -59,7 +59,7 @@ def test_each_shape_is_told_once_and_first(name: str, seed: int) -> None:
     shapes, form, told = Shapes({}), make(name, settings), list[Message]()
     for order in sorted({change.order for change in said.changes}):
         if rng.random() < 0.3:
-            shapes, form = Shapes(shapes.told), make(name, settings)
+            shapes, form = Shapes(shapes.emitted), make(name, settings)
         part = segment([change for change in said.changes if change.order == order], True)
         told += form.messages(part, shapes.new_in(part))
     current: dict[int, list[str]] = {}
