@@ -166,7 +166,7 @@ def test_the_names_of_new_files_are_durable(tmp_path: Path, monkeypatch: pytest.
     assert synced == [{"t.duckdb", "t.duckdb.wal"}]
     target.apply(Segment([], Transactions.none(), at(20)))
     assert len(synced) == 1
-    target._connection.execute("CHECKPOINT")
+    target._file.connection.execute("CHECKPOINT")
     assert not (tmp_path / "t.duckdb.wal").exists() or (tmp_path / "t.duckdb.wal").stat().st_size == 0
     target.apply(Segment([], Transactions.none(), at(30)))
     assert len(synced) == 2
