@@ -1,0 +1,307 @@
+"""A PostgreSQL database as a `cdc.tables.engine.Engine`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.csv
+from sqlglot import exp, parse_one
+
+from cdc.errors import CdcError, Unavailable, UsageError
+from cdc.model.parts import BUCKETS
+from cdc.model.schema import Column, Kind, TableName, TableSchema
+from cdc.tables import sql
+from cdc.tables.codec import Codec
+from cdc.tables.engine import Abilities, Input, Reading, Readings
+from cdc.tables.table import TargetTable
+from cdc.tables.texts import canonical
+from cdc.targets.postgres.codecs import DIALECT, TEXT, codec_for, codec_of
+from cdc.targets.postgres.connection import Server, connect, meaning
+
+_LEASE = 0x63_64_63_74_67_74  # "cdctgt": of the advisory lock, which is of one database
+_STAGED = {
+    pa.int8(): "smallint",
+    pa.int16(): "smallint",
+    pa.int32(): "integer",
+    pa.int64(): "bigint",
+    pa.bool_(): "boolean",
+    pa.timestamp("us", "UTC"): "timestamp with time zone",
+}
+_COLUMNS = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+
+class PostgresEngine:
+    """One database. An advisory lock of the session that writes is the lease (D-17).
+
+    Args:
+        keeps_types: the source is PostgreSQL as well, and columns have the types that they have there.
+    """
+
+    product = "PostgreSQL"
+    abilities = Abilities(sees_case=True, row_id="ctid")
+    failures: tuple[type[Exception], ...] = (psycopg.Error,)
+    text: Codec = TEXT
+
+    def __init__(self, server: Server, *, keeps_types: bool, read_only: bool = False) -> None:
+        self.place = self.address = str(server)
+        self.copies = 1
+        self._server = server
+        self._keeps_types = keeps_types
+        self._read_only = read_only
+        self._session: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    @property
+    def session(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """The session while the database is open."""
+        if self._session is None:
+            raise Unavailable(f"{self.place} is not open.")
+        return self._session
+
+    def open(self) -> None:
+        self._session = connect(self._server)
+        if self._read_only:
+            return
+        ((is_ours,),) = self.ask("SELECT pg_try_advisory_lock(?)", [_LEASE])
+        if not is_ours:
+            self.close()
+            raise self._server.busy()
+
+    def begin(self) -> None:
+        self.session.execute("BEGIN")
+
+    def commit(self, note: str = "") -> None:
+        self.session.execute("COMMIT")
+
+    def rollback(self) -> None:
+        self.session.execute("ROLLBACK")
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def meaning(self, failure: Exception) -> CdcError:
+        return meaning(failure, self._server)
+
+    def is_taken(self, failure: Exception) -> bool:
+        return isinstance(failure, psycopg.errors.DuplicateTable | psycopg.errors.DuplicateObject)
+
+    # --- statements -------------------------------------------------------------------------------------------------
+
+    def render(self, statement: exp.Expr) -> str:
+        return Rendered(_adapted(statement.copy()).sql(dialect=DIALECT))
+
+    def run(self, statement: exp.Expr | str, values: Sequence[object] = ()) -> int:
+        return max(0, self._execute(statement, values).rowcount)
+
+    def ask(self, query: exp.Expr | str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return self._execute(query, values).fetchall()
+
+    def numbers(self, query: exp.Expr | str) -> list[np.ndarray]:
+        cursor = self._execute(query)
+        found = cursor.fetchall()
+        count = len(cursor.description or ())
+        return [np.array(column, dtype=np.int64) for column in zip(*found, strict=True)] or [
+            np.empty(0, dtype=np.int64) for _ in range(count)
+        ]
+
+    def _execute(
+        self, statement: exp.Expr | str, values: Sequence[object] = ()
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
+        if isinstance(statement, Rendered):
+            text = str(statement)
+        else:
+            text = _translated(statement) if isinstance(statement, str) else self.render(statement)
+        if values:
+            return self.session.execute(text.encode(), list(values))
+        return self.session.execute(text.encode(), None)
+
+    def columns(self, table: TableName) -> dict[str, str]:
+        name = f'{_quoted(table.schema)}.{_quoted(table.name)}'
+        return dict(self.session.execute(_COLUMNS, [name]).fetchall())
+
+    def names(self) -> set[TableName]:
+        query = (
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
+            "ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')"
+        )
+        return {TableName(*found) for found in self.session.execute(query).fetchall()}
+
+    def made(self, table: TableName, key: Sequence[str]) -> None:
+        """Rows are found by their keys, without going through the table each time."""
+        if key:
+            columns = ", ".join(map(_quoted, key))
+            self.session.execute(f"CREATE INDEX ON {_quoted(table.schema)}.{_quoted(table.name)} ({columns})".encode())
+
+    def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
+        self.run(sql.retype_column(table, column, codec.type, using))
+
+    # --- values -----------------------------------------------------------------------------------------------------
+
+    def codec(self, column: Column) -> Codec:
+        return codec_for(column, keeps_types=self._keeps_types)
+
+    def codec_of(self, sql_type: str) -> Codec | None:
+        return codec_of(sql_type)
+
+    def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
+        return to.careful(held.render(value))
+
+    @contextmanager
+    def visible(self, rows: Input, table: TargetTable | None = None) -> Iterator[None]:
+        texts = {name for name in rows.columns if table is not None}
+        arrays = {name: canonical(array) if name in texts else array for name, array in rows.data.items()}
+        data = pa.table({name: _plain(array) for name, array in arrays.items()})
+        types = [f"{name} {'text' if name in texts else _STAGED.get(rows.data[name].type, 'text')}" for name in data.column_names]
+        self.session.execute(f"CREATE TEMPORARY TABLE {sql.ROWS} ({', '.join(types)})".encode())
+        buffer = io.BytesIO()
+        options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+        pyarrow.csv.write_csv(data, buffer, options)
+        with self.session.cursor().copy(f"COPY {sql.ROWS} FROM STDIN (FORMAT csv)".encode()) as copy:
+            copy.write(buffer.getbuffer())
+        self.session.execute(f"ANALYZE {sql.ROWS}".encode())
+        yield
+        self.session.execute(f"DROP TABLE {sql.ROWS}".encode())
+
+    def fit(self, table: TargetTable, rows: Input) -> Readings:
+        """A text that a type does not take would end the whole transaction, so that it must be ruled out before."""
+        suspicions = {
+            name: suspicion
+            for name, index in rows.columns.items()
+            if (suspicion := table.codecs[index].suspect(sql.column(name, "s"))) is not None
+        }
+        if suspicions:
+            with self.visible(Input(rows.columns, {name: rows.data[name] for name in rows.columns}), table):
+                asked = [exp.func("bool_or", each) for each in suspicions.values()]
+                (answer,) = self.ask(exp.select(*asked).from_(sql.rows()))
+            for name, found in zip(suspicions, answer, strict=True):
+                if found and not table.codecs[rows.columns[name]].is_text:
+                    table.widen(self, rows.columns[name])
+        return dict.fromkeys(rows.columns, Reading.FAST)
+
+    def careful(self, rows: Input) -> Readings:
+        return dict.fromkeys(rows.columns, Reading.CAREFUL)
+
+    def read(self, table: TargetTable, index: int, name: str, reading: Reading) -> exp.Expression:
+        codec, text = table.codecs[index], sql.column(name, "s")
+        return codec.careful(text) if reading is Reading.CAREFUL else codec.parse(text)
+
+    # --- digests ----------------------------------------------------------------------------------------------------
+
+    def digest_text(self, column: Column, codec: Codec) -> exp.Expression:
+        """The source's text, or its bits as a double for a float: two servers may write another text for one."""
+        value = sql.column(column.name)
+        if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
+            template = "CASE WHEN value_::float8 = 'NaN' THEN 'NaN' ELSE ('x' || encode(float8send(value_::float8), 'hex'))::bit(64)::text END"
+            return _filled(template, value)
+        return codec.render(value)
+
+    def byte_length(self, text: exp.Expression) -> exp.Expression:
+        return _filled("octet_length(convert_to(value_, 'UTF8'))", text)
+
+    def concatenated(self, texts: Sequence[exp.Expression]) -> exp.Expression:
+        listed = exp.Array(expressions=list(texts))
+        return exp.Anonymous(this="array_to_string", expressions=[listed, sql.literal("")])
+
+    def hashed(self, text: exp.Expression, digits: int) -> exp.Expression:
+        bits = 4 * digits
+        signed = f"('x' || substr(encode(sha256(convert_to(value_, 'UTF8')), 'hex'), 1, {digits}))::bit({bits})::int8"
+        if bits < 64:
+            return _filled(signed, text)
+        return _filled(f"(({signed})::numeric + 18446744073709551616) % 18446744073709551616", text)
+
+    def bucket(self, hashed: exp.Expression) -> exp.Expression:
+        return _filled(f"(value_ % {BUCKETS})::int4", hashed)
+
+    def total(self, hashed: exp.Expression) -> exp.Expression:
+        return _filled("sum(value_)::text", hashed)
+
+    # --- room -------------------------------------------------------------------------------------------------------
+
+    def make_room(self, schema: TableSchema) -> None:
+        pass
+
+    def before_changes(self, schema: TableSchema) -> None:
+        pass
+
+    def committed(self) -> None:
+        pass
+
+
+class Rendered(str):
+    """A statement in PostgreSQL's own words."""
+
+    __slots__ = ()
+
+
+@lru_cache(maxsize=512)
+def _translated(statement: str) -> str:
+    """A statement in DuckDB's words, with `?` for values, in PostgreSQL's."""
+    parsed = parse_one(statement, dialect=sql.DIALECT)
+    text = _adapted(parsed).sql(dialect=DIALECT)
+    return text.replace("UBIGINT", "NUMERIC(20, 0)")
+
+
+def _adapted(statement: exp.Expr) -> exp.Expr:
+    """Without a catalog; rows are known by their ctid, as a number; rows that go are named by DELETE USING."""
+    return statement.transform(_node, copy=False)
+
+
+def _node(node: exp.Expr) -> exp.Expr:
+    if isinstance(node, exp.Table) and node.args.get("catalog") is not None and node.catalog == sql.CATALOG:
+        node.set("catalog", None)
+    elif isinstance(node, exp.Merge):
+        return exp.Delete(
+            this=node.this.copy(), using=[node.args["using"].copy()], where=exp.Where(this=node.args["on"].copy())
+        )
+    elif isinstance(node, exp.EQ) and _is_row_id(node.this):
+        return exp.EQ(this=_place(node.this), expression=_as_place(node.expression))
+    elif isinstance(node, exp.In) and _is_row_id(node.this) and (query := node.args.get("query")) is not None:
+        select = query.this
+        select.set("expressions", [_as_place(select.expressions[0].unalias())])
+        return exp.In(this=_place(node.this), query=query)
+    elif _is_row_id(node):
+        return _filled("((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8", _place(node))
+    elif isinstance(node, exp.Placeholder):
+        return exp.Var(this="%s")
+    return node
+
+
+def _is_row_id(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Column) and node.name == sql.ROW_ID and not node.this.quoted
+
+
+def _place(node: exp.Expr) -> exp.Column:
+    return exp.Column(this=exp.to_identifier("ctid"), table=node.args.get("table"))
+
+
+def _as_place(number: exp.Expression) -> exp.Expression:
+    return _filled("format('(%s,%s)', value_ >> 16, value_ & 65535)::tid", number)
+
+
+def _filled(template: str, value: exp.Expression) -> exp.Expression:
+    parsed = parse_one(template, dialect=DIALECT)
+    filled = parsed.transform(
+        lambda node: value.copy() if isinstance(node, exp.Column) and node.name == "value_" else node
+    )
+    assert isinstance(filled, exp.Expression)
+    return exp.paren(filled, copy=False)
+
+
+def _plain(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """What `pyarrow.csv` can write."""
+    return array.cast(pa.string()) if array.type in (pa.string_view(), pa.large_string()) else array
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
