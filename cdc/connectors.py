@@ -37,6 +37,8 @@ SOURCES = {
 }
 TARGETS = {
     "duckdb": "cdc.targets.duckdb",
+    "postgresql": "cdc.targets.postgres",
+    "postgres": "cdc.targets.postgres",
     "ducklake": "cdc.targets.ducklake",
     "jsonl": "cdc.targets.jsonl",
     "kafka": "cdc.targets.kafka",
@@ -170,8 +172,10 @@ class TargetKind(Protocol):
 class HoldsTables(Protocol):
     """A target that has tables to compare."""
 
-    def table_digests(self, place: str, schemas: Iterable[TableSchema], /) -> dict[TableSchema, Digest | None]:
-        """The digest of each table; None for a table that is not there."""
+    def table_digests(
+        self, place: str, source: str, schemas: Iterable[TableSchema], /
+    ) -> dict[TableSchema, Digest | None]:
+        """The digest of each table from a source of some kind; None for a table that is not there."""
 
 
 @runtime_checkable
@@ -193,12 +197,13 @@ class OneFile(Protocol):
 if TYPE_CHECKING:  # each package is held against what is asked of it
     from cdc.sources import mysql, postgres
     from cdc.targets import duckdb, ducklake, jsonl, kafka
+    from cdc.targets import postgres as postgres_tables
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql
     _recorded: SourceKind = journal
-    _targets: tuple[TargetKind, ...] = (duckdb, ducklake, jsonl, kafka, journal)
-    _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake)
+    _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, jsonl, kafka, journal)
+    _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables)
     _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake)
     _one_file: OneFile = duckdb
 
@@ -244,7 +249,8 @@ def target_module(target: str) -> tuple[TargetKind, str]:
         return _target("duckdb"), target
     raise UsageError(
         f"{target!r} is not a target that cdc knows.",
-        hint="Write it as duckdb:FILE, ducklake:FILE, jsonl:FILE, kafka://HOST:9092 or journal:DIR.",
+        hint="Write it as duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, jsonl:FILE, kafka://HOST:9092 or "
+        "journal:DIR.",
     )
 
 

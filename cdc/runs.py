@@ -339,7 +339,7 @@ def compare_tables(source: str, target: str, selection: Selection) -> list[Table
     module, path = target_module(target)
     if not isinstance(module, HoldsTables):
         raise UsageError(f"{target} holds events, not tables: it cannot be compared.", hint="Compare a DuckDB target.")
-    theirs = module.table_digests(path, list(ours))
+    theirs = module.table_digests(path, kind_of(source), list(ours))
     return [
         TableComparison(
             schema.table,

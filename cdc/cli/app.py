@@ -45,7 +45,7 @@ SourceArgument = Annotated[
         callback=_warned,
     ),
 ]
-TARGET_FORMS = "duckdb:FILE, ducklake:FILE, jsonl:FILE, kafka://HOST or journal:DIR"
+TARGET_FORMS = "duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, jsonl:FILE, kafka://HOST or journal:DIR"
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_FORMS)]
 NameOption = Annotated[
     str | None,

@@ -21,7 +21,8 @@ from cdc.formats.debezium_values import UNAVAILABLE, spelled
 from cdc.formats.encoded import LAST, Block, Encoded, Message, in_order
 from cdc.formats.images import Images, or_null
 from cdc.formats.shapes import Shape, key_of
-from cdc.formats.text import LARGE, Piece, joined, literal, numbers, pick
+from cdc.formats.text import Piece, joined, literal, numbers, pick
+from cdc.model.arrays import LARGE
 from cdc.model.change import ABSENT, ChangeBatch, Op, Transactions
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Changes, Note, Reset, Segment, Truncate

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdc.formats.debezium_values import bit_width, is_zoned_time
-from cdc.formats.text import LARGE, Piece, literal
+from cdc.formats.text import Piece, literal
+from cdc.model.arrays import LARGE
 from cdc.model.schema import Column, Kind, TableSchema
 
 Texts = Mapping[int, np.ndarray]  # by column, where there are any: bool[n], which of n messages have a text there

@@ -15,8 +15,10 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc.formats.text import LARGE, joined, literal
-from cdc.formats.values import Value, canonical, json_value, string
+from cdc.formats.text import joined, literal
+from cdc.formats.values import Value, json_value, string
+from cdc.model.arrays import LARGE
+from cdc.model.canonical import canonical
 from cdc.model.schema import Column, Kind
 
 UNAVAILABLE = literal("__debezium_unavailable_value")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdc.errors import DecodeError
-from cdc.formats.text import LARGE
+from cdc.model.arrays import LARGE
 from cdc.model.schema import TableName
 
 LAST = 1 << 62  # ordinal behind all others of a transaction

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc.formats.text import LARGE, Piece, constant, joined, listed, literal, pick
+from cdc.formats.text import Piece, constant, joined, listed, literal, pick
 from cdc.formats.values import Value
+from cdc.model.arrays import LARGE
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows
 from cdc.model.schema import Column, TableSchema
 

@@ -16,9 +16,10 @@ from cdc.formats.encoded import LAST, Block, Encoded, Message, in_order
 from cdc.formats.images import Images, or_null
 from cdc.formats.shapes import Shape, key_of
 from cdc.formats.shapes import described as shape_of
-from cdc.formats.text import LARGE, Piece, constant, joined, literal, numbers, pick
+from cdc.formats.text import Piece, constant, joined, literal, numbers, pick
 from cdc.formats.transactions import UNKNOWN, Described, Totals, described
 from cdc.formats.values import Value, json_value
+from cdc.model.arrays import LARGE
 from cdc.model.change import ABSENT, ChangeBatch, Op
 from cdc.model.schema import Column, TableName
 from cdc.model.segment import Changes, Drop, Gap, Note, Reset, Segment, Truncate

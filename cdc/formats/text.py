@@ -10,7 +10,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-LARGE = pa.large_string()  # 64-bit offsets: all lines of a large segment are one array
+from cdc.model.arrays import LARGE
+
 _SHORT = {8: "\\b", 9: "\\t", 10: "\\n", 12: "\\f", 13: "\\r"}
 _NOTHING = pa.scalar("", LARGE)
 

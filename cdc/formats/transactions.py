@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc.formats.text import LARGE, escaped, joined, numbers
+from cdc.formats.text import escaped, joined, numbers
+from cdc.model.arrays import LARGE
 from cdc.model.change import Transactions
 from cdc.model.segment import Changes, Segment, Truncate
 

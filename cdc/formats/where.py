@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import UsageError
-from cdc.formats.values import canonical
+from cdc.model.canonical import canonical
 from cdc.model.change import ABSENT, ChangeBatch, Rows
 from cdc.model.schema import Kind, LogicalType, TableSchema
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from cdc.errors import DecodeError
 
 TEXT = pa.string_view()
+LARGE = pa.large_string()  # 64-bit offsets: all lines of a large segment are one array
 _VIEWS = (pa.string_view(), pa.binary_view())
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from cdc.errors import CdcError
-from cdc.model.schema import Column, LogicalType, TableName, TableSchema
+from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables.codec import Codec
 
 if TYPE_CHECKING:
@@ -121,6 +121,12 @@ class Engine(Protocol):
     def columns(self, table: TableName) -> dict[str, str]:
         """Names and types of a table's columns, or a view's, in their order; empty if there is no such table."""
 
+    def made(self, table: TableName, key: Sequence[str]) -> None:
+        """A table was made whose rows are to be found by these columns."""
+
+    def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
+        """A value in another type, NULL where that has no place for it; None if no value is the same in both types."""
+
     def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
         """Give a column the type of a codec, with what an expression makes of its values."""
 
@@ -129,8 +135,8 @@ class Engine(Protocol):
 
     # --- values -----------------------------------------------------------------------------------------------------
 
-    def codec(self, kind: LogicalType) -> Codec:
-        """The codec that a column of a type begins with."""
+    def codec(self, column: Column) -> Codec:
+        """The codec that a column begins with."""
 
     def codec_of(self, sql_type: str) -> Codec | None:
         """The codec of a column that is there; None if no codec has that type."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sqlglot import exp
 
 from cdc import faults
-from cdc.errors import TargetDrift, UsageError
+from cdc.errors import InvariantError, TargetDrift, UsageError
 from cdc.model.schema import Column, Kind, TableName, TableSchema
 from cdc.tables import sql
 from cdc.tables.codec import Codec
@@ -21,12 +21,6 @@ log = logging.getLogger(__name__)
 
 OURS = "_cdc_"  # begins the names of columns that the source does not have
 DROPPED = f"{OURS}dropped_"  # and of those that it has no more
-
-# Types among which a value is the same if it comes back from the other as it was.
-_FAMILIES = (
-    {"SMALLINT", "INTEGER", "BIGINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL"},
-    {"DATE", "TIMESTAMP"},
-)
 
 
 @dataclass(slots=True)
@@ -100,13 +94,14 @@ def create(
         ours: names and types of further columns.
     """
     refuse_collisions(engine, schema)
-    codecs = [engine.codec(column.type) for column in schema.columns]
+    codecs = [engine.codec(column) for column in schema.columns]
     name = stored or schema.table
     engine.run(sql.create_schema(name.schema))
     columns: list[tuple[str, sql.Type]] = [
         (column.name, codec.type) for column, codec in zip(schema.columns, codecs, strict=True)
     ]
     engine.run(sql.create_table(name, [*columns, *ours.items()]))
+    engine.made(name, [schema.columns[index].name for index in schema.key])
     return TargetTable(schema, codecs, stored=stored)
 
 
@@ -150,7 +145,7 @@ def held_columns(
     ours: Iterable[str] = (),
 ) -> list[HeldColumn]:
     """The columns of a table as they are; none if it is not there. The arguments are those of `inspect`."""
-    types = {column.name: engine.codec(column.type).sql_type for column in schema.columns}
+    types = {column.name: engine.codec(column).sql_type for column in schema.columns}
     return [
         HeldColumn(name, kind, name in types and kind in (types[name], engine.text.sql_type))
         for name, kind in _of_now(engine.columns(stored or schema.table), stored).items()
@@ -164,7 +159,7 @@ def _of_now(columns: dict[str, str], stored: TableName | None) -> dict[str, str]
 
 
 def _held_as(engine: Engine, schema: TableSchema, column: Column, actual: str) -> Codec:
-    codec = engine.codec(column.type)
+    codec = engine.codec(column)
     if actual == codec.sql_type:
         return codec
     if actual == engine.text.sql_type:
@@ -263,14 +258,14 @@ def reshape(engine: Engine, schema: TableSchema, stored: TableName, past: TableN
 
 def _holds(engine: Engine, table: TargetTable, column: Column, held: Codec) -> bool:
     """Whether a column's type has a place for every value that is there: text always has, as what is text stays it."""
-    codec = engine.codec(column.type)
+    codec = engine.codec(column)
     if codec.sql_type == held.sql_type or codec.is_text or held.is_text:
         return True
-    names = {kind.partition("(")[0] for kind in (codec.sql_type, held.sql_type)}
-    if not any(names <= family for family in _FAMILIES):
-        return False
     value = sql.column(column.name)
-    back = sql.try_cast(sql.try_cast(value, codec.type), held.type)
+    there = engine.changed(value, held, codec)
+    back = engine.changed(there, codec, held) if there is not None else None
+    if back is None:
+        return False
     changed = exp.NullSafeNEQ(this=back, expression=value.copy())
     return not any(engine.ask(sql.select_one(place, changed)) for place in table.places)
 
@@ -306,7 +301,7 @@ def _rename_columns(engine: Engine, of: TableName, old: TableSchema, new: TableS
 
 def add_column(engine: Engine, table: TargetTable, column: Column, value: str | None = None) -> Codec:
     """Add a column, in which the rows that are there have a value; those that are there no more have none."""
-    codec = engine.codec(column.type)
+    codec = engine.codec(column)
     if value is not None and not _can_hold(engine, codec, value):
         codec = engine.text
     for place in table.places:
@@ -322,11 +317,13 @@ def _can_hold(engine: Engine, codec: Codec, value: str) -> bool:
 
 
 def _retype(engine: Engine, table: TargetTable, column: Column, held: Codec) -> Codec:
-    codec = engine.codec(column.type)
+    codec = engine.codec(column)
     if codec.sql_type == held.sql_type or held.is_text:
         return codec if codec.sql_type == held.sql_type else engine.text
     value = sql.column(column.name)
-    using = held.render(value) if codec.is_text else sql.cast(value, codec.type)
+    using = held.render(value) if codec.is_text else engine.changed(value, held, codec)
+    if using is None:
+        raise InvariantError(f"{table.schema.table}.{column.name} cannot become {codec.sql_type}.")
     for place in table.places:
         engine.retype(place, column.name, codec, using)
     return codec

@@ -32,7 +32,7 @@ def file_of(path: str) -> Path | None:
     return Path(path)
 
 
-def table_digests(path: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
+def table_digests(path: str, _source: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
     """The digest of each table that the file holds; None for a table that it does not."""
     return control.table_digests(DuckDbEngine(Path(path), _LARGE, read_only=True), schemas)
 

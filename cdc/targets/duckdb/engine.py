@@ -17,7 +17,7 @@ from cdc.files.durable import DurableNames
 from cdc.files.inode import Inode
 from cdc.model.arrays import TEXT
 from cdc.model.parts import BUCKETS
-from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
+from cdc.model.schema import Column, Kind, TableName, TableSchema
 from cdc.tables import sql
 from cdc.tables.codec import Codec
 from cdc.tables.engine import Abilities, Input, Reading, Readings
@@ -25,6 +25,12 @@ from cdc.tables.table import TargetTable
 from cdc.targets.duckdb.codecs import TEXT_CODEC, codec_for, codec_of
 from cdc.targets.duckdb.connection import classify, open_file
 from cdc.targets.duckdb.room import Room
+
+# Types among which a value is the same if it comes back from the other as it was.
+_FAMILIES = (
+    {"SMALLINT", "INTEGER", "BIGINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL"},
+    {"DATE", "TIMESTAMP"},
+)
 
 
 class _Question(NamedTuple):
@@ -126,13 +132,20 @@ class DuckDbEngine:
         query = "SELECT lower(table_schema), lower(table_name) FROM information_schema.tables"
         return {TableName(*found) for found in self.ask(f"{query} WHERE table_catalog = current_database()")}
 
+    def made(self, table: TableName, key: Sequence[str]) -> None:
+        """An index would make applying slower: what is looked up is joined with all keys."""
+
+    def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
+        names = {codec.sql_type.partition("(")[0] for codec in (held, to)}
+        return sql.try_cast(value, to.type) if any(names <= family for family in _FAMILIES) else None
+
     def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
         self.run(sql.retype_column(table, column, codec.type, using))
 
     # --- values -----------------------------------------------------------------------------------------------------
 
-    def codec(self, kind: LogicalType) -> Codec:
-        return codec_for(kind)
+    def codec(self, column: Column) -> Codec:
+        return codec_for(column.type)
 
     def codec_of(self, sql_type: str) -> Codec | None:
         return codec_of(sql_type)

@@ -31,7 +31,7 @@ def file_of(place: str) -> Path | None:
     return parse(place).file
 
 
-def table_digests(place: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
+def table_digests(place: str, _source: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
     """The digest of each table that the lake holds; None for a table that it does not."""
     return control.table_digests(_reading(place), schemas)
 

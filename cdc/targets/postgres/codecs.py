@@ -43,6 +43,15 @@ class OutputCodec(Codec):
 
 
 @dataclass(frozen=True, slots=True)
+class FloatCodec(OutputCodec):
+    """A float may have other texts than the shortest one of this server, of the same value."""
+
+    def misfit(self, text: exp.Expression) -> exp.Expression:
+        valid = exp.Anonymous(this="pg_input_is_valid", expressions=[text.copy(), sql.literal(self.sql_type)])
+        return exp.Not(this=valid)
+
+
+@dataclass(frozen=True, slots=True)
 class TextCodec(OutputCodec):
     """The source's text as it is."""
 
@@ -101,6 +110,8 @@ def codec_of(sql_type: str) -> Codec:
 
 
 def _own(sql_type: str) -> Codec:
+    if sql_type in ("real", "double precision"):
+        return FloatCodec(sql_type)
     return TEXT if sql_type == TEXT.sql_type else OutputCodec(sql_type)
 
 
@@ -111,4 +122,4 @@ def _of(kind: LogicalType) -> Codec:
         scale, precision = max(kind.scale, 0), max(kind.precision - min(kind.scale, 0), kind.scale)
         return OutputCodec(f"numeric({precision},{scale})") if precision <= _MOST_DIGITS else TEXT
     sql_type = _TYPES.get(kind.kind)
-    return OutputCodec(sql_type) if sql_type is not None else TEXT
+    return _own(sql_type) if sql_type is not None else TEXT

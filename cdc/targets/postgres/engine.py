@@ -14,18 +14,20 @@ import pyarrow as pa
 import pyarrow.csv
 from sqlglot import exp, parse_one
 
-from cdc.errors import CdcError, Unavailable, UsageError
+from cdc.errors import CdcError, Unavailable
+from cdc.model.canonical import canonical
 from cdc.model.parts import BUCKETS
 from cdc.model.schema import Column, Kind, TableName, TableSchema
 from cdc.tables import sql
 from cdc.tables.codec import Codec
 from cdc.tables.engine import Abilities, Input, Reading, Readings
 from cdc.tables.table import TargetTable
-from cdc.tables.texts import canonical
 from cdc.targets.postgres.codecs import DIALECT, TEXT, codec_for, codec_of
 from cdc.targets.postgres.connection import Server, connect, meaning
 
 _LEASE = 0x63_64_63_74_67_74  # "cdctgt": of the advisory lock, which is of one database
+_ANALYZED = 1000  # rows
+_NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
 _STAGED = {
     pa.int8(): "smallint",
     pa.int16(): "smallint",
@@ -115,9 +117,7 @@ class PostgresEngine:
             np.empty(0, dtype=np.int64) for _ in range(count)
         ]
 
-    def _execute(
-        self, statement: exp.Expr | str, values: Sequence[object] = ()
-    ) -> psycopg.Cursor[tuple[Any, ...]]:
+    def _execute(self, statement: exp.Expr | str, values: Sequence[object] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         if isinstance(statement, Rendered):
             text = str(statement)
         else:
@@ -127,7 +127,7 @@ class PostgresEngine:
         return self.session.execute(text.encode(), None)
 
     def columns(self, table: TableName) -> dict[str, str]:
-        name = f'{_quoted(table.schema)}.{_quoted(table.name)}'
+        name = f"{_quoted(table.schema)}.{_quoted(table.name)}"
         return dict(self.session.execute(_COLUMNS, [name]).fetchall())
 
     def names(self) -> set[TableName]:
@@ -162,14 +162,18 @@ class PostgresEngine:
         texts = {name for name in rows.columns if table is not None}
         arrays = {name: canonical(array) if name in texts else array for name, array in rows.data.items()}
         data = pa.table({name: _plain(array) for name, array in arrays.items()})
-        types = [f"{name} {'text' if name in texts else _STAGED.get(rows.data[name].type, 'text')}" for name in data.column_names]
+        types = [
+            f"{name} {'text' if name in texts else _STAGED.get(rows.data[name].type, 'text')}"
+            for name in data.column_names
+        ]
         self.session.execute(f"CREATE TEMPORARY TABLE {sql.ROWS} ({', '.join(types)})".encode())
         buffer = io.BytesIO()
-        options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+        options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="all_valid")
         pyarrow.csv.write_csv(data, buffer, options)
         with self.session.cursor().copy(f"COPY {sql.ROWS} FROM STDIN (FORMAT csv)".encode()) as copy:
             copy.write(buffer.getbuffer())
-        self.session.execute(f"ANALYZE {sql.ROWS}".encode())
+        if len(data) >= _ANALYZED:  # for a few rows the server chooses the index anyhow
+            self.session.execute(f"ANALYZE {sql.ROWS}".encode())
         yield
         self.session.execute(f"DROP TABLE {sql.ROWS}".encode())
 
@@ -202,8 +206,8 @@ class PostgresEngine:
         """The source's text, or its bits as a double for a float: two servers may write another text for one."""
         value = sql.column(column.name)
         if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
-            template = "CASE WHEN value_::float8 = 'NaN' THEN 'NaN' ELSE ('x' || encode(float8send(value_::float8), 'hex'))::bit(64)::text END"
-            return _filled(template, value)
+            bits = "('x' || encode(float8send(value_::float8), 'hex'))::bit(64)::text"
+            return _filled(f"CASE WHEN value_::float8 = 'NaN' THEN 'NaN' ELSE {bits} END", value)
         return codec.render(value)
 
     def byte_length(self, text: exp.Expression) -> exp.Expression:
@@ -254,27 +258,28 @@ def _translated(statement: str) -> str:
 
 def _adapted(statement: exp.Expr) -> exp.Expr:
     """Without a catalog; rows are known by their ctid, as a number; rows that go are named by DELETE USING."""
-    return statement.transform(_node, copy=False)
-
-
-def _node(node: exp.Expr) -> exp.Expr:
-    if isinstance(node, exp.Table) and node.args.get("catalog") is not None and node.catalog == sql.CATALOG:
-        node.set("catalog", None)
-    elif isinstance(node, exp.Merge):
-        return exp.Delete(
-            this=node.this.copy(), using=[node.args["using"].copy()], where=exp.Where(this=node.args["on"].copy())
+    if isinstance(statement, exp.Merge):
+        using, on = statement.args["using"], exp.Where(this=statement.args["on"])
+        statement = exp.Delete(this=statement.this, using=[using], where=on)
+    for table in list(statement.find_all(exp.Table)):
+        if table.catalog == sql.CATALOG:
+            table.set("catalog", None)
+    for equal in list(statement.find_all(exp.EQ)):
+        if _is_row_id(equal.this):
+            equal.set("expression", _as_place(equal.expression))
+            equal.set("this", _place(equal.this))
+    for among in list(statement.find_all(exp.In)):
+        if _is_row_id(among.this):
+            select = among.args["query"].this
+            select.set("expressions", [_as_place(select.expressions[0].unalias())])
+            among.set("this", _place(among.this))
+    for column in [column for column in statement.find_all(exp.Column) if _is_row_id(column)]:
+        column.replace(
+            _filled("((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8", _place(column))
         )
-    elif isinstance(node, exp.EQ) and _is_row_id(node.this):
-        return exp.EQ(this=_place(node.this), expression=_as_place(node.expression))
-    elif isinstance(node, exp.In) and _is_row_id(node.this) and (query := node.args.get("query")) is not None:
-        select = query.this
-        select.set("expressions", [_as_place(select.expressions[0].unalias())])
-        return exp.In(this=_place(node.this), query=query)
-    elif _is_row_id(node):
-        return _filled("((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8", _place(node))
-    elif isinstance(node, exp.Placeholder):
-        return exp.Var(this="%s")
-    return node
+    for placeholder in list(statement.find_all(exp.Placeholder)):
+        placeholder.replace(exp.Var(this="%s"))
+    return statement
 
 
 def _is_row_id(node: exp.Expr) -> bool:

@@ -1,0 +1,128 @@
+"""Sessions of a PostgreSQL database that is written to, and what their errors mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import conninfo
+
+from cdc.errors import (
+    CdcError,
+    InvariantError,
+    OperatorNeeded,
+    TargetBusy,
+    TargetDrift,
+    TargetFull,
+    Unavailable,
+    UsageError,
+)
+
+# Every value has to be read and written in the same words, whatever the database or the role have set (A-70).
+_SESSION = {
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "timezone": "UTC",
+    "client_encoding": "UTF8",
+    "search_path": "pg_catalog,pg_temp",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "off",
+}
+_LINE = {
+    "connect_timeout": "10",
+    "keepalives_idle": "20",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "45000",  # milliseconds
+}
+OLDEST_SERVER = 160000  # pg_input_is_valid
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A database that is written to. Its text form never holds the password (E-03)."""
+
+    dsn: str
+    parameters: dict[str, str]
+
+    @classmethod
+    def parse(cls, dsn: str) -> Server:
+        """Read `postgresql://user@host:port/database`; raises UsageError."""
+        try:
+            found = conninfo.conninfo_to_dict(dsn)
+        except psycopg.ProgrammingError:
+            raise UsageError(
+                "The target is not a PostgreSQL DSN.",
+                hint="Write it as postgresql://user@host:5432/database, with special characters as %XX.",
+            ) from None
+        return cls(dsn, {name: str(value) for name, value in found.items() if value is not None})
+
+    def __str__(self) -> str:
+        host, port = self.parameters.get("host", "localhost"), self.parameters.get("port", "5432")
+        return f"postgresql://{host}:{port}/{self.parameters.get('dbname', '')}"
+
+    def __repr__(self) -> str:
+        return f"Server({self})"
+
+    def busy(self) -> TargetBusy:
+        """That another process writes to it."""
+        return TargetBusy(
+            f"{self}: another pipeline writes to this database.", hint="One target database, one pipeline."
+        )
+
+
+def connect(server: Server) -> psycopg.Connection[tuple[Any, ...]]:
+    """Open a session with the settings above; raises UsageError for what cannot be a target."""
+    settings = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in _SESSION.items())
+    options = f"{server.parameters.get('options', '')} {settings}".strip()
+    line = {name: value for name, value in _LINE.items() if name not in server.parameters}
+    session = psycopg.connect(
+        conninfo.make_conninfo(server.dsn, options=options, application_name="cdc target", **line),
+        autocommit=True,
+        prepare_threshold=None,
+    )
+    if session.info.server_version < OLDEST_SERVER:
+        version = session.info.server_version // 10000
+        session.close()
+        raise UsageError(f"{server} runs PostgreSQL {version}.", hint="A target needs PostgreSQL 16 or newer.")
+    return session
+
+
+_FULL = ("53100", "53200")
+_PASSES = ("08", "40", "53", "57")
+
+
+def meaning(failure: Exception, server: Server) -> CdcError:
+    """What an error means for a pipeline. Its details may hold values of rows, so that they are not passed on."""
+    if not isinstance(failure, psycopg.Error):
+        return InvariantError(f"{server}: {type(failure).__name__}.")
+    state = failure.sqlstate
+    text = (failure.diag.message_primary or str(failure).partition("\n")[0]).strip()
+    if state is None:
+        if "unsupported startup parameter" in text:
+            return UsageError(f"{server}: {text}", hint="This is a pooler of transactions: name the server itself.")
+        if any(word in text for word in ("authentication", "pg_hba", "password", "role ")):
+            return UsageError(f"{server}: {text}", hint="Check user, password and pg_hba.conf.")
+        return Unavailable(f"{server}: {text}", hint="Is the server running, and are host and port right?")
+    said = f"{server}: {text} (SQLSTATE {state})"
+    if state in _FULL:
+        return TargetFull(
+            said, hint="Free some space and start again: nothing was lost, the last segment was rolled back."
+        )
+    if state.startswith(_PASSES):
+        return Unavailable(said, hint="It is tried again.")
+    if state in ("28000", "28P01", "3D000"):
+        return UsageError(said, hint="Check the DSN of the target.")
+    if state == "42501":
+        return UsageError(said, hint=f"GRANT CREATE ON DATABASE {server.parameters.get('dbname', '...')} TO the user.")
+    if state in ("42P01", "42703", "3F000"):
+        return TargetDrift(
+            said,
+            hint="Undo what was changed by hand, or copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
+        )
+    return OperatorNeeded(said, hint="Nothing was applied. The server's log says more.")
