@@ -1,7 +1,7 @@
 """Reads a lake as others do, with DuckDB alone: `python lake_reader.py ATTACH ADDRESS rows|sums ...`.
 
-`rows SCHEMA.TABLE COLUMNS` writes the rows of a table, sorted, one repr in a line. `sums SECONDS QUERY` asks a query for
-so long, and writes one line of each answer.
+`rows SCHEMA.TABLE COLUMNS` writes the rows of a table, sorted, one repr in a line. `sums QUERY` asks a query again and
+again, and writes one line of each answer.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ def main(address: str, what: str, *arguments: str) -> None:
         found = attached(address).execute(f"SELECT {columns} FROM {table}").fetchall()
         print("\n".join(sorted(map(repr, found))))
         return
-    seconds, query = arguments
-    until = time.monotonic() + float(seconds)
+    (query,) = arguments
     connection = None
-    while time.monotonic() < until:
+    while True:
         try:
             connection = connection or attached(address)
             print(*connection.execute(query).fetchall()[0], flush=True)

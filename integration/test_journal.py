@@ -251,9 +251,8 @@ def test_looking_at_it_all_while_it_runs(database: Database, tmp_path: Path) -> 
     a, journal = f"duckdb:{tmp_path / 'a.duckdb'}", f"journal:{tmp_path / 'j'}"
     work = start_load(database, 1)
     try:
-        for _ in range(15):
-            if "0 to apply" in cdc("status", journal, a).stdout:
-                break
+        until = time.monotonic() + 60
+        while "0 to apply" not in cdc("status", journal, a).stdout and time.monotonic() < until:
             time.sleep(0.2)
         done = cdc("verify", database.dsn, a)
         assert done.returncode == 0, (done.stdout, done.stderr)

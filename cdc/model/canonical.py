@@ -8,11 +8,14 @@ import pyarrow.compute as pc
 
 from cdc.model.arrays import LARGE, TEXT, texts
 
+_UTC, _PREFIX, _NOTHING = (pa.scalar(text, LARGE) for text in ("+00", "\\x", ""))
 _HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), dtype=np.uint16)
 
 
-def canonical(array: pa.Array) -> pa.Array:
+def canonical(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The canonical text of each value (see `cdc.model.arrays.texts`), as a large string."""
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     kind = array.type
     if kind == TEXT or pa.types.is_integer(kind) or pa.types.is_date32(kind) or pa.types.is_boolean(kind):
         return array.cast(LARGE)
@@ -23,9 +26,9 @@ def canonical(array: pa.Array) -> pa.Array:
         # Arrow writes six digits of a second; canonical texts end with the last that is not zero.
         text = array.cast(pa.timestamp("us")).cast(LARGE)
         text = pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
-        return pc.binary_join_element_wise(text, "+00", "") if kind.tz else text
+        return pc.binary_join_element_wise(text, _UTC, _NOTHING) if kind.tz else text
     if pa.types.is_binary(kind) or kind in (pa.binary_view(), pa.large_binary()):
-        return pc.binary_join_element_wise("\\x", _hexadecimal(array.cast(pa.large_binary())), "")
+        return pc.binary_join_element_wise(_PREFIX, _hexadecimal(array.cast(pa.large_binary())), _NOTHING)
     return pa.array(texts(array), LARGE)
 
 

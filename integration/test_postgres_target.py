@@ -1,0 +1,213 @@
+"""PostgreSQL as a target: the tables are the source's, type by type where that is PostgreSQL too.
+
+What is compared are the texts that the two servers write of whole rows, by psycopg and pymysql.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from cdc.demo.server import PrivatePostgres
+from cdc.demo.shop import Workload
+from cdc.errors import TablesHeld, TargetBusy, UsageError
+from cdc.options import Options
+from cdc.runs import open_pipeline
+from cdc.target import Mode
+from integration.conftest import Database, MySqlDatabase
+from integration.mysql_work import make_tables, start_work
+from integration.processes import cdc, start
+from integration.test_kill import make_shop
+from tests.seeds import chosen_at_random
+
+_TYPES = (
+    "CREATE TABLE t (id int PRIMARY KEY, v text, n numeric(10,2), d date, at timestamptz, j jsonb, u uuid, b bytea, "
+    "i interval, a int[], ta text[], f double precision, ok boolean, ip inet, c char(5), r int4range, bits bit(3), big text)",
+    "ALTER TABLE t ALTER big SET STORAGE EXTERNAL",
+    "INSERT INTO t SELECT i, E'\"v,\\n\\t' || i, i * 1.5, '2024-02-29', now(), '{\"a\": [1, null]}', gen_random_uuid(), "
+    "'\\x00ff', '1 mon -2 days', '{1,NULL}', '{\"a,b\",NULL,\"\"}', 0.1, true, '10.0.0.1/8', 'ab', '[1,5)', B'101', "
+    "repeat('x', 9000) FROM generate_series(1, 300) i",
+    "INSERT INTO t (id, d, n, f, at, v) VALUES (9000, 'infinity', 'NaN', 'Infinity', '-infinity', ''), "
+    "(9001, '0044-03-15 BC', -0.01, '-0', '0044-03-15 12:00:00 BC', NULL)",
+    "CREATE TABLE k (a int, b text)",
+    "ALTER TABLE k REPLICA IDENTITY FULL",
+    "INSERT INTO k VALUES (1, 'x'), (1, 'x'), (1, 'x'), (2, NULL), (3, '')",
+)
+
+
+@pytest.fixture(scope="module")
+def copies() -> Iterator[PrivatePostgres]:
+    """Another server than the source's."""
+    with PrivatePostgres(18) as server:
+        yield server
+
+
+class Copy:
+    """A database and the one that it is copied to."""
+
+    def __init__(self, source: Database | MySqlDatabase, copies: PrivatePostgres) -> None:
+        self.source, self.name = source, source.name
+        self.target = copies.create_database(f"copy_{source.name}")
+        self.options = Options(source.name, until_caught_up=True)
+
+    def run(self, mode: Mode | None = None) -> None:
+        open_pipeline(self.source.dsn, self.target, Options(self.name, until_caught_up=True, mode=mode)).run()
+
+    def verify(self) -> None:
+        done = cdc("verify", self.source.dsn, self.target, "--name", self.name)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        return _rows(self.target, query)
+
+    def assert_equal(self, *tables: str) -> None:
+        """Every row of the source, as its server writes it, and no other."""
+        for table in tables:
+            query = f"SELECT t::text FROM {table} t ORDER BY 1"
+            assert self.rows(query) == _rows(self.source.dsn, query), table
+
+
+def _rows(dsn: str, query: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(dsn, options="-c timezone=UTC -c extra_float_digits=1") as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def execute(database: Database, *statements: str) -> None:
+    for statement in statements:
+        database.execute(statement)
+
+
+def test_types_and_shapes(database: Database, copies: PrivatePostgres) -> None:
+    """A-41, A-46, A-50, A-70: every type is the source's own; keys that move, values that the log leaves out, equal rows
+    without a key, and shapes that change."""
+    copy = Copy(database, copies)
+    execute(database, *_TYPES)
+    copy.run()
+    copy.assert_equal("t", "k")
+    kinds = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attnum > 0 AND attrelid = 't'::regclass"
+    assert copy.rows(kinds) == _rows(database.dsn, kinds)
+    execute(
+        database,
+        "UPDATE t SET v = 'new' WHERE id < 50",
+        "UPDATE t SET id = -id WHERE id % 7 = 0",
+        "DELETE FROM t WHERE id BETWEEN 100 AND 120",
+        "DELETE FROM k WHERE ctid IN (SELECT ctid FROM k WHERE a = 1 LIMIT 1)",
+        "UPDATE k SET b = 'y' WHERE a = 2",
+    )
+    copy.run()
+    copy.assert_equal("t", "k")
+    execute(
+        database,
+        "ALTER TABLE t ALTER n TYPE numeric(14,2), ADD COLUMN w int DEFAULT 7, DROP COLUMN c",
+        "ALTER TABLE t RENAME v TO vv",
+        "UPDATE t SET w = 8, vv = NULL WHERE id = 1",
+        "TRUNCATE k",
+        "INSERT INTO k VALUES (9, 'z')",
+        "CREATE TABLE later (id int PRIMARY KEY, m int)",
+        "INSERT INTO later VALUES (1, 2)",
+    )
+    copy.run()
+    copy.assert_equal("t", "k", "later")
+    copy.verify()
+
+
+def test_killed_under_load(database: Database, copies: PrivatePostgres) -> None:
+    """C-04, D-01, D-18, D-19: the process dies, and the target's sessions do, at any moment."""
+    copy = Copy(database, copies)
+    make_shop(database, customers=200)
+    rng = chosen_at_random()
+    workload = Workload(database.dsn, rate=400)
+    workload.start()
+    for number in range(4):
+        process = start("run", database.dsn, copy.target, "--name", copy.name)
+        until = time.monotonic() + rng.uniform(1, 3)
+        while time.monotonic() < until:
+            time.sleep(rng.uniform(0.05, 0.4))
+            if number % 2:  # the answer to a COMMIT may be lost, and is looked up
+                ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cdc target'"
+                copies.execute(ending, database=f"copy_{copy.name}")
+        assert process.poll() in (None, 1), process.communicate()  # 1: one that was just being opened
+        process.kill()
+        process.wait()
+    workload.stop()
+    copy.run()
+    copy.assert_equal("shop.customers", "shop.products", "shop.orders", "shop.order_lines")
+
+
+def test_soft_delete(database: Database, copies: PrivatePostgres) -> None:
+    """A-41: rows that were deleted stay, and say when and where that was."""
+    copy = Copy(database, copies)
+    execute(
+        database, "CREATE TABLE t (id int PRIMARY KEY, v text)", "INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')"
+    )
+    copy.run(Mode.SOFT_DELETE)
+    execute(
+        database, "DELETE FROM t WHERE id = 2", "UPDATE t SET id = 30 WHERE id = 3", "INSERT INTO t VALUES (2, 'again')"
+    )
+    copy.run()
+    live = "SELECT id, v FROM t WHERE _cdc_deleted_at IS NULL ORDER BY 1"
+    assert copy.rows(live) == [(1, "a"), (2, "again"), (30, "c")]
+    assert copy.rows("SELECT id, _cdc_deleted_position <> '' FROM t WHERE _cdc_deleted_at IS NOT NULL") == [(3, True)]
+    copy.verify()
+
+
+def test_from_mysql(my: MySqlDatabase, copies: PrivatePostgres) -> None:
+    """C-04, D-01, A-70: under load, killed; what PostgreSQL has no place for makes a column a text."""
+    copy = Copy(my, copies)
+    make_tables(my, 300)
+    my.execute(
+        "SET SESSION sql_mode = ''",
+        "CREATE TABLE odd (id int PRIMARY KEY, d date, b blob, f double, u bigint unsigned, t time, n decimal(12,4), s text)",
+        "INSERT INTO odd VALUES (1, '2024-02-29', X'00FF', 0.1, 18446744073709551615, '12:00:00', -0.5, 'a\"b\\n'), "
+        "(2, NULL, NULL, 1e300, 0, '-838:59:59', NULL, '')",
+    )
+    copy.run()
+    my.execute("SET SESSION sql_mode = ''", "INSERT INTO odd (id, d) VALUES (3, '0000-00-00')")
+    work = start_work(my, 1)
+    for _ in range(2):
+        process = start("run", my.dsn, copy.target, "--name", copy.name)
+        time.sleep(2)
+        process.kill()
+        process.wait()
+    work.stop()
+    copy.run()
+    copy.verify()
+    theirs = [
+        tuple(row)
+        for row in my.execute(
+            "SELECT id, CAST(d AS CHAR), HEX(b), CAST(u AS CHAR), CAST(n AS CHAR), s FROM odd ORDER BY id"
+        )
+    ]
+    ours = f"SELECT id, d::text, upper(encode(b, 'hex')), u::text, n::text, s FROM \"{my.name}\".odd ORDER BY id"
+    assert copy.rows(ours) == theirs
+    accounts = "SELECT count(*), sum(id), sum(balance) FROM {}accounts"
+    assert copy.rows(accounts.format(f'"{my.name}".')) == [tuple(row) for row in my.execute(accounts.format(""))]
+
+
+def test_one_writer(database: Database, copies: PrivatePostgres) -> None:
+    """D-17: the lease is the session's; a second pipeline is refused by name."""
+    copy = Copy(database, copies)
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    copy.run()
+    with psycopg.connect(copy.target, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [0x63_64_63_74_67_74])
+        with pytest.raises(TargetBusy, match="another pipeline writes to"):
+            copy.run()
+    copy.run()
+
+
+def test_what_is_refused(database: Database, copies: PrivatePostgres) -> None:
+    """E-11, O34: said before anything is made, with what helps."""
+    copy = Copy(database, copies)
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY)", "CREATE TABLE mine (id int)")
+    with pytest.raises(UsageError, match="keeps no history"):
+        copy.run(Mode.HISTORY)
+    with PrivatePostgres(15) as old, pytest.raises(UsageError, match="runs PostgreSQL 15"):
+        open_pipeline(database.dsn, old.create_database("copy"), copy.options).run()
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute("CREATE TABLE t (mine int)")
+    with pytest.raises((UsageError, TablesHeld), match=r"which this pipeline did not make|held"):
+        copy.run()
