@@ -230,14 +230,14 @@ def test_small_files_are_put_together(
         "main()\n"
     )
     process = lakes.python_in_background("-c", program, "run", database.dsn, lake.target, *lake.options)
-    for number in range(60):
+    for number in range(30):
         database.execute(f"INSERT INTO t VALUES ({number}, 'x')")
         time.sleep(0.15)
-    time.sleep(2)
+    time.sleep(1)
     database.execute("INSERT INTO t VALUES (1000, 'x')")
-    time.sleep(3)
+    time.sleep(2)
     process.terminate()
     process.communicate()
     files = list((tmp_path / "catalogue.files").rglob("*.parquet"))
-    assert 0 < len(files) < 30, len(files)
+    assert 0 < len(files) < 20, len(files)
     lake.assert_equal("public.t", "id, v")

@@ -27,7 +27,7 @@ from integration.processes import cdc
 from integration.proxy import FaultProxy, Way
 from tests.seeds import SEED, chosen_at_random
 
-POINTS = os.environ.get("CDC_PROXY_POINTS", "12")
+POINTS = os.environ.get("CDC_PROXY_POINTS", "8")
 SECONDS = float(os.environ.get("CDC_PROXY_SECONDS", "1.5"))
 # What a session says when one of its phases begins.
 PHASES = [
