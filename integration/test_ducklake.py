@@ -5,7 +5,10 @@ The extension is one of DuckDB 1.5.5, the newest that the package index has it f
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +25,7 @@ from integration.test_kill import make_shop
 from tests.seeds import SEED, chosen_at_random
 
 _READER = str(Path(__file__).with_name("lake_reader.py"))
+_DURABLE = str(Path(__file__).with_name("lake_durable.py"))
 _CATALOGUES = ("file", "sqlite", "postgresql")
 
 
@@ -51,6 +55,18 @@ class Lake:
     def verify(self) -> None:
         done = self.lakes.cdc("verify", self.database.dsn, self.target, *self.options)
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self) -> subprocess.Popen[str]:
+        """A process that has copied what was there, and follows."""
+        process = self.lakes.start("run", self.database.dsn, self.target, *self.options)
+        until = time.monotonic() + 60
+        while json.loads(self.status()).get("phase") != "streaming":
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until, self.status()
+        return process
+
+    def status(self) -> str:
+        return self.lakes.cdc("status", self.database.dsn, self.target, *self.options, "--json").stdout
 
     def rows(self, table: str, columns: str) -> list[str]:
         """What another program reads there."""
@@ -241,3 +257,45 @@ def test_small_files_are_put_together(
     files = list((tmp_path / "catalogue.files").rglob("*.parquet"))
     assert 0 < len(files) < 20, len(files)
     lake.assert_equal("public.t", "id, v")
+
+
+@pytest.mark.parametrize(("kind", "what"), [("file", "catalogue"), ("sqlite", "catalogue.files")])
+def test_a_lake_that_is_taken_away(
+    lakes: OtherDuckDb, database: Database, catalogues: PrivatePostgres, tmp_path: Path, kind: str, what: str
+) -> None:
+    """O9: the run ends with 3, whichever half of the lake is gone, and the slot keeps what is not there."""
+    lake = make_lake(kind, lakes, database, catalogues, tmp_path)
+    run(database, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    process = lake.start()
+    path = tmp_path / what
+    try:
+        path.rename(tmp_path / "elsewhere")
+        if kind == "sqlite":
+            (shutil.copytree if path.suffix else shutil.copy)(tmp_path / "elsewhere", path)
+        run(database, "INSERT INTO t SELECT generate_series(2, 5000)")  # so many that they go into a file
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 3, said
+    assert str(path) in said
+    assert "while it was being written" in said
+    shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
+    (tmp_path / "elsewhere").rename(path)
+    lake.catch_up()
+    lake.assert_equal("public.t", "id")
+
+
+def test_rows_are_durable_before_the_catalogue_has_them(lake: Lake) -> None:
+    """O23: DuckDB does not sync the files that it writes: each is synced with its name before a commit that adds it,
+    those of the upkeep as well."""
+    run(lake.database, "CREATE TABLE t (id int PRIMARY KEY, v text)", "CREATE TABLE u (id int PRIMARY KEY)")
+    for changes in (
+        ["INSERT INTO t SELECT i, 'x' FROM generate_series(1, 9000) i"],
+        ["DELETE FROM t WHERE id < 3000", "UPDATE t SET v = 'y'", "INSERT INTO u VALUES (1)"],
+        ["INSERT INTO u VALUES (2)", "UPDATE t SET v = 'z' WHERE id = 4000"],
+    ):
+        run(lake.database, *changes)
+        said = lake.lakes.python(_DURABLE, "run", lake.database.dsn, lake.target, *lake.options, "--until-caught-up")
+        assert int(said.split()[-1]) > 0
+    lake.verify()
