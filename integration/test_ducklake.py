@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -299,3 +301,33 @@ def test_rows_are_durable_before_the_catalogue_has_them(lake: Lake) -> None:
         said = lake.lakes.python(_DURABLE, "run", lake.database.dsn, lake.target, *lake.options, "--until-caught-up")
         assert int(said.split()[-1]) > 0
     lake.verify()
+
+
+def test_a_backup(lakes: OtherDuckDb, database: Database, catalogues: PrivatePostgres, tmp_path: Path) -> None:
+    """O51: the catalogue is copied first, then the rows, while a pipeline writes; a run goes on from both."""
+    lake = make_lake("sqlite", lakes, database, catalogues, tmp_path)
+    run(
+        database,
+        "CREATE TABLE t (id int PRIMARY KEY, v int)",
+        "INSERT INTO t SELECT i, 0 FROM generate_series(1, 3000) i",
+    )
+    process = lake.start()
+    slot = f"'cdc_{database.name}'"
+    run(database, f"SELECT pg_copy_logical_replication_slot({slot}, 'kept')")
+    with closing(sqlite3.connect(tmp_path / "catalogue")) as catalogue, closing(sqlite3.connect(tmp_path / "b")) as to:
+        for number in range(1, 11):
+            run(database, f"UPDATE t SET v = {number} WHERE id % 2 = {number % 2}")
+            if number == 5:
+                catalogue.backup(to)
+    shutil.copytree(tmp_path / "catalogue.files", tmp_path / "b.files")
+    process.terminate()
+    process.communicate()
+    shutil.rmtree(tmp_path / "catalogue.files")
+    for suffix in ("", ".files"):
+        (tmp_path / f"b{suffix}").rename(tmp_path / f"catalogue{suffix}")
+    run(
+        database, f"SELECT pg_drop_replication_slot({slot})", f"SELECT pg_copy_logical_replication_slot('kept', {slot})"
+    )
+    lake.catch_up()
+    lake.verify()
+    lake.assert_equal("public.t", "id, v")
