@@ -22,6 +22,7 @@ import pytest
 from cdc.demo.server import PrivatePostgres
 from cdc.demo.shop import Workload
 from integration.conftest import Database
+from integration.object_store import BUCKET, PrivateObjectStore
 from integration.other_duckdb import OtherDuckDb, installed
 from integration.test_kill import make_shop
 from tests.seeds import SEED, chosen_at_random
@@ -58,9 +59,9 @@ class Lake:
         done = self.lakes.cdc("verify", self.database.dsn, self.target, *self.options)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *options: str) -> subprocess.Popen[str]:
         """A process that has copied what was there, and follows."""
-        process = self.lakes.start("run", self.database.dsn, self.target, *self.options)
+        process = self.lakes.start("run", self.database.dsn, self.target, *self.options, *options)
         until = time.monotonic() + 60
         while json.loads(self.status()).get("phase") != "streaming":
             assert process.poll() is None, process.communicate()
@@ -331,3 +332,73 @@ def test_a_backup(lakes: OtherDuckDb, database: Database, catalogues: PrivatePos
     lake.catch_up()
     lake.verify()
     lake.assert_equal("public.t", "id, v")
+
+
+def test_commits_are_so_far_apart(
+    lakes: OtherDuckDb, database: Database, catalogues: PrivatePostgres, tmp_path: Path
+) -> None:
+    """D-11: there are no more snapshots than `--every` allows for, and neither a look nor an end waits for the next."""
+    lake = make_lake("sqlite", lakes, database, catalogues, tmp_path)
+    database.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    lake.catch_up()
+
+    def snapshots() -> int:
+        return len(lake.rows("ducklake_snapshots('lake')", "snapshot_id"))
+
+    process = lake.start("--every", "2s")
+    before, began = snapshots(), time.monotonic()
+    number = 0
+    while time.monotonic() - began < 8:
+        number += 1
+        database.execute(f"INSERT INTO t VALUES ({number})")
+        time.sleep(0.05)
+    made, seconds = snapshots() - before, time.monotonic() - began
+    assert 2 <= made <= seconds / 2 + 1
+    process.terminate()
+    process.communicate()
+    process = lake.start("--every", "1h")
+    try:
+        for _ in range(2):
+            number += 1
+            database.execute(f"INSERT INTO t VALUES ({number})")
+            lake.verify()
+        database.execute("INSERT INTO t VALUES (0)")
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    lake.catch_up("--every", "1h")
+    lake.assert_equal("public.t", "id")
+
+
+def test_rows_in_a_store_of_objects(
+    lakes: OtherDuckDb, database: Database, catalogues: PrivatePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are put there, changed and found by another program; who we are to the store is not said, nor is it
+    in the catalogue; and a store that is gone is waited for."""
+    with PrivateObjectStore() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        lake = make_lake("sqlite", lakes, database, catalogues, tmp_path)
+        lake.target += f"?data=s3://{BUCKET}/shop"
+        run(
+            database,
+            "CREATE TABLE t (id int PRIMARY KEY, v text)",
+            "INSERT INTO t SELECT i, 'x' FROM generate_series(1, 5000) i",
+        )
+        lake.catch_up()
+        run(database, "DELETE FROM t WHERE id < 2000", "UPDATE t SET v = 'y' WHERE id < 4000")
+        lake.catch_up()
+        lake.verify()
+        lake.assert_equal("public.t", "id, v")
+        assert not (tmp_path / "catalogue.files").exists()
+        process = lake.start("-v")
+        store.stop()
+        run(database, "UPDATE t SET v = 'z'")
+        until = time.monotonic() + 60
+        while "store of the rows does not answer" not in str(json.loads(said := lake.status()).get("failure")):
+            assert time.monotonic() < until, said
+        process.terminate()
+        said += "".join(process.communicate())
+    secret = store.environment["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in said
+    assert secret.encode() not in (tmp_path / "catalogue").read_bytes()

@@ -21,7 +21,8 @@ from cdc.targets.ducklake.engine import DuckLakeEngine
 from cdc.targets.ducklake.target import DuckLakeTarget
 
 TELLS_NOTES = False
-OPTIONS = frozenset({"--mode", "--memory"})  # of `cdc run`, what this target has
+OPTIONS = frozenset({"--mode", "--memory", "--every"})  # of `cdc run`, what this target has
+EVERY = 5.0  # seconds
 set_apart: SetApart = first_come(DuckLakeEngine.product)
 _MEMORY = 256 << 20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import duckdb
 from sqlglot import exp
 
-from cdc.errors import CdcError, TargetBusy, TargetGone, Unavailable, UsageError
+from cdc.errors import CdcError, OperatorNeeded, TargetBusy, TargetGone, Unavailable, UsageError
 from cdc.files.disk import meaning_of
 from cdc.files.durable import DurableTree, make_folder
 from cdc.files.inode import Inode
@@ -23,6 +24,8 @@ from cdc.targets.ducklake.address import Lake, lake_path
 from cdc.targets.ducklake.lease import lease_of
 
 _RETYPED = "_cdc_retyped"
+_REFUSED = re.compile(r"http code (401|403|404)")
+_UNREACHED = "error for http"
 _INLINED_ROWS = 1000  # that a commit puts into the catalogue and not into a file of its own, until the upkeep does
 _UPKEEP_EVERY = 60.0  # seconds
 
@@ -215,7 +218,14 @@ def meaning(failure: Exception, lake: Lake) -> CdcError:
         )
     if isinstance(failure, duckdb.Error) and lake.file is None and ("connection" in text or "libpq" in text):
         return Unavailable(f"{lake}: the catalogue's server was lost.", hint="It is tried again.")
-    if isinstance(failure, duckdb.HTTPException):
+    if isinstance(failure, duckdb.HTTPException) and (refused := _REFUSED.search(text)) is not None:
+        return OperatorNeeded(
+            f"{lake}: the store of the rows refuses what it is asked for (HTTP {refused[1]}).",
+            hint="Look at the name of the bucket, and at the keys in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+            "AWS_SESSION_TOKEN.",
+        )
+    # A store that cannot be reached is an IOException, with these words.
+    if isinstance(failure, duckdb.HTTPException) or (isinstance(failure, duckdb.IOException) and _UNREACHED in text):
         return Unavailable(f"{lake}: the store of the rows does not answer as it should.", hint="It is tried again.")
     return classify(failure, lake_path(lake))
 
