@@ -119,13 +119,21 @@ class DuckLakeEngine(DuckDbEngine):
 
     def committed(self) -> None:
         """Small files become larger ones, and what nobody is to read any more goes: 60 s of small commits left 491
-        files. Between two segments, since two writers at once would be in each other's way."""
+        files. Between two segments, since two writers at once would be in each other's way.
+
+        A file with deleted rows is not put together with others. It is written again when half of its rows are gone,
+        which costs no more than they did.
+        """
         if time.monotonic() < self._upkeep_at:
             return
         catalogue = sql.CATALOG
-        for work in ("ducklake_flush_inlined_data", "ducklake_merge_adjacent_files"):
+        for work in (
+            f"ducklake_flush_inlined_data('{catalogue}')",
+            f"ducklake_rewrite_data_files('{catalogue}', delete_threshold => 0.5)",
+            f"ducklake_merge_adjacent_files('{catalogue}')",
+        ):
             self.begin()
-            self.connection.execute(f"CALL {work}('{catalogue}')")
+            self.connection.execute(f"CALL {work}")
             self.commit()
         seconds = int(self._lake.keep * 86400)
         before = f"now() - INTERVAL {seconds} SECONDS"
@@ -143,7 +151,11 @@ def open_lake(lake: Lake, memory: int, *, read_only: bool) -> duckdb.DuckDBPyCon
     """
     if lake.file is not None and not lake.file.absolute().parent.is_dir():
         raise UsageError(f"There is no folder {lake.file.parent}.", hint="Make it, or name a catalogue in another one.")
-    connection = duckdb.connect(":memory:", config={"memory_limit": f"{memory >> 20}MB"})
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{memory >> 20}MB",
+        "temp_directory": lake.spill,
+    }
+    connection = duckdb.connect(":memory:", config=settings)
     try:
         for extension in _extensions(lake):
             _load(connection, extension)
