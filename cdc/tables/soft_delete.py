@@ -20,12 +20,13 @@ from cdc.model.segment import Evolve
 from cdc.model.versions import Versions, trace
 from cdc.tables import sql
 from cdc.tables.digest import part_condition
-from cdc.tables.engine import Engine, Readings
+from cdc.tables.engine import Engine
 from cdc.tables.layout import refuse_foreign, refusing_foreign
 from cdc.tables.moments import Moments
 from cdc.tables.table import TargetTable, create, evolve, held_columns, inspect, rename, reshape
 from cdc.tables.versions import COPIED, ROW, Held, VersionStatements, joined_by_row, new_rows, refuse_reserved
 from cdc.target import HeldColumn
+from cdc.typed.fitting import Readings
 
 DELETED = {"_cdc_deleted_at": "TIMESTAMP WITH TIME ZONE", "_cdc_deleted_position": "VARCHAR"}
 

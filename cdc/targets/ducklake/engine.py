@@ -13,11 +13,11 @@ from cdc.errors import CdcError, TargetBusy, Unavailable, UsageError
 from cdc.files.inode import Inode
 from cdc.model.schema import TableName, TableSchema
 from cdc.tables import sql
-from cdc.tables.codec import Codec
 from cdc.targets.duckdb.connection import classify
 from cdc.targets.duckdb.engine import DuckDbEngine
 from cdc.targets.ducklake.address import Lake, lake_path
 from cdc.targets.ducklake.lease import lease_of
+from cdc.typed.codec import Codec
 
 _RETYPED = "_cdc_retyped"
 _INLINED_ROWS = 1000  # that a commit puts into the catalogue and not into a file of its own, until the upkeep does
