@@ -137,6 +137,48 @@ def trace(changes: Gathered, held: Held, *, in_part: bool = False) -> Versions:
     return _traced(named, in_part=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The row that each key has in the end.
+
+    Attributes:
+        keys: key columns.
+        value, source: as `Versions.value` and `Versions.origin`.
+        deleted_by: int64[n], the change that ended it, ABSENT if none did.
+        change: int64[n], the change that made it what it is: the one that ended it, or the one that began it.
+    """
+
+    keys: list[pa.Array]
+    value: np.ndarray
+    source: np.ndarray
+    deleted_by: np.ndarray
+    change: np.ndarray
+
+
+def last_of_keys(changes: Gathered, versions: Versions) -> Last:
+    if not versions.keys:  # inserts alone: each key once
+        keys = [take(changes.after[index], versions.value[index]) for index in changes.schema.key]
+        return Last(keys, versions.value, versions.origin, versions.ended_by, versions.beginning)
+    order = np.lexsort((versions.ended_by, versions.ended_by == ABSENT, versions.key))
+    is_last = np.ones(len(order), dtype=bool)
+    is_last[:-1] = versions.key[order][1:] != versions.key[order][:-1]
+    chosen = order[is_last]
+    ended_by = versions.ended_by[chosen]
+    gone = np.flatnonzero(~np.isin(versions.ending_key, versions.key[chosen]))
+    untouched = np.full((len(versions.value), len(gone)), ABSENT)
+    return Last(
+        keys=[
+            take(column, np.concatenate([versions.key[chosen], versions.ending_key[gone]])) for column in versions.keys
+        ],
+        value=np.concatenate([versions.value[:, chosen], untouched], axis=1),
+        source=np.concatenate([versions.origin[chosen], gone]),
+        deleted_by=np.concatenate([ended_by, versions.ending[gone]]),
+        change=np.concatenate(
+            [np.where(ended_by == ABSENT, versions.beginning[chosen], ended_by), versions.ending[gone]]
+        ),
+    )
+
+
 def _traced(named: _Named, *, in_part: bool) -> Versions:
     changes, old, new = named.changes, named.old, named.new
     schema, count, keys, there = changes.schema, len(changes.op), named.keys, named.there
