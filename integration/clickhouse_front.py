@@ -1,8 +1,8 @@
 """ClickHouse's engine (chdb, in this process) behind ClickHouse's HTTP interface, which can be made to fail.
 
-    python -m integration.clickhouse_front FOLDER
+    python -m integration.clickhouse_front FOLDER PORT
 
-prints the port that it listens at on this machine alone. It needs chdb, and nothing of this project. What it leaves out
+prints the port that it listens at, on this machine alone (0 chooses one). It needs chdb, and nothing of this project. What it leaves out
 of a server: users, quotas, replication, several queries at once.
 """
 
@@ -153,7 +153,7 @@ class Front(BaseHTTPRequestHandler):
 def main() -> None:
     """Serve until the parent process ends."""
     Front.engine = Engine(sys.argv[1])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Front)
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Front)
     server.daemon_threads = True
     print(server.server_port, flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()

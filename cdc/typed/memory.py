@@ -21,12 +21,10 @@ class Memory:
 
     def ask(self, query: str, rows: pa.Table | None = None) -> list[tuple[Any, ...]]:
         """What a query answers."""
-        return self._run(query, rows).fetchall()
+        _cdc_rows = rows  # DuckDB finds it as the variable of that name
+        return self._connection.execute(query).fetchall()
 
     def table(self, query: str, rows: pa.Table) -> pa.Table:
         """The same as an Arrow table."""
-        return self._run(query, rows).to_arrow_table()
-
-    def _run(self, query: str, rows: pa.Table | None) -> duckdb.DuckDBPyConnection:
-        _cdc_rows = rows  # DuckDB finds it as the variable of that name
-        return self._connection.execute(query)
+        _cdc_rows = rows
+        return self._connection.sql(query).to_arrow_table()
