@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -114,9 +115,9 @@ class Versioned:
         made.missed, made.is_lenient = table.missed, table.is_lenient
         return made
 
-    def settle(self) -> None:
-        """Show copies that have ended, and forget the ways to shapes, before a checkpoint is written."""
-        self._shapes.settle()
+    def settle(self) -> list[int]:
+        """What has to be done before a checkpoint is written; the tables, by identity, whose copies are shown now."""
+        return self._shapes.settle()
 
     def drop(self, table: TargetTable, moments: Moments, transaction: int) -> None:
         pass
@@ -164,7 +165,8 @@ class Versioned:
         changes = self._not_there_yet(table, gather(batches), moments)
         if not len(changes.op):
             return
-        versions = trace(changes, self._holding(table, changes), in_part=table.is_lenient)
+        held = partial(self._held, table)
+        versions = trace(changes, held, in_part=table.is_lenient, trusting=True)
         if len(versions.missed):
             self._miss(table, [take(column, versions.missed) for column in versions.keys])
         last = last_of_keys(changes, versions)
@@ -398,46 +400,19 @@ class Versioned:
             before_row=changes.before_row[new],
         )
 
-    def _holding(self, table: VersionedTable, changes: Gathered) -> _Holding:
-        return _Holding(self, table, changes)
-
-    def exist(self, table: VersionedTable, keys: Sequence[pa.Array]) -> np.ndarray:
-        """bool[n]: which keys the table has now."""
+    def _held(self, table: VersionedTable, numbers: np.ndarray, keys: list[pa.Array]) -> np.ndarray:
+        """int64[n]: how many rows the table has with each key."""
+        if not len(numbers):
+            return np.zeros(0, dtype=np.int64)
         made, wrong = self._converted(table, dict(zip(table.schema.key, keys, strict=True)))
         if wrong:
-            return np.zeros(len(keys[0]), dtype=bool)
+            return np.zeros(len(numbers), dtype=np.int64)
         held = self._store.matching(table.name, self._homes_of(table, table.schema.key), made)
-        return _among(made, held)
+        return _among(made, held).astype(np.int64)
 
     def _stay_current(self, table: VersionedTable) -> None:
         if table.is_ahead:
             raise InvariantError(f"Changes of {table.schema.table} came in a shape that the table has no more.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Holding:
-    """Says of keys how many rows the table has with them (see `cdc.model.versions.trace`).
-
-    A row that is changed is there. Asked is only about keys that rows move to, since the changes alone do not tell a
-    swap of two keys from a row that goes there and back.
-    """
-
-    layout: Versioned
-    table: VersionedTable
-    changes: Gathered
-
-    def __call__(self, numbers: np.ndarray, keys: list[pa.Array]) -> np.ndarray:
-        count = np.ones(len(numbers), dtype=np.int64)
-        moved = (self.changes.before_row != ABSENT) & (self.changes.after_row != ABSENT)
-        if not moved.any() or not len(numbers):
-            return count
-        came = [take(self.changes.after[index], self.changes.after_row[moved]) for index in self.table.schema.key]
-        both = [pa.concat_arrays([_plain(key), _plain(new)]) for key, new in zip(keys, came, strict=True)]
-        of, _ = codes(both)
-        asked = np.flatnonzero(np.isin(of[: len(numbers)], of[len(numbers) :]))
-        if len(asked):
-            count[asked] = self.layout.exist(self.table, [take(key, asked) for key in keys])
-        return count
 
 
 def unfit(schema: TableSchema) -> str | None:

@@ -97,8 +97,13 @@ class Shapes:
         self._passed.pop(identity, None)
         return shape
 
-    def settle(self) -> None:
-        """Show the copies that have come to a checkpoint, and forget the ways to shapes that it knows."""
+    def settle(self) -> list[int]:
+        """Show the copies that have come to a checkpoint, and forget the ways to shapes that it knows.
+
+        Returns:
+            The tables, by identity, whose copies are shown now.
+        """
+        shown = list(self._pending)
         for identity, shape in list(self._pending.items()):
             self._store.exchange(place_of(identity), _copy_of(identity))
             faults.point("target.exchanged")
@@ -108,6 +113,7 @@ class Shapes:
             self._show(shape.schema)
         self._state.settled(list(self._passed.values()))
         self._passed.clear()
+        return shown
 
     def evolve(self, shape: Shape, new: TableSchema, fill: dict[int, str]) -> Shape:
         """Give a table another shape, unless it has that already, or had it on its way to the one that it has."""

@@ -11,7 +11,7 @@ from cdc.tables.digest import digest, hashed_rows, keys, values
 from cdc.tables.table import TargetTable
 from cdc.tables.versioned.layout import Versioned, VersionedTable
 from cdc.tables.versioned.looking import Looking
-from cdc.tables.versioned.shapes import Shapes
+from cdc.tables.versioned.shapes import Shapes, place_of
 from cdc.tables.versioned.state import VersionedState
 from cdc.tables.versioned.store import Store
 from cdc.target import Mode
@@ -45,7 +45,8 @@ class VersionedTarget(AppliedTables):
         return self._versioned
 
     def _settle(self) -> None:
-        self._versioned.settle()
+        for identity in self._versioned.settle():
+            self._tables[identity].stored = place_of(identity)
 
     def _digest(self, table: TargetTable, part: Part) -> Digest:
         return joined([digest(self._looks, block, part) for block in self._blocks(table, part)])
