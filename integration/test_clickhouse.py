@@ -14,7 +14,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import Phase, given, settings
 
+from cdc.demo.server import PrivatePostgres
 from cdc.demo.shop import Workload
 from cdc.errors import TargetBusy, UsageError
 from cdc.options import Options
@@ -22,10 +24,11 @@ from cdc.runs import open_pipeline
 from cdc.target import Mode, TargetSettings
 from cdc.targets.clickhouse import target_factory
 from integration.clickhouse import PrivateClickHouse
-from integration.conftest import Database, MySqlDatabase
+from integration.conftest import Database, MySqlDatabase, make_database
 from integration.mysql_work import make_tables
 from integration.processes import cdc, start
 from integration.test_kill import make_shop
+from integration.test_types import SETUP, TYPES, rows_of_all_types
 from tests.seeds import chosen_at_random
 
 _TYPES = (
@@ -139,6 +142,26 @@ def test_types_and_shapes(database: Database, house: PrivateClickHouse) -> None:
     copy.run()
     copy.assert_equal("other", "later")
     copy.verify()
+
+
+@settings(max_examples=2, deadline=None, phases=[Phase.generate])
+@given(rows_of_all_types)
+def test_any_value_arrives(
+    postgres: PrivatePostgres, house: PrivateClickHouse, rows: list[tuple[str | None, ...]]
+) -> None:
+    """A-70 to A-77: every type, by copy and by log, against the texts of the source's own SQL."""
+    for database in make_database(postgres):
+        copy = Copy(database, house)
+        columns = [f"c{number} {kind}" for number, kind in enumerate(TYPES)]
+        execute(database, SETUP, f"CREATE TABLE everything (id int PRIMARY KEY, {', '.join(columns)})")
+        places = ", ".join(f"%s::text::{kind}" for kind in TYPES)
+        numbered = list(enumerate(rows))
+        for half in (numbered[::2], numbered[1::2]):
+            with psycopg.connect(database.dsn) as connection:
+                for number, row in half:
+                    connection.execute(f"INSERT INTO everything VALUES (%s, {places})".encode(), [number, *row])
+            copy.run()
+        copy.verify()
 
 
 def test_what_has_no_place_becomes_text(database: Database, house: PrivateClickHouse) -> None:
