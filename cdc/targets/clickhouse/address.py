@@ -14,8 +14,7 @@ try:
     from clickhouse_connect.driver.exceptions import Error, OperationalError
 except ImportError as error:
     raise UsageError(
-        "The clickhouse target needs the package clickhouse-connect.",
-        hint="Install it: pip install 'cdc-replicator[clickhouse]'",
+        "A ClickHouse target needs the package clickhouse-connect.", hint="pip install 'clickhouse-connect>=1.12'"
     ) from error
 
 __all__ = ["Client", "Error"]
