@@ -1,5 +1,7 @@
-"""Every target: the corpus; some of them, of which each commit has its own: two seconds of new inputs. With `FUZZ_SECONDS`
-all have them, for so long."""
+"""Every target: the corpus. Some of them, of which each commit has its own: two seconds of new inputs.
+
+`FUZZ_SECONDS` gives all of them so many.
+"""
 
 from __future__ import annotations
 
