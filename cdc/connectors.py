@@ -40,6 +40,7 @@ TARGETS = {
     "postgresql": "cdc.targets.postgres",
     "postgres": "cdc.targets.postgres",
     "ducklake": "cdc.targets.ducklake",
+    "clickhouse": "cdc.targets.clickhouse",
     "jsonl": "cdc.targets.jsonl",
     "kafka": "cdc.targets.kafka",
     JOURNAL: "cdc.journal",
@@ -207,14 +208,14 @@ class OneFile(Protocol):
 
 if TYPE_CHECKING:  # each package is held against what is asked of it
     from cdc.sources import mysql, postgres
-    from cdc.targets import duckdb, ducklake, jsonl, kafka
+    from cdc.targets import clickhouse, duckdb, ducklake, jsonl, kafka
     from cdc.targets import postgres as postgres_tables
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql
     _recorded: SourceKind = journal
-    _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, jsonl, kafka, journal)
-    _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables)
+    _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, clickhouse, jsonl, kafka, journal)
+    _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
     _paced: Paced = ducklake
     _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake)
     _one_file: OneFile = duckdb
@@ -261,8 +262,8 @@ def target_module(target: str) -> tuple[TargetKind, str]:
         return _target("duckdb"), target
     raise UsageError(
         f"{target!r} is not a target that cdc knows.",
-        hint="Write it as duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, jsonl:FILE, kafka://HOST:9092 or "
-        "journal:DIR.",
+        hint="Write it as duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, clickhouse://HOST, jsonl:FILE, "
+        "kafka://HOST:9092 or journal:DIR.",
     )
 
 

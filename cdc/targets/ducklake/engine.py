@@ -17,11 +17,11 @@ from cdc.files.durable import DurableTree, make_folder
 from cdc.files.inode import Inode
 from cdc.model.schema import TableName, TableSchema
 from cdc.tables import sql
-from cdc.tables.codec import Codec
 from cdc.targets.duckdb.connection import classify
 from cdc.targets.duckdb.engine import DuckDbEngine
 from cdc.targets.ducklake.address import Lake, lake_path
 from cdc.targets.ducklake.lease import lease_of
+from cdc.typed.codec import Codec
 
 _RETYPED = "_cdc_retyped"
 _REFUSED = re.compile(r"http code (401|403|404)")

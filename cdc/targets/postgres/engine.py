@@ -19,11 +19,12 @@ from cdc.model.canonical import canonical
 from cdc.model.parts import BUCKETS
 from cdc.model.schema import Column, Kind, TableName, TableSchema
 from cdc.tables import sql
-from cdc.tables.codec import Codec
-from cdc.tables.engine import Abilities, Input, Reading, Readings
+from cdc.tables.engine import Abilities, Input
 from cdc.tables.table import TargetTable
 from cdc.targets.postgres.codecs import DIALECT, TEXT, codec_for, codec_of
 from cdc.targets.postgres.connection import Server, connect, meaning
+from cdc.typed.codec import Codec
+from cdc.typed.fitting import Reading, Readings
 
 _LEASE = 0x63_64_63_74_67_74  # "cdctgt": of the advisory lock, which is of one database
 _ANALYZED = 1000  # rows
