@@ -52,6 +52,11 @@ class Lake:
         return f"{'sqlite:' if self.is_sqlite else ''}{self.file.absolute()}"
 
     @property
+    def is_duckdb(self) -> bool:
+        """Whether the catalogue is a DuckDB file."""
+        return self.file is not None and not self.is_sqlite
+
+    @property
     def spill(self) -> str:
         """The folder for what does not fit into memory: beside the catalogue, or the rows, if they are here."""
         if self.file is not None:

@@ -26,7 +26,10 @@ from cdc.typed.codec import Codec
 _RETYPED = "_cdc_retyped"
 _REFUSED = re.compile(r"http code (401|403|404)")
 _UNREACHED = "error for http"
-_INLINED_ROWS = 1000  # that a commit puts into the catalogue and not into a file of its own, until the upkeep does
+# That a commit puts into the catalogue and not into a file of its own, until the upkeep does. It puts none into a DuckDB
+# file: DuckLake writes values there as literals, which DuckDB 1.5.5 reads as decimals. One double of 30, and one real of
+# 200, came back as another number.
+_INLINED_ROWS = 1000
 _UPKEEP_EVERY = 60.0  # seconds
 
 
@@ -161,7 +164,8 @@ def open_lake(lake: Lake, memory: int, *, read_only: bool) -> duckdb.DuckDBPyCon
             _load(connection, extension)
         if not lake.has_local_data:
             _be_let_in(connection, lake)
-        attached = [f"DATA_PATH '{_quoted(lake.data)}'", f"DATA_INLINING_ROW_LIMIT {_INLINED_ROWS}"]
+        inlined = 0 if lake.is_duckdb else _INLINED_ROWS
+        attached = [f"DATA_PATH '{_quoted(lake.data)}'", f"DATA_INLINING_ROW_LIMIT {inlined}"]
         attached += ["READ_ONLY"] if read_only else []
         name = _quoted(f"ducklake:{lake.catalogue}")
         connection.execute(f"ATTACH '{name}' AS {sql.CATALOG} ({', '.join(attached)})")
