@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,9 +28,9 @@ from cdc.typed.codec import Codec
 _RETYPED = "_cdc_retyped"
 _REFUSED = re.compile(r"http code (401|403|404)")
 _UNREACHED = "error for http"
-# That a commit puts into the catalogue and not into a file of its own, until the upkeep does. It puts none into a DuckDB
-# file: DuckLake writes values there as literals, which DuckDB 1.5.5 reads as decimals. One double of 30, and one real of
-# 200, came back as another number.
+# That a commit puts into the catalogue and not into a file of its own, until the upkeep does. None go into a DuckDB
+# file: DuckLake writes values there as literals, which DuckDB 1.5.5 reads as decimals. One double of 30 came back as
+# another number, and one real of 200.
 _INLINED_ROWS = 1000
 _UPKEEP_EVERY = 60.0  # seconds
 
@@ -48,6 +50,7 @@ class DuckLakeEngine(DuckDbEngine):
         self._lake = lake
         self._lease = lease_of(lake)
         self._upkeep_at = 0.0
+        self._in_transaction = False
         self._places: list[Inode] = []
         self._files: DurableTree | None = None
 
@@ -75,11 +78,34 @@ class DuckLakeEngine(DuckDbEngine):
         for place in self._places:
             place.verify()
 
+    def run(self, statement: exp.Expr | str, values: Sequence[object] = ()) -> int:
+        """One that is run outside of a transaction is one of its own, with durable files."""
+        if self._in_transaction:
+            return super().run(statement, values)
+        self.begin()
+        try:
+            changed = super().run(statement, values)
+            self.commit()
+        except BaseException:
+            with suppress(*self.failures):  # a commit that failed has rolled back by itself
+                self.rollback()
+            raise
+        return changed
+
+    def begin(self) -> None:
+        super().begin()
+        self._in_transaction = True
+
+    def rollback(self) -> None:
+        self._in_transaction = False
+        super().rollback()
+
     def commit(self, note: str = "") -> None:
         """Each snapshot says up to where in the source's log it is.
 
         DuckLake makes a folder again that was taken away, with nothing in it but what is new.
         """
+        self._in_transaction = False
         self._lease.verify()
         self.verify_place()
         if note:
