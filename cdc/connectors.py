@@ -170,6 +170,17 @@ class TargetKind(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """A target in which each commit leaves something behind. It has `--every`.
+
+    Attributes:
+        EVERY: seconds between two commits of small changes, if nobody says otherwise.
+    """
+
+    EVERY: float
+
+
+@runtime_checkable
 class HoldsTables(Protocol):
     """A target that has tables to compare."""
 
@@ -205,6 +216,7 @@ if TYPE_CHECKING:  # each package is held against what is asked of it
     _recorded: SourceKind = journal
     _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, clickhouse, jsonl, kafka, journal)
     _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
+    _paced: Paced = ducklake
     _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake)
     _one_file: OneFile = duckdb
 
@@ -299,6 +311,14 @@ def target_factory(source: str, target: str, options: Options) -> Callable[[], T
     return module.target_factory(path, settings)
 
 
+def every(target: str, options: Options) -> float:
+    """Seconds between two commits of small changes, at least."""
+    module, _ = target_module(target)
+    if options.every is not None:
+        return options.every
+    return module.EVERY if isinstance(module, Paced) else 0.0
+
+
 def refuse_options(targets: Iterable[str], options: Options) -> None:
     """Refuse options that none of the targets has (O34)."""
     known = {target: target_module(target)[0].OPTIONS for target in targets}
@@ -307,6 +327,7 @@ def refuse_options(targets: Iterable[str], options: Options) -> None:
         "--memory": options.target_memory,
         "--format": options.format,
         "--rotate": options.rotate_bytes,
+        "--every": options.every,
         "--journal-age": options.retention.age,
         "--journal-size": options.retention.size,
         "--journal-budget": options.retention.budget,
@@ -326,6 +347,7 @@ def fitting(options: Options, target: str) -> Options:
         target_memory=options.target_memory if "--memory" in has else None,
         format=options.format if "--format" in has else None,
         rotate_bytes=options.rotate_bytes if "--rotate" in has else None,
+        every=options.every if "--every" in has else None,
         retention=options.retention if "--journal-size" in has else KEEP_ALL,
     )
 
