@@ -187,6 +187,41 @@ def test_from_mysql(my: MySqlDatabase, copies: PrivatePostgres) -> None:
     assert copy.rows(accounts.format(f'"{my.name}".')) == [tuple(row) for row in my.execute(accounts.format(""))]
 
 
+def test_a_text_with_nul(my: MySqlDatabase, copies: PrivatePostgres) -> None:
+    """A-70: PostgreSQL has no place for U+0000 in a text: that table alone is held, in a copy as in the log, with what to
+    do, which helps."""
+    copy = Copy(my, copies)
+    my.execute(
+        "CREATE TABLE copied (id int PRIMARY KEY, fine text, note varchar(20))",
+        "INSERT INTO copied VALUES (1, 'a', 'b\\0c'), (2, 'd', NULL)",
+        "CREATE TABLE logged (id varchar(9) PRIMARY KEY, note text, doc json)",
+        "CREATE TABLE other (id int PRIMARY KEY, b varbinary(9))",
+        "INSERT INTO other VALUES (1, X'610062')",
+    )
+    with pytest.raises(TablesHeld, match=rf"{my.name}.copied has a text with the character U\+0000 in note"):
+        copy.run()
+    my.execute(
+        "INSERT INTO logged VALUES ('a\\0b', '\\0', '{\"a\": \"\\\\u0000\"}')", "INSERT INTO other VALUES (2, X'00')"
+    )
+    with pytest.raises(TablesHeld, match=rf"{my.name}.logged has a text with the character U\+0000 in id, note, which"):
+        copy.run()
+    assert copy.rows(f'SELECT id, b FROM "{my.name}".other ORDER BY 1') == [(1, b"a\0b"), (2, b"\0")]
+    my.execute(
+        f"UPDATE `{my.name}`.`copied` SET `note` = REPLACE(`note`, '\\0', '')",
+        f"UPDATE `{my.name}`.`logged` SET `id` = REPLACE(`id`, '\\0', ''), `note` = REPLACE(`note`, '\\0', '')",
+    )
+    for table in ("copied", "logged"):
+        done = cdc("resync", my.dsn, copy.target, "--name", my.name, "--tables", f"{my.name}.{table}")
+        assert done.returncode == 0, done.stderr
+    copy.run()
+    assert copy.rows(f'SELECT id, fine, note FROM "{my.name}".copied ORDER BY 1') == [(1, "a", "bc"), (2, "d", None)]
+    assert copy.rows(f'SELECT id, note FROM "{my.name}".logged') == [("ab", "")]
+    copy.verify()
+    my.execute("ALTER TABLE other ADD COLUMN v varchar(9) NOT NULL DEFAULT 'a\\0b'")
+    with pytest.raises(TablesHeld, match=rf"{my.name}.other.*U\+0000"):
+        copy.run()
+
+
 def test_one_writer(database: Database, copies: PrivatePostgres) -> None:
     """D-17: the lease is the session's; a second pipeline is refused by name."""
     copy = Copy(database, copies)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import psycopg
-import pyarrow as pa
-import pyarrow.csv
 from sqlglot import exp, parse_one
 
-from cdc.errors import CdcError, Unavailable
-from cdc.model.canonical import canonical
+from cdc.errors import CdcError, Unavailable, ValueRefused
 from cdc.model.parts import BUCKETS
 from cdc.model.schema import Column, Kind, TableName, TableSchema
 from cdc.tables import sql
@@ -24,18 +20,10 @@ from cdc.tables.engine import Abilities, Input, Reading, Readings
 from cdc.tables.table import TargetTable
 from cdc.targets.postgres.codecs import DIALECT, TEXT, codec_for, codec_of
 from cdc.targets.postgres.connection import Server, connect, meaning
+from cdc.targets.postgres.staging import stage
 
 _LEASE = 0x63_64_63_74_67_74  # "cdctgt": of the advisory lock, which is of one database
-_ANALYZED = 1000  # rows
 _NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
-_STAGED = {
-    pa.int8(): "smallint",
-    pa.int16(): "smallint",
-    pa.int32(): "integer",
-    pa.int64(): "bigint",
-    pa.bool_(): "boolean",
-    pa.timestamp("us", "UTC"): "timestamp with time zone",
-}
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
@@ -61,6 +49,7 @@ class PostgresEngine:
         self._keeps_types = keeps_types
         self._read_only = read_only
         self._session: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._staged: Input | None = None  # what ROWS has, until a statement has read it
 
     @property
     def session(self) -> psycopg.Connection[tuple[Any, ...]]:
@@ -82,9 +71,11 @@ class PostgresEngine:
         self.session.execute("BEGIN")
 
     def commit(self, note: str = "") -> None:
+        self._staged = None
         self.session.execute("COMMIT")
 
     def rollback(self) -> None:
+        self._staged = None
         self.session.execute("ROLLBACK")
 
     def close(self) -> None:
@@ -122,6 +113,11 @@ class PostgresEngine:
             text = str(statement)
         else:
             text = _translated(statement) if isinstance(statement, str) else self.render(statement)
+        if "\0" in text:  # a default of MySQL, or a key to look for: libpq would send what is before it
+            raise ValueRefused(
+                f"A text has the character U+0000, which {self.product} has no place for.",
+                hint="Take it out in the source, also out of the defaults of columns, or leave the table out: --exclude.",
+            )
         if values:
             return self.session.execute(text.encode(), list(values))
         return self.session.execute(text.encode(), None)
@@ -159,23 +155,13 @@ class PostgresEngine:
 
     @contextmanager
     def visible(self, rows: Input, table: TargetTable | None = None) -> Iterator[None]:
-        texts = {name for name in rows.columns if table is not None}
-        arrays = {name: canonical(array) if name in texts else array for name, array in rows.data.items()}
-        data = pa.table({name: _plain(array) for name, array in arrays.items()})
-        types = [
-            f"{name} {'text' if name in texts else _STAGED.get(rows.data[name].type, 'text')}"
-            for name in data.column_names
-        ]
-        self.session.execute(f"CREATE TEMPORARY TABLE {sql.ROWS} ({', '.join(types)})".encode())
-        buffer = io.BytesIO()
-        options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="all_valid")
-        pyarrow.csv.write_csv(data, buffer, options)
-        with self.session.cursor().copy(f"COPY {sql.ROWS} FROM STDIN (FORMAT csv)".encode()) as copy:
-            copy.write(buffer.getbuffer())
-        if len(data) >= _ANALYZED:  # for a few rows the server chooses the index anyhow
-            self.session.execute(f"ANALYZE {sql.ROWS}".encode())
+        if rows is not self._staged:
+            self._stage(rows, table)
+        self._staged = None
         yield
-        self.session.execute(f"DROP TABLE {sql.ROWS}".encode())
+
+    def _stage(self, rows: Input, table: TargetTable | None) -> None:
+        stage(self.session, rows, table.schema if table is not None else None)
 
     def fit(self, table: TargetTable, rows: Input) -> Readings:
         """A text that a type does not take would end the whole transaction, so that it must be ruled out before."""
@@ -185,9 +171,10 @@ class PostgresEngine:
             if (suspicion := table.codecs[index].suspect(sql.column(name, "s"))) is not None
         }
         if suspicions:
-            with self.visible(Input(rows.columns, {name: rows.data[name] for name in rows.columns}), table):
-                asked = [exp.func("bool_or", each) for each in suspicions.values()]
-                (answer,) = self.ask(exp.select(*asked).from_(sql.rows()))
+            self._stage(rows, table)
+            self._staged = rows
+            asked = [exp.func("bool_or", each) for each in suspicions.values()]
+            (answer,) = self.ask(exp.select(*asked).from_(sql.rows()))
             for name, found in zip(suspicions, answer, strict=True):
                 if found and not table.codecs[rows.columns[name]].is_text:
                     table.widen(self, rows.columns[name])
@@ -301,11 +288,6 @@ def _filled(template: str, value: exp.Expression) -> exp.Expression:
     )
     assert isinstance(filled, exp.Expression)
     return exp.paren(filled, copy=False)
-
-
-def _plain(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """What `pyarrow.csv` can write."""
-    return array.cast(pa.string()) if array.type in (pa.string_view(), pa.large_string()) else array
 
 
 def _quoted(name: str) -> str:
