@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from cdc.errors import UsageError
 from cdc.model.selection import Selection
-from cdc.target import KEEP_ALL, Mode, Retention
+from cdc.target import KEEP_ALL, Keys, Mode, Retention
 
 MEGABYTE = 1 << 20
 SEGMENT_BYTES = 16 * MEGABYTE
@@ -60,6 +60,7 @@ class Options:
         live_share: of a core, that small commits may take; they wait for each other for that.
         target_memory: bytes that the target's engine may use; None for what is usual there.
         mode: how the target keeps the tables; None for as it does already.
+        keys: how the target's tables have their keys; None for as they do already.
         format: how events are written, where the target holds events; None for as they are already.
         rotate_bytes: after which a file of events is followed by another one; None for what is usual there.
         until_caught_up: end once what the source had at start is applied.
@@ -82,6 +83,7 @@ class Options:
     live_share: float = 0.2
     target_memory: int | None = None
     mode: Mode | None = None
+    keys: Keys | None = None
     format: str | None = None
     rotate_bytes: int | None = None
     until_caught_up: bool = False

@@ -122,7 +122,7 @@ class Engine(Protocol):
         """Names and types of a table's columns, or a view's, in their order; empty if there is no such table."""
 
     def made(self, table: TableName, key: Sequence[str]) -> None:
-        """A table was made whose rows are to be found by these columns."""
+        """A table was made, or has got another shape: its rows are to be found by these columns."""
 
     def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
         """A value in another type, NULL where that has no place for it; None if no value is the same in both types."""

@@ -19,6 +19,8 @@ from cdc.errors import (
     UsageError,
 )
 
+Session = psycopg.Connection[tuple[Any, ...]]
+
 # Every value has to be read and written in the same words, whatever the database or the role have set (A-70).
 _SESSION = {
     "datestyle": "ISO, YMD",
@@ -40,6 +42,12 @@ _LINE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "45000",  # milliseconds
 }
+# A changed row is deleted and inserted, which is not for triggers to see, nor for foreign keys, which may take others
+# with it; the server's own replication leaves them out in the same way. Not every user may.
+_NO_TRIGGERS = """
+SELECT CASE WHEN has_parameter_privilege('session_replication_role', 'SET')
+THEN set_config('session_replication_role', 'replica', false) END
+"""
 OLDEST_SERVER = 160000  # pg_input_is_valid
 
 
@@ -76,7 +84,7 @@ class Server:
         )
 
 
-def connect(server: Server) -> psycopg.Connection[tuple[Any, ...]]:
+def connect(server: Server) -> Session:
     """Open a session with the settings above; raises UsageError for what cannot be a target."""
     settings = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in _SESSION.items())
     options = f"{server.parameters.get('options', '')} {settings}".strip()
@@ -86,6 +94,7 @@ def connect(server: Server) -> psycopg.Connection[tuple[Any, ...]]:
         autocommit=True,
         prepare_threshold=None,
     )
+    session.execute(_NO_TRIGGERS)
     if session.info.server_version < OLDEST_SERVER:
         version = session.info.server_version // 10000
         session.close()
@@ -124,5 +133,11 @@ def meaning(failure: Exception, server: Server) -> CdcError:
         return TargetDrift(
             said,
             hint="Undo what was changed by hand, or copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
+        )
+    if state.startswith("23"):
+        return TargetDrift(
+            said,
+            hint="A constraint that was made in the target refuses the source's rows: drop it, then "
+            "copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
         )
     return OperatorNeeded(said, hint="Nothing was applied. The server's log says more.")

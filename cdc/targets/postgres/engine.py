@@ -18,8 +18,10 @@ from cdc.tables import sql
 from cdc.tables.codec import Codec
 from cdc.tables.engine import Abilities, Input, Reading, Readings
 from cdc.tables.table import TargetTable
+from cdc.target import Keys
 from cdc.targets.postgres.codecs import DIALECT, TEXT, codec_for, codec_of
-from cdc.targets.postgres.connection import Server, connect, meaning
+from cdc.targets.postgres.connection import Server, Session, connect, meaning
+from cdc.targets.postgres.keys import index_key, make_primary, quoted
 from cdc.targets.postgres.staging import stage
 
 _LEASE = 0x63_64_63_74_67_74  # "cdctgt": of the advisory lock, which is of one database
@@ -35,6 +37,9 @@ class PostgresEngine:
 
     Args:
         keeps_types: the source is PostgreSQL as well, and columns have the types that they have there.
+
+    Attributes:
+        keys: how tables that are made from now on have their keys.
     """
 
     product = "PostgreSQL"
@@ -45,14 +50,15 @@ class PostgresEngine:
     def __init__(self, server: Server, *, keeps_types: bool, read_only: bool = False) -> None:
         self.place = self.address = str(server)
         self.copies = 1
+        self.keys = Keys.INDEX
         self._server = server
         self._keeps_types = keeps_types
         self._read_only = read_only
-        self._session: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._session: Session | None = None
         self._staged: Input | None = None  # what ROWS has, until a statement has read it
 
     @property
-    def session(self) -> psycopg.Connection[tuple[Any, ...]]:
+    def session(self) -> Session:
         """The session while the database is open."""
         if self._session is None:
             raise Unavailable(f"{self.place} is not open.")
@@ -116,15 +122,14 @@ class PostgresEngine:
         if "\0" in text:  # a default of MySQL, or a key to look for: libpq would send what is before it
             raise ValueRefused(
                 f"A text has the character U+0000, which {self.product} has no place for.",
-                hint="Take it out in the source, also out of the defaults of columns, or leave the table out: --exclude.",
+                hint="Take it out in the source, and out of defaults of columns, or leave the table out: --exclude.",
             )
         if values:
             return self.session.execute(text.encode(), list(values))
         return self.session.execute(text.encode(), None)
 
     def columns(self, table: TableName) -> dict[str, str]:
-        name = f"{_quoted(table.schema)}.{_quoted(table.name)}"
-        return dict(self.session.execute(_COLUMNS, [name]).fetchall())
+        return dict(self.session.execute(_COLUMNS, [quoted(table)]).fetchall())
 
     def names(self) -> set[TableName]:
         query = (
@@ -135,9 +140,8 @@ class PostgresEngine:
 
     def made(self, table: TableName, key: Sequence[str]) -> None:
         """Rows are found by their keys, without going through the table each time."""
-        if key:
-            columns = ", ".join(map(_quoted, key))
-            self.session.execute(f"CREATE INDEX ON {_quoted(table.schema)}.{_quoted(table.name)} ({columns})".encode())
+        make = make_primary if self.keys is Keys.PRIMARY else index_key
+        make(self.session, table, key)
 
     def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
         self.run(sql.retype_column(table, column, codec.type, using))
@@ -288,7 +292,3 @@ def _filled(template: str, value: exp.Expression) -> exp.Expression:
     )
     assert isinstance(filled, exp.Expression)
     return exp.paren(filled, copy=False)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any
 
-import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -16,8 +14,7 @@ from cdc.model.canonical import canonical
 from cdc.model.schema import TableSchema
 from cdc.tables import sql
 from cdc.tables.engine import Input
-
-Session = psycopg.Connection[tuple[Any, ...]]
+from cdc.targets.postgres.connection import Session
 
 _TYPES = {
     pa.int8(): "smallint",
@@ -61,8 +58,8 @@ def _refusal(schema: TableSchema, rows: Input, texts: Mapping[str, pa.Array]) ->
     table = schema.table
     return ValueRefused(
         f"{table} has a text with the character U+0000 in {', '.join(names)}, which PostgreSQL has no place for.",
-        hint=f"Take it out in the source, as by UPDATE `{table.schema}`.`{table.name}` SET {cleared}; then copy the table: "
-        f"`cdc resync SOURCE TARGET --tables {table}`. Or leave the table out with --exclude.",
+        hint=f"Take it out in the source, as by UPDATE `{table.schema}`.`{table.name}` SET {cleared}; then copy the "
+        f"table again: `cdc resync SOURCE TARGET --tables {table}`. Or leave it out with --exclude.",
     )
 
 
