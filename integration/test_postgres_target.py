@@ -17,8 +17,13 @@ from cdc.errors import TablesHeld, TargetBusy, UsageError
 from cdc.options import Options
 from cdc.runs import open_pipeline
 from cdc.target import Keys, Mode
+from cdc.targets.postgres.connection import Server
+from cdc.targets.postgres.engine import PostgresEngine
+from cdc.targets.postgres.lease import LOCK, Lease
+from cdc.targets.postgres.target import PostgresTarget
 from integration.conftest import Database, MySqlDatabase
 from integration.mysql_work import make_tables, start_work
+from integration.pooler import PrivatePooler
 from integration.processes import cdc, start
 from integration.test_kill import make_shop
 from tests.seeds import chosen_at_random
@@ -330,10 +335,37 @@ def test_one_writer(database: Database, copies: PrivatePostgres) -> None:
     execute(database, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     copy.run()
     with psycopg.connect(copy.target, autocommit=True) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [0x63_64_63_74_67_74])
+        other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         with pytest.raises(TargetBusy, match="another pipeline writes to"):
             copy.run()
     copy.run()
+
+
+def test_poolers(database: Database, copies: PrivatePostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-17, E-11: PgBouncer gives each transaction another session, which is seen at the start, or else before the first
+    thing is written; with whole sessions all goes well."""
+    copy = Copy(database, copies)
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY, at timestamptz)", "INSERT INTO t VALUES (1, now())")
+    name = f"copy_{copy.name}"
+    with PrivatePooler(copies, "transaction") as pooler, pytest.raises(UsageError, match="a pooler of transactions"):
+        open_pipeline(database.dsn, pooler.dsn(name), copy.options).run()
+    monkeypatch.setattr(Lease, "_refuse_sharing", lambda _: None)
+    with PrivatePooler(copies, "transaction") as pooler, psycopg.connect(pooler.dsn(name)) as other:
+        target = PostgresTarget(PostgresEngine(Server.parse(pooler.dsn(name)), keeps_types=True))
+        target.open()
+        other.execute("SELECT 1")  # in the session of the lease
+        with pytest.raises(UsageError, match="a pooler of transactions"):
+            target.suspect(1, "a mark, which has a transaction of its own")
+        target.close()
+    assert copy.rows("SELECT count(*) FROM _cdc.suspect") == [(0,)]
+    monkeypatch.undo()
+    with PrivatePooler(copies, "session", ignore_startup_parameters="options,extra_float_digits") as pooler:
+        open_pipeline(database.dsn, f"{pooler.dsn(name)}?options=-cdatestyle%3DGerman", copy.options).run()
+        copy.assert_equal("t")
+        execute(database, "UPDATE t SET at = now()")
+        open_pipeline(database.dsn, pooler.dsn(name), copy.options).run()
+    copy.assert_equal("t")
+    copy.verify()
 
 
 def test_what_is_refused(database: Database, copies: PrivatePostgres) -> None:

@@ -42,6 +42,7 @@ _LINE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "45000",  # milliseconds
 }
+_SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
 # A changed row is deleted and inserted, which is not for triggers to see, nor for foreign keys, which may take others
 # with it; the server's own replication leaves them out in the same way. Not every user may.
 _NO_TRIGGERS = """
@@ -86,19 +87,20 @@ class Server:
 
 def connect(server: Server) -> Session:
     """Open a session with the settings above; raises UsageError for what cannot be a target."""
-    settings = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in _SESSION.items())
-    options = f"{server.parameters.get('options', '')} {settings}".strip()
     line = {name: value for name, value in _LINE.items() if name not in server.parameters}
     session = psycopg.connect(
-        conninfo.make_conninfo(server.dsn, options=options, application_name="cdc target", **line),
+        conninfo.make_conninfo(server.dsn, application_name="cdc target", **line),
         autocommit=True,
         prepare_threshold=None,
     )
-    session.execute(_NO_TRIGGERS)
     if session.info.server_version < OLDEST_SERVER:
         version = session.info.server_version // 10000
         session.close()
         raise UsageError(f"{server} runs PostgreSQL {version}.", hint="A target needs PostgreSQL 16 or newer.")
+    session.execute(
+        _SET, [list(_SESSION), list(_SESSION.values())]
+    )  # a pooler may leave out what is asked at the start
+    session.execute(_NO_TRIGGERS)
     return session
 
 
@@ -114,7 +116,9 @@ def meaning(failure: Exception, server: Server) -> CdcError:
     text = (failure.diag.message_primary or str(failure).partition("\n")[0]).strip()
     if state is None:
         if "unsupported startup parameter" in text:
-            return UsageError(f"{server}: {text}", hint="This is a pooler of transactions: name the server itself.")
+            return UsageError(
+                f"{server}: {text}", hint="This is a pooler: name the server itself, or leave options out."
+            )
         if any(word in text for word in ("authentication", "pg_hba", "password", "role ")):
             return UsageError(f"{server}: {text}", hint="Check user, password and pg_hba.conf.")
         return Unavailable(f"{server}: {text}", hint="Is the server running, and are host and port right?")

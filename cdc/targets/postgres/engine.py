@@ -22,9 +22,9 @@ from cdc.target import Keys
 from cdc.targets.postgres.codecs import DIALECT, TEXT, codec_for, codec_of
 from cdc.targets.postgres.connection import Server, Session, connect, meaning
 from cdc.targets.postgres.keys import index_key, make_primary, quoted
+from cdc.targets.postgres.lease import Lease
 from cdc.targets.postgres.staging import stage
 
-_LEASE = 0x63_64_63_74_67_74  # "cdctgt": of the advisory lock, which is of one database
 _NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
@@ -33,7 +33,7 @@ WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER
 
 
 class PostgresEngine:
-    """One database. An advisory lock of the session that writes is the lease (D-17).
+    """One database.
 
     Args:
         keeps_types: the source is PostgreSQL as well, and columns have the types that they have there.
@@ -55,6 +55,7 @@ class PostgresEngine:
         self._keeps_types = keeps_types
         self._read_only = read_only
         self._session: Session | None = None
+        self._lease: Lease
         self._staged: Input | None = None  # what ROWS has, until a statement has read it
 
     @property
@@ -68,13 +69,14 @@ class PostgresEngine:
         self._session = connect(self._server)
         if self._read_only:
             return
-        ((is_ours,),) = self.ask("SELECT pg_try_advisory_lock(?)", [_LEASE])
-        if not is_ours:
+        try:
+            self._lease = Lease(self._server, self._session)
+        except BaseException:
             self.close()
-            raise self._server.busy()
+            raise
 
     def begin(self) -> None:
-        self.session.execute("BEGIN")
+        self._lease.begin()
 
     def commit(self, note: str = "") -> None:
         self._staged = None
