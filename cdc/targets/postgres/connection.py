@@ -34,6 +34,10 @@ _SESSION = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_read_only": "off",
+    # Rows are found one by one, by the index of their key. Of a table that is not analyzed yet, and of rows that have
+    # just been staged, the planner knows too little to see that this is the fastest, and would read all of the table.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
 }
 _LINE = {
     "connect_timeout": "10",
