@@ -63,7 +63,7 @@ bench: .venv/dev.done servers
 	$(BIN)/python -m integration.benchmarks
 
 # What `make demo`, the gate and the image install, exactly: the newest releases that pyproject.toml admits, with hashes.
-# Beside them the oldest DuckDB that it admits, and the one that there are extensions for, for the tests.
+# Beside them the oldest DuckDB that it admits, the one that there are extensions for, and ClickHouse's engine, for the tests.
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make requirements'
 OF_PACKAGE = $(LOCK) pyproject.toml --group build
@@ -73,6 +73,7 @@ requirements: .venv/dev.done
 	$(OF_PACKAGE) --extra demo --constraint requirements/dev.txt --output-file requirements/demo.txt
 	$(OF_PACKAGE) --extra kafka --constraint requirements/dev.txt --output-file requirements/image.txt
 	$(LOCK) requirements/ducklake.in --output-file requirements/ducklake.txt
+	$(LOCK) requirements/clickhouse.in --output-file requirements/clickhouse.txt
 	sed -n 's/^ *"duckdb>=\([^"]*\)",$$/duckdb==\1/p' pyproject.toml | $(LOCK) - --output-file requirements/oldest-duckdb.txt
 
 # Nothing is built but the package itself, by what the requirements name.

@@ -40,6 +40,7 @@ TARGETS = {
     "postgresql": "cdc.targets.postgres",
     "postgres": "cdc.targets.postgres",
     "ducklake": "cdc.targets.ducklake",
+    "clickhouse": "cdc.targets.clickhouse",
     "jsonl": "cdc.targets.jsonl",
     "kafka": "cdc.targets.kafka",
     JOURNAL: "cdc.journal",
@@ -169,6 +170,17 @@ class TargetKind(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """A target in which each commit leaves something behind. It has `--every`.
+
+    Attributes:
+        EVERY: seconds between two commits of small changes, if nobody says otherwise.
+    """
+
+    EVERY: float
+
+
+@runtime_checkable
 class HoldsTables(Protocol):
     """A target that has tables to compare."""
 
@@ -196,14 +208,15 @@ class OneFile(Protocol):
 
 if TYPE_CHECKING:  # each package is held against what is asked of it
     from cdc.sources import mysql, postgres
-    from cdc.targets import duckdb, ducklake, jsonl, kafka
+    from cdc.targets import clickhouse, duckdb, ducklake, jsonl, kafka
     from cdc.targets import postgres as postgres_tables
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql
     _recorded: SourceKind = journal
-    _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, jsonl, kafka, journal)
-    _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables)
+    _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, clickhouse, jsonl, kafka, journal)
+    _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
+    _paced: Paced = ducklake
     _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake)
     _one_file: OneFile = duckdb
 
@@ -249,8 +262,8 @@ def target_module(target: str) -> tuple[TargetKind, str]:
         return _target("duckdb"), target
     raise UsageError(
         f"{target!r} is not a target that cdc knows.",
-        hint="Write it as duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, jsonl:FILE, kafka://HOST:9092 or "
-        "journal:DIR.",
+        hint="Write it as duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, clickhouse://HOST, jsonl:FILE, "
+        "kafka://HOST:9092 or journal:DIR.",
     )
 
 
@@ -299,6 +312,14 @@ def target_factory(source: str, target: str, options: Options) -> Callable[[], T
     return module.target_factory(path, settings)
 
 
+def every(target: str, options: Options) -> float:
+    """Seconds between two commits of small changes, at least."""
+    module, _ = target_module(target)
+    if options.every is not None:
+        return options.every
+    return module.EVERY if isinstance(module, Paced) else 0.0
+
+
 def refuse_options(targets: Iterable[str], options: Options) -> None:
     """Refuse options that none of the targets has (O34)."""
     known = {target: target_module(target)[0].OPTIONS for target in targets}
@@ -308,6 +329,7 @@ def refuse_options(targets: Iterable[str], options: Options) -> None:
         "--memory": options.target_memory,
         "--format": options.format,
         "--rotate": options.rotate_bytes,
+        "--every": options.every,
         "--journal-age": options.retention.age,
         "--journal-size": options.retention.size,
         "--journal-budget": options.retention.budget,
@@ -328,6 +350,7 @@ def fitting(options: Options, target: str) -> Options:
         target_memory=options.target_memory if "--memory" in has else None,
         format=options.format if "--format" in has else None,
         rotate_bytes=options.rotate_bytes if "--rotate" in has else None,
+        every=options.every if "--every" in has else None,
         retention=options.retention if "--journal-size" in has else KEEP_ALL,
     )
 

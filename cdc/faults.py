@@ -24,7 +24,8 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EIO, ENOSPC
 
@@ -132,6 +133,17 @@ def parse(setting: str) -> dict[str, _Fault]:
 
 _armed = parse(os.environ.get(_ENVIRONMENT, ""))
 _lock = threading.Lock()  # several threads copy
+
+
+@contextmanager
+def armed(setting: str) -> Iterator[None]:
+    """Have points fail as a setting says, for as long as a test in this process does something; raises UsageError."""
+    global _armed  # noqa: PLW0603
+    before, _armed = _armed, parse(setting)
+    try:
+        yield
+    finally:
+        _armed = before
 
 
 def point(name: str) -> None:

@@ -58,6 +58,7 @@ class Options:
         segment_bytes: of log that one segment holds at most.
         queue_bytes: of segments that wait for the target.
         live_share: of a core, that small commits may take; they wait for each other for that.
+        every: seconds between two commits of small changes, where the target has that; None for what is usual there.
         target_memory: bytes that the target's engine may use; None for what is usual there.
         mode: how the target keeps the tables; None for as it does already.
         keys: how the target's tables have their keys; None for as they do already.
@@ -81,6 +82,7 @@ class Options:
     segment_bytes: int = SEGMENT_BYTES
     queue_bytes: int = 48 * MEGABYTE
     live_share: float = 0.2
+    every: float | None = None
     target_memory: int | None = None
     mode: Mode | None = None
     keys: Keys | None = None

@@ -82,7 +82,7 @@ def execute(database: AnyDatabase, *statements: str) -> None:
 def start_load(database: AnyDatabase, seed: int) -> Workload:
     if isinstance(database, MySqlDatabase):
         return start_work(database, seed)  # type: ignore[return-value]
-    work = Workload(database.dsn, rate=1000, seed=seed)
+    work = Workload(database.dsn, rate=500, seed=seed)
     work.start()
     return work
 
@@ -148,7 +148,7 @@ def test_killed_at_any_moment(shop: AnyDatabase, tmp_path: Path) -> None:
         work.stop()
     finish(fan_out(shop, tmp_path, "--until-caught-up"))  # if every one of them died while it copied, it copies now
     work = start_load(shop, ROUNDS + 1)
-    time.sleep(1)
+    time.sleep(0.5)
     work.stop()
     finish(fan_out(shop, tmp_path, "--until-caught-up"))
     assert_same(shop, tmp_path / "a.duckdb")
@@ -172,15 +172,16 @@ def test_as_it_was(shop: AnyDatabase, tmp_path: Path) -> None:
     """`cdc rebuild --until` a position or a time gives what the source held then, and the target can go on from there."""
     finish(fan_out(shop, tmp_path, "--until-caught-up"))
     moments: list[tuple[str, str, dict[str, object]]] = []
-    for number in range(3):
+    for number in range(2):
         work = start_load(shop, number + 1)
-        time.sleep(1)
+        time.sleep(0.5)
         work.stop()
         finish(fan_out(shop, tmp_path, "--until-caught-up"))
         position, micros = last_commit(tmp_path / "j")
         when = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros)
         moments.append((position, when.isoformat(), content(tmp_path / "a.duckdb")))
-        time.sleep(1.1)  # binlogs know commits by the second
+        if isinstance(shop, MySqlDatabase):
+            time.sleep(1.1)  # binlogs know commits by the second
     for number, (position, when, held) in enumerate(moments):
         for kind, until in (("p", position), ("t", when)):
             target = tmp_path / f"{kind}{number}.duckdb"

@@ -123,6 +123,14 @@ def run(
     live_cpu: Annotated[
         str, typer.Option("--live-cpu", metavar="PERCENT", help="Small commits may take so much of a core: 20%.")
     ] = "20%",
+    every: Annotated[
+        str | None,
+        typer.Option(
+            "--every",
+            metavar="DURATION",
+            help="How far apart commits of small changes are in a lake: 10s, 0s for as they come. [default: 5s]",
+        ),
+    ] = None,
     journal_age: Annotated[
         str | None,
         typer.Option(
@@ -158,6 +166,7 @@ def run(
         segment_bytes=segment_bytes,
         queue_bytes=3 * segment_bytes,
         live_share=share_of(live_cpu),
+        every=seconds_of("--every", every),
         target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY),
         mode=mode,
         keys=keys,

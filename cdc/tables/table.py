@@ -13,9 +13,9 @@ from cdc import faults
 from cdc.errors import InvariantError, TargetDrift, UsageError
 from cdc.model.schema import Column, Kind, TableName, TableSchema
 from cdc.tables import sql
-from cdc.tables.codec import Codec
-from cdc.tables.engine import Engine
+from cdc.tables.engine import Database, Engine
 from cdc.target import HeldColumn
+from cdc.typed.codec import Codec
 
 log = logging.getLogger(__name__)
 
@@ -176,23 +176,23 @@ def _held_as(engine: Engine, schema: TableSchema, column: Column, actual: str) -
     )
 
 
-def refuse_collisions(engine: Engine, schema: TableSchema) -> None:
+def refuse_collisions(database: Database, schema: TableSchema) -> None:
     """Refuse columns that the database could not tell apart, such as `a` and `A` (E-06)."""
-    row_id = engine.abilities.row_id
+    row_id = database.abilities.row_id
     if not schema.key and any(column.name.lower() == row_id for column in schema.columns):
         raise UsageError(
-            f"{schema.table} has no key and a column {row_id}, which hides what {engine.product} tells equal rows "
+            f"{schema.table} has no key and a column {row_id}, which hides what {database.product} tells equal rows "
             "apart by.",
             hint="Give the table a key, leave it out with --exclude, or rename the column.",
         )
-    if engine.abilities.sees_case:
+    if database.abilities.sees_case:
         return
     seen: dict[str, str] = {}
     for column in schema.columns:
         other = seen.setdefault(column.name.lower(), column.name)
         if other != column.name:
             raise UsageError(
-                f"{schema.table} has columns {other!r} and {column.name!r}, which are one name to {engine.product}.",
+                f"{schema.table} has columns {other!r} and {column.name!r}, which are one name to {database.product}.",
                 hint="Leave the table out with --exclude, or rename a column.",
             )
 

@@ -14,14 +14,15 @@ from cdc.removal import Removal
 from cdc.tables import control
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
-from cdc.tables.target import TableTarget
 from cdc.target import SetApart, TargetSettings
 from cdc.targets.duckdb.histories import Histories, histories_of
 from cdc.targets.ducklake.address import parse
 from cdc.targets.ducklake.engine import DuckLakeEngine
+from cdc.targets.ducklake.target import DuckLakeTarget
 
 TELLS_NOTES = False
-OPTIONS = frozenset({"--mode", "--memory"})  # of `cdc run`, what this target has
+OPTIONS = frozenset({"--mode", "--memory", "--every"})  # of `cdc run`, what this target has
+EVERY = 5.0  # seconds
 set_apart: SetApart = first_come(DuckLakeEngine.product)
 _MEMORY = 256 << 20
 
@@ -65,10 +66,10 @@ def open_histories(place: str) -> Iterator[Histories]:
         yield histories_of(engine)
 
 
-def target_factory(place: str, settings: TargetSettings) -> Callable[[], TableTarget]:
+def target_factory(place: str, settings: TargetSettings) -> Callable[[], DuckLakeTarget]:
     """What opens the target."""
     lake = parse(place)
-    return lambda: TableTarget(DuckLakeEngine(lake, settings.memory), settings.mode)
+    return lambda: DuckLakeTarget(lake, settings.memory, settings.mode)
 
 
 def _reading(place: str) -> DuckLakeEngine:

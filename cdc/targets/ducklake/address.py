@@ -82,6 +82,8 @@ def parse(place: str) -> Lake:
 
 
 def _folder(data: str) -> str:
+    if "://" in data and not data.startswith("s3://"):
+        raise UsageError(f"The rows of a lake cannot be at {data.partition('://')[0]}://.", hint=_HOW)
     where = data if "://" in data else str(Path(data).absolute())
     return where.rstrip("/") + "/"
 

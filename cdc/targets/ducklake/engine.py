@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import duckdb
 from sqlglot import exp
 
-from cdc.errors import CdcError, TargetBusy, Unavailable, UsageError
+from cdc.errors import CdcError, OperatorNeeded, TargetBusy, TargetGone, Unavailable, UsageError
+from cdc.files.disk import meaning_of
+from cdc.files.durable import DurableTree, make_folder
 from cdc.files.inode import Inode
 from cdc.model.schema import TableName, TableSchema
 from cdc.tables import sql
-from cdc.tables.codec import Codec
 from cdc.targets.duckdb.connection import classify
 from cdc.targets.duckdb.engine import DuckDbEngine
 from cdc.targets.ducklake.address import Lake, lake_path
 from cdc.targets.ducklake.lease import lease_of
+from cdc.typed.codec import Codec
 
 _RETYPED = "_cdc_retyped"
+_REFUSED = re.compile(r"http code (401|403|404)")
+_UNREACHED = "error for http"
 _INLINED_ROWS = 1000  # that a commit puts into the catalogue and not into a file of its own, until the upkeep does
 _UPKEEP_EVERY = 60.0  # seconds
 
@@ -39,32 +45,61 @@ class DuckLakeEngine(DuckDbEngine):
         self._lake = lake
         self._lease = lease_of(lake)
         self._upkeep_at = 0.0
+        self._places: list[Inode] = []
+        self._files: DurableTree | None = None
 
     def open(self) -> None:
         if not self._read_only:
             self._lease.take()
         try:
+            if not self._read_only and self._lake.has_local_data:
+                self._open_folder(Path(self._lake.data))
             self.connection = open_lake(self._lake, self._memory, read_only=self._read_only)
             if self._lake.file is not None:
-                self.inode = Inode.at(self._lake.file)
+                self._places.append(Inode.at(self._lake.file))
         except BaseException:
             self._lease.release()
             raise
         self._upkeep_at = time.monotonic() + _UPKEEP_EVERY
 
+    def _open_folder(self, folder: Path) -> None:
+        make_folder(folder)
+        self._places.append(Inode.at(folder))
+        self._files = DurableTree(folder)
+
+    def verify_place(self) -> None:
+        """Make sure that the names of a lake that is on this machine still lead to it; raises TargetGone."""
+        for place in self._places:
+            place.verify()
+
     def commit(self, note: str = "") -> None:
-        """Each snapshot says up to where in the source's log it is."""
+        """Each snapshot says up to where in the source's log it is.
+
+        DuckLake makes a folder again that was taken away, with nothing in it but what is new.
+        """
         self._lease.verify()
+        self.verify_place()
         if note:
             self.connection.execute(f"CALL {sql.CATALOG}.set_commit_message('cdc', ?)", [note])
+        self._sync_files()
         self.connection.execute("COMMIT")
         self._names.sync()
+
+    def _sync_files(self) -> None:
+        """DuckDB writes the files of a transaction before its commit, and does not wait until the disk has them. A loss
+        of power would take rows that the catalogue has, with a checkpoint behind them."""
+        if self._files is not None:
+            self._files.sync()
 
     def close(self) -> None:
         self.connection.close()
         self._lease.release()
 
     def meaning(self, failure: Exception) -> CdcError:
+        try:
+            self.verify_place()
+        except TargetGone as gone:  # which SQLite notices, and calls it something else
+            return gone
         return meaning(failure, self._lake)
 
     def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
@@ -88,8 +123,10 @@ class DuckLakeEngine(DuckDbEngine):
         if time.monotonic() < self._upkeep_at:
             return
         catalogue = sql.CATALOG
-        self.connection.execute(f"CALL ducklake_flush_inlined_data('{catalogue}')")
-        self.connection.execute(f"CALL ducklake_merge_adjacent_files('{catalogue}')")
+        for work in ("ducklake_flush_inlined_data", "ducklake_merge_adjacent_files"):
+            self.begin()
+            self.connection.execute(f"CALL {work}('{catalogue}')")
+            self.commit()
         seconds = int(self._lake.keep * 86400)
         before = f"now() - INTERVAL {seconds} SECONDS"
         self.connection.execute(f"CALL ducklake_expire_snapshots('{catalogue}', older_than => {before})")
@@ -147,9 +184,10 @@ def _load(connection: duckdb.DuckDBPyConnection, extension: str) -> None:
             connection.execute(f"INSTALL {extension}")
             connection.execute(f"LOAD {extension}")
         except duckdb.Error as error:
+            install = f"import duckdb; duckdb.sql('INSTALL {extension}')"
             raise UsageError(
                 f"DuckDB {duckdb.__version__} has no extension {extension} here, and could not get it.",
-                hint=f"Run once where there is a network: duckdb -c 'INSTALL {extension}'",
+                hint=f'Run once where there is a network: python -c "{install}"',
             ) from error
 
 
@@ -171,6 +209,8 @@ def _be_let_in(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
 
 def meaning(failure: Exception, lake: Lake) -> CdcError:
     """What an error of a lake means for a pipeline."""
+    if isinstance(failure, OSError):
+        return meaning_of(failure)
     text = str(failure).lower()
     if isinstance(failure, duckdb.Error) and "conflict" in text and "lock" not in text:
         return TargetBusy(
@@ -178,7 +218,14 @@ def meaning(failure: Exception, lake: Lake) -> CdcError:
         )
     if isinstance(failure, duckdb.Error) and lake.file is None and ("connection" in text or "libpq" in text):
         return Unavailable(f"{lake}: the catalogue's server was lost.", hint="It is tried again.")
-    if isinstance(failure, duckdb.HTTPException):
+    if isinstance(failure, duckdb.HTTPException) and (refused := _REFUSED.search(text)) is not None:
+        return OperatorNeeded(
+            f"{lake}: the store of the rows refuses what it is asked for (HTTP {refused[1]}).",
+            hint="Look at the name of the bucket, and at the keys in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+            "AWS_SESSION_TOKEN.",
+        )
+    # A store that cannot be reached is an IOException, with these words.
+    if isinstance(failure, duckdb.HTTPException) or (isinstance(failure, duckdb.IOException) and _UNREACHED in text):
         return Unavailable(f"{lake}: the store of the rows does not answer as it should.", hint="It is tried again.")
     return classify(failure, lake_path(lake))
 

@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from cdc.model.schema import Column, Kind, LogicalType
 from cdc.tables import sql
-from cdc.tables.codec import Codec
+from cdc.typed.codec import Codec
 
 DIALECT = "postgres"
 _MOST_DIGITS = 1000

@@ -15,8 +15,7 @@ from cdc.errors import CdcError, Unavailable, ValueRefused
 from cdc.model.parts import BUCKETS
 from cdc.model.schema import Column, Kind, TableName, TableSchema
 from cdc.tables import sql
-from cdc.tables.codec import Codec
-from cdc.tables.engine import Abilities, Input, Reading, Readings
+from cdc.tables.engine import Abilities, Input
 from cdc.tables.table import TargetTable
 from cdc.target import Keys
 from cdc.targets.postgres.codecs import DIALECT, TEXT, codec_for, codec_of
@@ -24,6 +23,8 @@ from cdc.targets.postgres.connection import Server, Session, connect, meaning
 from cdc.targets.postgres.keys import index_key, make_primary, quoted
 from cdc.targets.postgres.lease import Lease
 from cdc.targets.postgres.staging import stage
+from cdc.typed.codec import Codec
+from cdc.typed.fitting import Reading, Readings
 
 _NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
 _COLUMNS = """
