@@ -48,11 +48,11 @@ def take_keys(engine: Engine, wanted: Keys | None, *, is_new: bool) -> Keys:
 
 
 def index_key(session: Session, table: TableName, key: Sequence[str]) -> None:
-    """Have an index by which the rows of a table are found, unless there is one already. That it is unique lets the
-    planner use it for a few rows, also while the table was never analyzed."""
+    """Have an index by which the rows of a table are found, unless there is one already. It is not a unique one: it
+    stays when the key becomes another one, and values of the former may come again."""
     indexes = session.execute(_INDEXES, [quoted(table)]).fetchall()
     if key and not any(columns[: len(key)] == list(key) for _, columns in indexes):
-        session.execute(f"CREATE UNIQUE INDEX ON {quoted(table)} ({_listed(key)})".encode())
+        session.execute(f"CREATE INDEX ON {quoted(table)} ({_listed(key)})".encode())
 
 
 def make_primary(session: Session, table: TableName, key: Sequence[str]) -> None:
