@@ -309,6 +309,18 @@ def test_keys_of_mysql(on_mysql: MySqlDatabase, copies: PrivatePostgres) -> None
     copy.verify()
 
 
+def test_vectors_of_mysql(on_mysql: MySqlDatabase, copies: PrivatePostgres) -> None:
+    """A-70: they are texts, which verification compares as the bytes that the source has."""
+    copy = Copy(on_mysql, copies)
+    on_mysql.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, w vector(2))",
+        "INSERT INTO t VALUES (1, STRING_TO_VECTOR('[1,-2.5]')), (2, NULL), (3, STRING_TO_VECTOR('[1e-7,3e38]'))",
+    )
+    copy.run()
+    assert copy.rows(f'SELECT w FROM "{on_mysql.name}".t WHERE id < 3 ORDER BY id') == [("{1.0,-2.5}",), (None,)]
+    copy.verify()
+
+
 def test_an_index_by_another_key(database: Database, copies: PrivatePostgres) -> None:
     """A-50: a table that has another key, or is in another schema, has an index by it, and no second one."""
     copy = Copy(database, copies)

@@ -27,6 +27,11 @@ from cdc.typed.codec import Codec
 from cdc.typed.fitting import Reading, Readings
 
 _NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
+# The bytes of a list of 32-bit floats, as little-endian machines have them.
+_LITTLE_ENDIAN = """
+(SELECT string_agg(upper(encode(substr(b, 4, 1) || substr(b, 3, 1) || substr(b, 2, 1) || substr(b, 1, 1), 'hex')), ''
+ORDER BY n) FROM (SELECT float4send(x) AS b, n FROM unnest(value_::float4[]) WITH ORDINALITY AS u (x, n)) AS s)
+"""
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
@@ -155,7 +160,7 @@ class PostgresEngine:
         return codec_for(column, keeps_types=self._keeps_types)
 
     def codec_of(self, sql_type: str) -> Codec | None:
-        return codec_of(sql_type)
+        return codec_of(sql_type) if sql_type else None
 
     def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
         return to.careful(held.render(value))
@@ -202,6 +207,8 @@ class PostgresEngine:
         if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
             bits = "('x' || encode(float8send(value_::float8), 'hex'))::bit(64)::text"
             return _filled(f"CASE WHEN value_::float8 = 'NaN' THEN 'NaN' ELSE {bits} END", value)
+        if column.type.kind is Kind.VECTOR:
+            return _filled(_LITTLE_ENDIAN, value)
         return codec.render(value)
 
     def byte_length(self, text: exp.Expression) -> exp.Expression:

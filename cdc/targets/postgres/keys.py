@@ -48,7 +48,8 @@ def take_keys(engine: Engine, wanted: Keys | None, *, is_new: bool) -> Keys:
 
 
 def index_key(session: Session, table: TableName, key: Sequence[str]) -> None:
-    """Have an index by which the rows of a table are found, unless there is one already."""
+    """Have an index by which the rows of a table are found, unless there is one already. It is not a unique one: it
+    stays when the key becomes another one, and values of the former may come again."""
     indexes = session.execute(_INDEXES, [quoted(table)]).fetchall()
     if key and not any(columns[: len(key)] == list(key) for _, columns in indexes):
         session.execute(f"CREATE INDEX ON {quoted(table)} ({_listed(key)})".encode())
