@@ -19,10 +19,9 @@ from cdc.demo.shop import Workload
 from integration.conftest import Database
 from integration.other_duckdb import OtherDuckDb, installed
 from integration.test_kill import make_shop
-from tests.seeds import SEED, chosen_at_random
+from tests.seeds import SEED, chosen_at_random, one_of
 
 _READER = str(Path(__file__).with_name("lake_reader.py"))
-_CATALOGUES = ("file", "sqlite", "postgresql")
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +77,7 @@ def run(database: Database, *statements: str) -> None:
         database.execute(statement)
 
 
-@pytest.fixture(params=[_CATALOGUES[SEED % len(_CATALOGUES)]])
+@pytest.fixture(params=one_of("file", "sqlite", "postgresql"))
 def lake(
     request: pytest.FixtureRequest,
     lakes: OtherDuckDb,
