@@ -18,6 +18,8 @@ def test_where_the_rows_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert parse("sqlite:x?data=rows&keep=7").data == f"{tmp_path}/rows/"
     there = parse("postgresql://u@h/d?data=s3://b/p")
     assert (there.data, there.has_local_data, there.file) == ("s3://b/p/", False, None)
+    assert parse("x.ducklake").spill == f"{tmp_path}/x.ducklake.tmp"
+    assert parse("postgresql://u@h/d?data=rows").spill == f"{tmp_path}/rows.tmp"
 
 
 @pytest.mark.parametrize(

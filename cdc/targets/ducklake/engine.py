@@ -26,7 +26,10 @@ from cdc.typed.codec import Codec
 _RETYPED = "_cdc_retyped"
 _REFUSED = re.compile(r"http code (401|403|404)")
 _UNREACHED = "error for http"
-_INLINED_ROWS = 1000  # that a commit puts into the catalogue and not into a file of its own, until the upkeep does
+# That a commit puts into the catalogue and not into a file of its own, until the upkeep does. It puts none into a DuckDB
+# file: DuckLake writes values there as literals, which DuckDB 1.5.5 reads as decimals. One double of 30, and one real of
+# 200, came back as another number.
+_INLINED_ROWS = 1000
 _UPKEEP_EVERY = 60.0  # seconds
 
 
@@ -119,13 +122,21 @@ class DuckLakeEngine(DuckDbEngine):
 
     def committed(self) -> None:
         """Small files become larger ones, and what nobody is to read any more goes: 60 s of small commits left 491
-        files. Between two segments, since two writers at once would be in each other's way."""
+        files. Between two segments, since two writers at once would be in each other's way.
+
+        A file with deleted rows is not put together with others. It is written again when half of its rows are gone,
+        which costs no more than they did.
+        """
         if time.monotonic() < self._upkeep_at:
             return
         catalogue = sql.CATALOG
-        for work in ("ducklake_flush_inlined_data", "ducklake_merge_adjacent_files"):
+        for work in (
+            f"ducklake_flush_inlined_data('{catalogue}')",
+            f"ducklake_rewrite_data_files('{catalogue}', delete_threshold => 0.5)",
+            f"ducklake_merge_adjacent_files('{catalogue}')",
+        ):
             self.begin()
-            self.connection.execute(f"CALL {work}('{catalogue}')")
+            self.connection.execute(f"CALL {work}")
             self.commit()
         seconds = int(self._lake.keep * 86400)
         before = f"now() - INTERVAL {seconds} SECONDS"
@@ -143,13 +154,18 @@ def open_lake(lake: Lake, memory: int, *, read_only: bool) -> duckdb.DuckDBPyCon
     """
     if lake.file is not None and not lake.file.absolute().parent.is_dir():
         raise UsageError(f"There is no folder {lake.file.parent}.", hint="Make it, or name a catalogue in another one.")
-    connection = duckdb.connect(":memory:", config={"memory_limit": f"{memory >> 20}MB"})
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{memory >> 20}MB",
+        "temp_directory": lake.spill,
+    }
+    connection = duckdb.connect(":memory:", config=settings)
     try:
         for extension in _extensions(lake):
             _load(connection, extension)
         if not lake.has_local_data:
             _be_let_in(connection, lake)
-        attached = [f"DATA_PATH '{_quoted(lake.data)}'", f"DATA_INLINING_ROW_LIMIT {_INLINED_ROWS}"]
+        inlined = 0 if lake.is_duckdb else _INLINED_ROWS
+        attached = [f"DATA_PATH '{_quoted(lake.data)}'", f"DATA_INLINING_ROW_LIMIT {inlined}"]
         attached += ["READ_ONLY"] if read_only else []
         name = _quoted(f"ducklake:{lake.catalogue}")
         connection.execute(f"ATTACH '{name}' AS {sql.CATALOG} ({', '.join(attached)})")
