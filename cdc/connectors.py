@@ -303,6 +303,7 @@ def target_factory(source: str, target: str, options: Options) -> Callable[[], T
         kind,
         options.target_memory or _TARGET_MEMORY,
         mode=options.mode,
+        keys=options.keys,
         retention=options.retention,
         database=database,
         format=options.format,
@@ -324,6 +325,7 @@ def refuse_options(targets: Iterable[str], options: Options) -> None:
     known = {target: target_module(target)[0].OPTIONS for target in targets}
     given = {
         "--mode": options.mode,
+        "--keys": options.keys,
         "--memory": options.target_memory,
         "--format": options.format,
         "--rotate": options.rotate_bytes,
@@ -344,6 +346,7 @@ def fitting(options: Options, target: str) -> Options:
     return replace(
         options,
         mode=options.mode if "--mode" in has else None,
+        keys=options.keys if "--keys" in has else None,
         target_memory=options.target_memory if "--memory" in has else None,
         format=options.format if "--format" in has else None,
         rotate_bytes=options.rotate_bytes if "--rotate" in has else None,

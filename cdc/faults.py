@@ -24,7 +24,8 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EIO, ENOSPC
 
@@ -83,6 +84,9 @@ POINTS: Mapping[str, str] = {
     "target.between_matches": "of a table without a key, rows that went are deleted, those that came are missing",
     "target.truncated": "a table was emptied",
     "target.evolve": "columns were dropped, those that are new are missing",
+    "target.rebuilt": "a table of another shape is whole beside the one whose place it takes",
+    "target.evolved": "a table has another shape, which is not recorded",
+    "target.exchanged": "a copy has taken the place of a table, which is not recorded",
     "target.widened": "a column was made text, for a value that is not there yet",
     "target.before_checkpoint": "all rows of a segment are written, its checkpoint is not",
     "target.before_commit": "the checkpoint is written as well",
@@ -132,6 +136,17 @@ def parse(setting: str) -> dict[str, _Fault]:
 
 _armed = parse(os.environ.get(_ENVIRONMENT, ""))
 _lock = threading.Lock()  # several threads copy
+
+
+@contextmanager
+def armed(setting: str) -> Iterator[None]:
+    """Have points fail as a setting says, for as long as a test in this process does something; raises UsageError."""
+    global _armed  # noqa: PLW0603
+    before, _armed = _armed, parse(setting)
+    try:
+        yield
+    finally:
+        _armed = before
 
 
 def point(name: str) -> None:

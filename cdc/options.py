@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from cdc.errors import UsageError
 from cdc.model.selection import Selection
-from cdc.target import KEEP_ALL, Mode, Retention
+from cdc.target import KEEP_ALL, Keys, Mode, Retention
 
 MEGABYTE = 1 << 20
 SEGMENT_BYTES = 16 * MEGABYTE
@@ -61,6 +61,7 @@ class Options:
         every: seconds between two commits of small changes, where the target has that; None for what is usual there.
         target_memory: bytes that the target's engine may use; None for what is usual there.
         mode: how the target keeps the tables; None for as it does already.
+        keys: how the target's tables have their keys; None for as they do already.
         format: how events are written, where the target holds events; None for as they are already.
         rotate_bytes: after which a file of events is followed by another one; None for what is usual there.
         until_caught_up: end once what the source had at start is applied.
@@ -84,6 +85,7 @@ class Options:
     every: float | None = None
     target_memory: int | None = None
     mode: Mode | None = None
+    keys: Keys | None = None
     format: str | None = None
     rotate_bytes: int | None = None
     until_caught_up: bool = False

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from cdc.errors import UsageError
 from cdc.model.change import ChangeBatch
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.model.position import Checkpoint
@@ -22,6 +23,56 @@ class Mode(StrEnum):
     MIRROR = "mirror"  # as it is now
     HISTORY = "history"  # every version of every row, and as it is now
     SOFT_DELETE = "soft-delete"  # as it is now, and rows that were deleted, marked as such
+
+
+class Keys(StrEnum):
+    """How a target's tables have the keys of the source's."""
+
+    INDEX = "index"  # which finds rows
+    PRIMARY = "primary"  # as primary keys, which also keep others from writing rows twice
+
+
+@dataclass(frozen=True, slots=True)
+class TargetAbilities:
+    """What a kind of target can do, as data: by which a pipeline decides, which `cdc targets` and the documentation
+    print, and to which `cdc.testing.conformance` holds each target.
+
+    Attributes:
+        product: what it is called.
+        keeps: what is there, in a few words: `tables`.
+        modes: how it can keep tables; none if it keeps none.
+        keyless: the modes in which a table may have no key.
+        is_atomic: a transaction of the source becomes visible as a whole, in all tables at once, with the checkpoint.
+        is_durable: what it holds outlives the process, and another process finds it there.
+        compares: its tables can be compared with the source's and set right (`Comparable`).
+        notices_drift: a change of a row that is not there is refused.
+        sees_case: names that differ in case alone are different ones.
+        tells_notes: it keeps what applications said of their transactions.
+        options: those of `cdc run` that it has, beside the ones that every target has.
+        needs: what has to be installed beside the package, as a user writes it; empty if nothing has.
+    """
+
+    product: str
+    keeps: str
+    modes: tuple[Mode, ...] = ()
+    keyless: tuple[Mode, ...] = ()
+    is_atomic: bool = True
+    is_durable: bool = True
+    compares: bool = False
+    notices_drift: bool = True
+    sees_case: bool = True
+    tells_notes: bool = False
+    options: frozenset[str] = frozenset()
+    needs: str = ""
+
+    def refuse_mode(self, mode: Mode | None) -> None:
+        """Raise UsageError for a mode in which this target keeps no tables."""
+        if mode is not None and mode not in self.modes:
+            has = " and ".join(f"--mode {each}" for each in self.modes)
+            raise UsageError(
+                f"{self.product} as a target cannot keep tables as --mode {mode} does.",
+                hint=f"It has {has}." if has else "It keeps no tables: leave --mode out.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +102,7 @@ class TargetSettings:
         source: kind of the source as its DSN says: `postgresql`, `mysql`, `mariadb`, `journal`.
         memory: bytes that the target's engine may use.
         mode: how it keeps the tables; None for as it does already, which is a mirror at first.
+        keys: how its tables have their keys; None for as they do already, which is by an index at first.
         retention: for how long a log is kept.
         database: the source's, where its tables do not carry it (PostgreSQL).
         format: how a target writes events that stores no tables (`cdc.formats`); None for as it does already, which is
@@ -62,6 +114,7 @@ class TargetSettings:
     source: str
     memory: int
     mode: Mode | None = None
+    keys: Keys | None = None
     retention: Retention = KEEP_ALL
     database: str = ""
     format: str | None = None

@@ -26,11 +26,10 @@ from integration.conftest import Database
 from integration.object_store import BUCKET, PrivateObjectStore
 from integration.other_duckdb import OtherDuckDb, installed
 from integration.test_kill import make_shop
-from tests.seeds import SEED, chosen_at_random
+from tests.seeds import SEED, chosen_at_random, one_of
 
 _READER = str(Path(__file__).with_name("lake_reader.py"))
 _DURABLE = str(Path(__file__).with_name("lake_durable.py"))
-_CATALOGUES = ("file", "sqlite", "postgresql")
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +100,7 @@ def run(database: Database, *statements: str) -> None:
         database.execute(statement)
 
 
-@pytest.fixture(params=[_CATALOGUES[SEED % len(_CATALOGUES)]])
+@pytest.fixture(params=one_of("file", "sqlite", "postgresql"))
 def lake(
     request: pytest.FixtureRequest,
     lakes: OtherDuckDb,
@@ -413,7 +412,7 @@ def test_rows_in_a_store_of_objects(
     assert secret.encode() not in (tmp_path / "catalogue").read_bytes()
 
 
-@pytest.mark.parametrize("kind", _CATALOGUES)
+@pytest.mark.parametrize("kind", one_of("file", "sqlite", "postgresql"))
 def test_numbers_come_back(
     lakes: OtherDuckDb, database: Database, catalogues: PrivatePostgres, tmp_path: Path, kind: str
 ) -> None:

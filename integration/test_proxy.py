@@ -59,6 +59,7 @@ def cut_points(way: Way, count: int, rng: random.Random) -> list[int]:
     return sorted({*chosen, *(rng.randrange(1, int(way.passed * 0.95)) for _ in range(count - len(chosen)))})
 
 
+@pytest.mark.long
 def test_cut_at_every_byte(bad_source: Database | MySqlDatabase, tmp_path: Path) -> None:
     """E-16, B-07, B-08, A-32: a connection is cut after byte N, with RST or FIN, of a session that copies and follows."""
     rng = chosen_at_random()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -20,11 +19,10 @@ from integration.mysql_work import make_tables, start_work
 from integration.test_kill import make_shop, start
 from integration.test_mysql_types import BOTH, both_paths
 from integration.test_types import SETUP
-from tests.seeds import SEED
+from tests.seeds import one_of
 
 POSTGRES = [13, 14, 15, 16, 17, 18]
-# The newest, and one of the others, of which each commit has its own; `CDC_VERSIONS=all` makes it all of them.
-SOME_POSTGRES = POSTGRES if os.environ.get("CDC_VERSIONS") == "all" else [POSTGRES[SEED % 5], POSTGRES[-1]]
+SOME_POSTGRES = [*one_of(*POSTGRES[:-1]), POSTGRES[-1]]
 MYSQL = ["mysql-5.6", "mysql", "mariadb", "mariadb-sid"]
 
 # type -> two values, and the first version that has it

@@ -35,7 +35,7 @@ from cdc.engine.pipeline import Pipeline
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 from cdc.options import MEGABYTE, AfterShape, Options
 from cdc.runs import open_fanout, open_pipeline, serve_jobs
-from cdc.target import Mode, Retention
+from cdc.target import Keys, Mode, Retention
 from cdc.whereabouts import name_of, own_socket
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,15 @@ def run(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="How DuckDB keeps the tables: as they are now; also every version of every row; or with the rows that "
+            help="How the tables are kept: as they are now; also every version of every row; or with the rows that "
             "were deleted. [default: as it does already, a mirror at first]"
+        ),
+    ] = None,
+    keys: Annotated[
+        Keys | None,
+        typer.Option(
+            help="How the tables in PostgreSQL have their keys: with an index that finds rows, or as primary keys. "
+            "[default: as they do already, an index at first]"
         ),
     ] = None,
     until_caught_up: Annotated[
@@ -162,6 +169,7 @@ def run(
         every=seconds_of("--every", every),
         target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY),
         mode=mode,
+        keys=keys,
         format=event_format,
         rotate_bytes=bytes_of("--rotate", rotate, least=1),
         until_caught_up=until_caught_up,

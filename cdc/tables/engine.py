@@ -153,7 +153,7 @@ class Engine(Database, Digesting, Protocol):
         """The columns, int64[n] each, of a query for whole numbers that are not NULL."""
 
     def made(self, table: TableName, key: Sequence[str]) -> None:
-        """A table was made whose rows are to be found by these columns."""
+        """A table was made, or has got another shape: its rows are to be found by these columns."""
 
     def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
         """A value in another type, NULL where that has no place for it; None if no value is the same in both types."""

@@ -55,6 +55,11 @@ class TargetTable:
         return self.stored or self.schema.table
 
     @property
+    def key(self) -> list[str]:
+        """The names of its key's columns."""
+        return [self.schema.columns[index].name for index in self.schema.key]
+
+    @property
     def places(self) -> list[TableName]:
         """Every table of the target that has its columns."""
         return [self.name] if self.past is None else [self.name, self.past]
@@ -101,8 +106,9 @@ def create(
         (column.name, codec.type) for column, codec in zip(schema.columns, codecs, strict=True)
     ]
     engine.run(sql.create_table(name, [*columns, *ours.items()]))
-    engine.made(name, [schema.columns[index].name for index in schema.key])
-    return TargetTable(schema, codecs, stored=stored)
+    table = TargetTable(schema, codecs, stored=stored)
+    engine.made(name, table.key)
+    return table
 
 
 def inspect(
@@ -217,6 +223,7 @@ def evolve(engine: Engine, table: TargetTable, new: TableSchema, fill: dict[int,
             made.codecs.append(add_column(engine, made, column, fill.get(column.identity)))
         else:
             made.codecs.append(_retype(engine, made, column, codec))
+    _find_by_key(engine, made)
     return made
 
 
@@ -253,7 +260,13 @@ def reshape(engine: Engine, schema: TableSchema, stored: TableName, past: TableN
         codec = held.get(column.name)
         made = add_column(engine, table, column) if codec is None else _retype(engine, table, column, codec)
         table.codecs.append(made)
+    _find_by_key(engine, table)
     return table
+
+
+def _find_by_key(engine: Engine, table: TargetTable) -> None:
+    for place in table.places:
+        engine.made(place, table.key)
 
 
 def _holds(engine: Engine, table: TargetTable, column: Column, held: Codec) -> bool:

@@ -9,6 +9,7 @@ from sqlglot import exp, parse_one
 from cdc.model.parts import BUCKETS
 from cdc.model.schema import Column, Kind
 from cdc.typed.codec import Codec
+from cdc.typed.codecs import codec_for
 from cdc.typed.fitting import DIALECT
 
 
@@ -17,11 +18,14 @@ class DuckDbDigests:
 
     def digest_text(self, column: Column, codec: Codec) -> exp.Expression:
         """The source's text, or its bits as a double for a float: two servers may write another text for one."""
-        value = exp.column(exp.to_identifier(column.name, quoted=True))
-        if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
+        value: exp.Expression = exp.column(exp.to_identifier(column.name, quoted=True))
+        kind = column.type.kind
+        if codec.is_text and kind in (Kind.FLOAT32, Kind.FLOAT64, Kind.VECTOR):
+            value = codec_for(column.type).careful(value)
+        if kind in (Kind.FLOAT32, Kind.FLOAT64):
             bits = _cast(_cast(_cast(value, "DOUBLE"), "BIT"), "VARCHAR")
             return exp.Case().when(exp.func("isnan", value), exp.Literal.string("NaN")).else_(bits)
-        if column.type.kind is Kind.VECTOR and not codec.is_text:
+        if kind is Kind.VECTOR:
             return _little_endian_hex(value)
         return codec.render(value)
 

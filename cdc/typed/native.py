@@ -93,6 +93,8 @@ class Converter:
             The columns under their names, and the names of those that have a value which has no place in its home; if
             there are any, the columns are of no rows.
         """
+        if not homes:
+            return pa.table({}), []
         names = {name: f"c{number}" for number, name in enumerate(homes)}
         # What a source knows as NULL everywhere may be of any type.
         given = {number: _seen(data[name]) for name, number in names.items()}

@@ -84,6 +84,7 @@ def seeds(kind: str, prefix: str, count: int) -> list[str]:
     return [seed] if of == kind and seed.startswith("file ") == bool(prefix) else []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300 + SCHEDULES // 2)
 @pytest.mark.parametrize("kind", list(SOURCES))
 def test_the_target_is_always_a_state_of_the_source(kind: str) -> None:

@@ -229,7 +229,8 @@ class Versioned:
         if part.keys is not None:
             keys = self._key_table(table, part)
             if keys is not None:
-                yield self._store.matching(table.name, wanted, keys)
+                found = self._store.matching(table.name, wanted, keys)
+                yield found.filter(pc.invert(found.column(DELETED))).select(list(wanted))
                 return
         gathered: list[pa.Table] = []
         for block in self._store.newest(table.name, wanted, bounds_of(table, part)):
@@ -267,33 +268,34 @@ class Versioned:
         ]
         rows = self._native(table, columns)
         lacks = [(last.value[index] == ABSENT) & shown if index not in key else None for index in range(len(columns))]
-        lends = np.flatnonzero(last.source != ABSENT)
-        kept = np.ones(len(rows), dtype=bool)
-        if any(mask is not None and mask.any() for mask in lacks):
-            rows, kept = self._completed(table, rows, lacks, lends, lenders)
         order, position, moment, _ = moments.at(changes.transaction[last.change].astype(np.int64))
-        stamps = pa.table(
-            {
-                ORDER: order,
-                ORDINAL: pa.array(changes.ordinal[last.change].astype(np.uint64)),
-                POSITION: position,
-                MOMENT: moment,
-            }
-        )
-        if not kept.all():
-            chosen = np.flatnonzero(kept)
-            rows, stamps, deleted = rows.take(chosen), stamps.take(chosen), deleted[chosen]
-        self._append(table, rows, stamps, deleted)
+        ordinal = pa.array(changes.ordinal[last.change].astype(np.uint64))
+        stamps = pa.table({ORDER: order, ORDINAL: ordinal, POSITION: position, MOMENT: moment})
+        if not any(mask is not None and mask.any() for mask in lacks):
+            self._append(table, rows, stamps, deleted)
+            return
+        lends = np.flatnonzero(last.source != ABSENT)
+        rows, kept = self._completed(table, rows, stamps, lacks, lends, lenders)
+        self._append_in_order(table, rows.take(kept), stamps.take(kept), deleted[kept])
+
+    def _append_in_order(self, table: VersionedTable, rows: pa.Table, stamps: pa.Table, deleted: np.ndarray) -> None:
+        """Live rows before deleted ones: as long as a deleted row of the same changes is not there, the row that lends
+        its values to a new one, and gives up its key with that, can be read again."""
+        for which in (np.flatnonzero(~deleted), np.flatnonzero(deleted)):
+            self._append(table, rows.take(which), stamps.take(which), deleted[which])
 
     def _completed(
         self,
         table: VersionedTable,
         rows: pa.Table,
+        stamps: pa.Table,
         lacks: Sequence[np.ndarray | None],
         lends: np.ndarray,
         lenders: list[pa.Array],
     ) -> tuple[pa.Table, np.ndarray]:
-        """Rows with the values that they lack, and which of them (bool[n]) have them all now.
+        """Rows with the values that they lack, and which of them (int64[k]) are to be appended.
+
+        A key of which there is a row as new as the one that comes, or newer, had this applied before.
 
         Args:
             lacks: per column bool[n].
@@ -305,26 +307,29 @@ class Versioned:
             if mask is not None:
                 needs |= mask
         asks = np.flatnonzero(needs[lends])
+        names = [table.schema.columns[index].name for index in table.schema.key]
         data = {index: take(column, asks) for index, column in zip(table.schema.key, lenders, strict=True)}
-        keys, wrong = self._converted(table, data)
+        lending, wrong = self._converted(table, data)
         if wrong:
             raise InvariantError(f"A key of {table.schema.table} is not of its columns' types.")
-        there = self._store.matching(table.name, self._homes_of(table, range(len(lacks))), keys)
-        found = _places(keys, there.select(keys.column_names))
+        own = rows.select(names)
+        homes = self._homes_of(table, range(len(lacks)))
+        there = self._store.matching(table.name, homes, pa.concat_tables([lending, own.take(np.flatnonzero(needs))]))
+        applied = _reached(there, _places(own, there.select(names)), stamps)
         place = np.full(len(rows), ABSENT)
-        place[lends[asks]] = found
-        lost = needs & (place == ABSENT)
+        place[lends[asks]] = _places(lending, there.select(names))
+        lost = needs & ~applied & ((place == ABSENT) | _reached(there, place, stamps) | _deleted(there, place))
         if lost.any():
             self._lose(table, rows, lost)
         made = []
         for index, mask in enumerate(lacks):
             column = rows.column(index)
             if mask is not None and mask.any():
-                lent = there.column(index).combine_chunks()
+                lent = _plain(there.column(index))
                 lent = lent.take(pa.array(np.where(mask, place, ABSENT), mask=~mask | (place == ABSENT)))
                 column = pc.if_else(pa.array(mask), lent, column)
             made.append(column)
-        return pa.table(made, names=rows.column_names), ~lost
+        return pa.table(made, names=rows.column_names), np.flatnonzero(~(needs & (lost | applied)))
 
     def _lose(self, table: VersionedTable, rows: pa.Table, lost: np.ndarray) -> None:
         if not table.is_lenient:
@@ -408,7 +413,8 @@ class Versioned:
         if wrong:
             return np.zeros(len(numbers), dtype=np.int64)
         held = self._store.matching(table.name, self._homes_of(table, table.schema.key), made)
-        return _among(made, held).astype(np.int64)
+        live = held.filter(pc.invert(held.column(DELETED)))
+        return _among(made, live.select(made.column_names)).astype(np.int64)
 
     def _stay_current(self, table: VersionedTable) -> None:
         if table.is_ahead:
@@ -446,6 +452,24 @@ def _places(rows: pa.Table, others: pa.Table) -> np.ndarray:
     known[of[len(rows) :]] = np.arange(len(others))
     places: np.ndarray = known[of[: len(rows)]]
     return places
+
+
+def _reached(rows: pa.Table, place: np.ndarray, stamps: pa.Table) -> np.ndarray:
+    """bool[n]: whether the row at a place (ABSENT for no row) is from the place in the log of a stamp, or later."""
+    found = np.flatnonzero(place != ABSENT)
+    order, ordinal = (np.asarray(rows.column(name))[place[found]] for name in (ORDER, ORDINAL))
+    wanted, after = (np.asarray(stamps.column(name))[found] for name in (ORDER, ORDINAL))
+    reached = np.zeros(len(place), dtype=bool)
+    reached[found] = (order > wanted) | ((order == wanted) & (ordinal >= after))
+    return reached
+
+
+def _deleted(rows: pa.Table, place: np.ndarray) -> np.ndarray:
+    """bool[n]: whether there is a row at a place, which was deleted."""
+    found = np.flatnonzero(place != ABSENT)
+    deleted = np.zeros(len(place), dtype=bool)
+    deleted[found] = np.asarray(rows.column(DELETED))[place[found]]
+    return deleted
 
 
 def _plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:

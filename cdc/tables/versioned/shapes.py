@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 import pyarrow as pa
 
@@ -141,7 +142,7 @@ class Shapes:
         place = self.place(identity)
         self._keep(shape)
         faults.point("target.evolve")
-        if not self._is(place, becoming.schema, becoming.texts):
+        if self._store.mark(place) != self._mark(becoming.schema, becoming.texts):
             self._change(place, shape, becoming)
         passed = (*shape.passed, becoming.schema) if becoming.schema != shape.schema else shape.passed
         texts = becoming.texts
@@ -164,7 +165,7 @@ class Shapes:
 
     def _change(self, place: TableName, shape: Shape, becoming: Becoming) -> None:
         alteration = self._alteration(shape, becoming)
-        if alteration is None or not self._store.alter(place, alteration):
+        if alteration is None or not self._store.alter(place, alteration, self._mark(becoming.schema, becoming.texts)):
             self._rebuild(place, shape, becoming)
 
     def _alteration(self, shape: Shape, becoming: Becoming) -> Alteration | None:
@@ -200,9 +201,8 @@ class Shapes:
                 break
             texts = (*texts, *wrong)
         faults.point("target.rebuilt")
-        becoming_now = replace(becoming, texts=texts)
         if texts != becoming.texts:
-            self._keep(replace(shape, becoming=becoming_now))
+            self._keep(replace(shape, becoming=replace(becoming, texts=texts)))
         self._store.exchange(place, other)
         self._store.drop(other)
 
@@ -238,13 +238,21 @@ class Shapes:
 
     def _make(self, place: TableName, schema: TableSchema, texts: Texts) -> None:
         homes = {column.name: home for column, home in zip(schema.columns, self.homes(schema, texts), strict=True)}
-        self._store.make(place, homes, [schema.columns[index].name for index in schema.key])
+        self._store.make(place, homes, [schema.columns[index].name for index in schema.key], self._mark(schema, texts))
 
     def _is(self, place: TableName, schema: TableSchema, texts: Texts) -> bool:
-        """Whether a table has the columns, the types and the key of a shape."""
-        found = {name: kind for name, kind in self._store.columns(place).items() if name not in OURS}
+        """Whether a table has the columns and the types of a shape."""
         expected = {column.name: self._home(column, texts).sql_type for column in schema.columns}
-        return found == expected and self._store.key(place) == _key(schema)
+        return self._store.columns(place) == expected
+
+    def _mark(self, schema: TableSchema, texts: Texts) -> str:
+        """What tells one shape of a table from another: columns may have swapped their names."""
+        key = set(schema.key)
+        said = [
+            (column.identity, column.name, self._home(column, texts).sql_type, index in key)
+            for index, column in enumerate(schema.columns)
+        ]
+        return sha256(repr(said).encode()).hexdigest()[:16]
 
     def _home(self, column: Column, texts: Texts) -> Home:
         return self._store.text if column.identity in texts else self._store.home(column)

@@ -74,11 +74,15 @@ class Store(Database, Protocol):
     def text(self) -> Home:
         """What holds every value as the source's text."""
 
-    def make(self, place: TableName, columns: Mapping[str, Home], key: Sequence[str]) -> None:
-        """Make an empty table; one that is there goes."""
+    def make(self, place: TableName, columns: Mapping[str, Home], key: Sequence[str], mark: str) -> None:
+        """Make an empty table; one that is there goes.
 
-    def key(self, place: TableName) -> set[str]:
-        """The names of the columns by which rows of a table are the same row."""
+        Args:
+            mark: stays with the table.
+        """
+
+    def mark(self, place: TableName) -> str | None:
+        """The mark of a table; None if there is no such table."""
 
     def drop(self, place: TableName) -> None:
         """Remove a table, if it is there."""
@@ -86,9 +90,12 @@ class Store(Database, Protocol):
     def exchange(self, place: TableName, other: TableName) -> None:
         """Let two tables take each other's place in one step; if only the other is there, it moves to the place."""
 
-    def alter(self, place: TableName, alteration: Alteration) -> bool:
-        """Change columns. What of it was done already, is not done again. Returns False for a fill that the database
-        would not keep exactly; then nothing was changed."""
+    def alter(self, place: TableName, alteration: Alteration, mark: str) -> bool:
+        """Change columns, and the mark last. What of it was done already, is not done again.
+
+        Returns:
+            False for a fill that the database would not keep exactly; then nothing was changed.
+        """
 
     def append(self, place: TableName, rows: pa.Table) -> None:
         """Append rows, whose columns have the types of their homes."""
@@ -100,7 +107,7 @@ class Store(Database, Protocol):
         """The newest row of each key, deleted ones too, with all columns, those above included."""
 
     def matching(self, place: TableName, homes: Mapping[str, Home], keys: pa.Table) -> pa.Table:
-        """The newest rows that have some keys and were not deleted.
+        """The newest rows that have some keys, deleted ones too; with the columns above.
 
         Args:
             keys: the key's columns, among those of `homes`.

@@ -57,8 +57,10 @@ class VersionedTarget(AppliedTables):
 
     def _values(self, table: TargetTable, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
         found: dict[Key, dict[str, str | None]] = {}
+        names = [column.name for column in table.schema.columns]
         for block in self._blocks(table, Part(keys=tuple(keys))):
-            found |= values(self._looks, block, keys)
+            for key, row in values(self._looks, block, keys).items():
+                found[key] = dict(zip(names, row.values(), strict=True))
         return found
 
     def _keys(self, table: TargetTable, part: Part) -> set[Key]:

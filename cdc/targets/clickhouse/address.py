@@ -12,6 +12,7 @@ try:
     from clickhouse_connect import get_client
     from clickhouse_connect.driver.client import Client
     from clickhouse_connect.driver.exceptions import Error, OperationalError
+    from clickhouse_connect.driver.httputil import get_pool_manager
 except ImportError as error:
     raise UsageError(
         "A ClickHouse target needs the package clickhouse-connect.", hint="pip install 'clickhouse-connect>=1.12'"
@@ -105,6 +106,8 @@ def connect(server: Server) -> Client:
         autogenerate_session_id=False,
         client_name="cdc",
         settings=settings,
+        # The pool that clients share otherwise would share its connections with a process that was forked as well.
+        pool_mgr=get_pool_manager(),
     )
 
 

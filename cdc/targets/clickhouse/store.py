@@ -117,7 +117,7 @@ class ClickHouseStore:
     def home(self, column: Column) -> Home:
         return home_of(column.type, self._limits)
 
-    def make(self, place: TableName, columns: Mapping[str, Home], key: Sequence[str]) -> None:
+    def make(self, place: TableName, columns: Mapping[str, Home], key: Sequence[str], mark: str) -> None:
         self._make_database(place.schema)
         listed = [
             f"{quoted(name)} {home.sql_type if name in key else f'Nullable({home.sql_type})'}"
@@ -132,15 +132,13 @@ class ClickHouseStore:
         self.drop(place)
         self._command(
             f"CREATE TABLE {self._name(place)}{self._everywhere()} ({', '.join(listed)}) "
-            f"ENGINE = {self._engine(f'ReplacingMergeTree({_VERSION})')} ORDER BY ({', '.join(map(quoted, key))})"
+            f"ENGINE = {self._engine(f'ReplacingMergeTree({_VERSION})')} ORDER BY ({', '.join(map(quoted, key))}) "
+            f"COMMENT '{mark}'"
         )
 
-    def key(self, place: TableName) -> set[str]:
-        query = (
-            "SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String} "
-            "AND is_in_sorting_key"
-        )
-        return {name for (name,) in self._ask(query, self._named(place))}
+    def mark(self, place: TableName) -> str | None:
+        query = "SELECT comment FROM system.tables WHERE database = {database:String} AND name = {table:String}"
+        return next((comment for (comment,) in self._ask(query, self._named(place))), None)
 
     def drop(self, place: TableName) -> None:
         self._command(f"DROP TABLE IF EXISTS {self._name(place)}{self._everywhere()} SYNC")
@@ -152,7 +150,7 @@ class ClickHouseStore:
         else:
             self._command(f"EXCHANGE TABLES {one} AND {two}{self._everywhere()}")
 
-    def alter(self, place: TableName, alteration: Alteration) -> bool:
+    def alter(self, place: TableName, alteration: Alteration, mark: str) -> bool:
         literals = {name: _literal(alteration.added[name], value) for name, value in alteration.fill.items()}
         if None in literals.values():
             return False
@@ -164,6 +162,7 @@ class ClickHouseStore:
         for name, home in alteration.added.items():
             fill = f" DEFAULT {literals[name]}" if name in literals else ""
             self._command(f"{alter} ADD COLUMN IF NOT EXISTS {quoted(name)} Nullable({home.sql_type}){fill}")
+        self._command(f"{alter} MODIFY COMMENT '{mark}'")
         return True
 
     def show(self, shown: Shown) -> None:
@@ -201,11 +200,7 @@ class ClickHouseStore:
         return self._stream(query, homes, values)
 
     def everything(self, place: TableName, homes: Mapping[str, Home]) -> Iterator[pa.Table]:
-        ours = (
-            f"toInt64(bitShiftRight({_VERSION}, 64)) AS {ORDER}, toUInt64(bitAnd({_VERSION}, {_LOW})) AS {ORDINAL}, "
-            f"{DELETED}, {POSITION}, {MOMENT}"
-        )
-        query = f"SELECT {_asked(homes)}, {ours} FROM {self._name(place)} FINAL"
+        query = f"SELECT {_asked(homes)}, {_ASKED} FROM {self._name(place)} FINAL"
         return self._stream(query, {**homes, **_OURS}, {})
 
     def matching(self, place: TableName, homes: Mapping[str, Home], keys: pa.Table) -> pa.Table:
@@ -217,13 +212,13 @@ class ClickHouseStore:
         try:
             self._insert(aside, keys)
             query = (
-                f"SELECT {_asked(homes)} FROM {self._name(place)} FINAL "
-                f"WHERE NOT {DELETED} AND ({listed}) IN (SELECT {listed} FROM {aside})"
+                f"SELECT {_asked(homes)}, {_ASKED} FROM {self._name(place)} FINAL "
+                f"WHERE ({listed}) IN (SELECT {listed} FROM {aside})"
             )
-            found = list(self._stream(query, homes, {}))
+            found = list(self._stream(query, {**homes, **_OURS}, {}))
         finally:
             self._command(f"DROP TABLE IF EXISTS {aside}")
-        nothing = pa.table({name: pa.array([], home.arrow) for name, home in homes.items()})
+        nothing = pa.table({name: pa.array([], home.arrow) for name, home in {**homes, **_OURS}.items()})
         return pa.concat_tables(found) if found else nothing
 
     def bury(self, place: TableName, columns: Sequence[str], version: pa.Table) -> None:
@@ -326,6 +321,10 @@ class ClickHouseStore:
             self.client.insert_arrow(table, rows.slice(begin, size))
 
 
+_ASKED = (
+    f"toInt64(bitShiftRight({_VERSION}, 64)) AS {ORDER}, toUInt64(bitAnd({_VERSION}, {_LOW})) AS {ORDINAL}, "
+    f"{DELETED}, {POSITION}, {MOMENT}"
+)
 _OURS = {
     ORDER: Home("Int64", TEXT.codec, pa.int64()),
     ORDINAL: Home("UInt64", TEXT.codec, pa.uint64()),

@@ -28,9 +28,9 @@ from cdc.typed.codec import Codec
 _RETYPED = "_cdc_retyped"
 _REFUSED = re.compile(r"http code (401|403|404)")
 _UNREACHED = "error for http"
-# That a commit puts into the catalogue and not into a file of its own, until the upkeep does. None go into a DuckDB
-# file: DuckLake writes values there as literals, which DuckDB 1.5.5 reads as decimals. One double of 30 came back as
-# another number, and one real of 200.
+# That a commit puts into the catalogue and not into a file of its own, until the upkeep does. It puts none into a
+# DuckDB file: DuckLake writes values there as literals, which DuckDB 1.5.5 reads as decimals. One double of 30, and one
+# real of 200, came back as another number.
 _INLINED_ROWS = 1000
 _UPKEEP_EVERY = 60.0  # seconds
 

@@ -13,13 +13,13 @@ from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
 from cdc.tables.state import SCHEMA
-from cdc.tables.target import TableTarget
 from cdc.target import Mode, SetApart, TargetSettings, takes_all
 from cdc.targets.postgres.connection import Server
 from cdc.targets.postgres.engine import PostgresEngine
+from cdc.targets.postgres.target import PostgresTarget
 
 TELLS_NOTES = False
-OPTIONS = frozenset({"--mode"})  # of `cdc run`, what this target has
+OPTIONS = frozenset({"--mode", "--keys"})  # of `cdc run`, what this target has
 set_apart: SetApart = takes_all
 _OWN = ("postgresql", "postgres")  # kinds of sources whose types this target has as well
 
@@ -54,13 +54,13 @@ def target_removals(place: str, _pipeline: str) -> list[Removal]:
     return [Removal(f"schema {SCHEMA} in {Server.parse(_dsn(place))}", lambda: control.drop_state(_engine(place)))]
 
 
-def target_factory(place: str, settings: TargetSettings) -> Callable[[], TableTarget]:
+def target_factory(place: str, settings: TargetSettings) -> Callable[[], PostgresTarget]:
     """What opens the target; raises UsageError."""
     server = Server.parse(_dsn(place))
     if settings.mode is Mode.HISTORY:
         raise UsageError("A PostgreSQL target keeps no history.", hint="It has --mode mirror and --mode soft-delete.")
     keeps_types = settings.source in _OWN
-    return lambda: TableTarget(PostgresEngine(server, keeps_types=keeps_types), settings.mode)
+    return lambda: PostgresTarget(PostgresEngine(server, keeps_types=keeps_types), settings.mode, settings.keys)
 
 
 def _engine(place: str, source: str = "", *, read_only: bool = False) -> PostgresEngine:

@@ -1,37 +1,20 @@
-"""A source, a target and faults for tests, of this program as of connectors that others write for it.
-
-    target = MemoryTarget()
-    source = ScriptedSource([first, Unavailable("the connection was lost"), second])
-    faulty = FaultyTarget(target, [None, Fault.FAIL_AFTER_WRITE])
-    Pipeline(lambda: source, lambda: faulty, queue_bytes=1 << 20).run()
-    assert target.rows("public.orders") == [{"id": "1", "note": None}]
-    assert source.acknowledged[-1] == second.checkpoint.position
-
-`MemoryTarget` says what a target has to do, without a database in the way: a new target can be held against it. Nothing
-here uses threads or looks at a clock, but for what waits, and that can be given another way to wait.
-"""
+"""The plainest target that keeps the contract."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 
-from cdc.errors import InvariantError, RowDrift, TargetDrift, Unavailable
+from cdc.errors import InvariantError, RowDrift, TargetDrift
 from cdc.model.arrays import texts
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows
 from cdc.model.position import Checkpoint, Position
-from cdc.model.schema import TableName, TableSchema
+from cdc.model.schema import TableSchema
 from cdc.model.segment import Changes, Copied, Drop, Evolve, Gap, Note, Replace, Reset, Segment, Step, Suspect, Truncate
-from cdc.model.standing import Standing
-from cdc.source import Head, Link
-from cdc.target import Target
 
 Row = tuple[str | None, ...]
-_POLL = 0.002  # seconds between looks at a link that is paused
 
 
 @dataclass(slots=True)
@@ -211,178 +194,3 @@ class MemoryTarget:
 
 def _images(rows: Rows | None) -> list[Row]:
     return list(zip(*(texts(column) for column in rows.columns), strict=True)) if rows is not None else []
-
-
-class Fault(StrEnum):
-    """What may go wrong with one call of `Target.apply`."""
-
-    REJECT = "reject"  # an error, and nothing was written
-    FAIL_AFTER_WRITE = "fail after write"  # everything was written, and the answer is an error (D-14)
-    HOLD = "hold"  # written at once, and the answer comes late
-    SLOW = "slow"  # written late
-    REPEAT = "repeat"  # it comes again, and the one before it as well (D-05); copied rows and parts never do
-
-
-class FaultyTarget:
-    """A target behind which another one fails in known ways.
-
-    Args:
-        target: the real one.
-        faults: one for each segment that comes, None for one that is applied as it should be; none after the last.
-        delay: seconds that HOLD and SLOW take.
-        sleep: how to wait for so long.
-        error: makes what REJECT and FAIL_AFTER_WRITE raise.
-    """
-
-    def __init__(
-        self,
-        target: Target,
-        faults: Iterable[Fault | None],
-        *,
-        delay: float = 0.05,
-        sleep: Callable[[float], None] = time.sleep,
-        error: Callable[[], Exception] = lambda: Unavailable("The target has failed, as a test wanted."),
-    ) -> None:
-        self._target = target
-        self._faults = iter(faults)
-        self._delay = delay
-        self._sleep = sleep
-        self._error = error
-        self._before: Segment | None = None  # the last one that may come again
-
-    def open(self) -> Checkpoint | None:
-        self._before = None
-        return self._target.open()
-
-    def close(self) -> None:
-        self._target.close()
-
-    def apply(self, segment: Segment) -> None:
-        fault = next(self._faults, None)
-        if fault is Fault.REJECT:
-            raise self._error()
-        if fault is Fault.SLOW:
-            self._sleep(self._delay)
-        self._target.apply(segment)
-        may_repeat = segment.checkpoint is not None and len(segment.transactions) > 0
-        if fault is Fault.REPEAT and may_repeat:
-            for again in (self._before, segment):
-                if again is not None:
-                    self._target.apply(again)
-        elif fault is Fault.HOLD:
-            self._sleep(self._delay)
-        elif fault is Fault.FAIL_AFTER_WRITE:
-            raise self._error()
-        if may_repeat:
-            self._before = segment
-
-
-class ScriptedSource:
-    """A `cdc.source.Source` that gives segments from a script and says what it would have acknowledged.
-
-    It goes on after the checkpoint that it is opened with, as a database does, and may be opened any number of times.
-
-    Args:
-        script: segments in the order of the log, and exceptions, each of which is raised once where it stands.
-        copied: segments of a snapshot, given when there is no checkpoint yet.
-        overlap: how many segments before the checkpoint are given again when it is opened with one (D-05).
-        sleep: how to wait while the hand-off is full.
-
-    Attributes:
-        opened: the checkpoints that it was opened with.
-        acknowledged: the positions that it read from its link, each when it had become another one.
-    """
-
-    def __init__(
-        self,
-        script: Sequence[Segment | Exception],
-        *,
-        copied: Sequence[Segment] = (),
-        overlap: int = 0,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._script = list(script)
-        self._copied = list(copied)
-        self._overlap = overlap
-        self._sleep = sleep
-        self._link: Link | None = None
-        self._at = 0
-        self.opened: list[Checkpoint | None] = []
-        self.acknowledged: list[Position] = []
-
-    @property
-    def head(self) -> Head:
-        last = next((step for step in reversed(self._segments()) if step.checkpoint is not None), None)
-        clock = int(last.transactions.committed_at[-1]) if last is not None and len(last.transactions) else 0
-        return Head(last.checkpoint.position if last is not None and last.checkpoint else Position(0, "0"), clock)
-
-    @property
-    def estimates(self) -> Mapping[TableName, int]:
-        return {}
-
-    @property
-    def followed(self) -> Mapping[int, TableName]:
-        return {}
-
-    @property
-    def apart(self) -> Mapping[TableName, Standing]:
-        return {}
-
-    @property
-    def meant(self) -> list[TableSchema]:
-        return []
-
-    @property
-    def is_complete(self) -> bool:
-        return True
-
-    def _segments(self) -> list[Segment]:
-        return [*self._copied, *(step for step in self._script if isinstance(step, Segment))]
-
-    def open(self, resume: Checkpoint | None) -> None:
-        self.opened.append(resume)
-        self._at = 0
-        if resume is None:
-            return
-        for index, step in enumerate(self._script):
-            if (
-                isinstance(step, Segment)
-                and step.checkpoint is not None
-                and step.checkpoint.position <= resume.position
-            ):
-                self._at = index + 1
-        self._at = max(0, self._at - self._overlap)
-
-    def copy(self, link: Link) -> Iterator[Segment]:
-        if self.opened[-1] is None:
-            yield from self._give(self._copied, link)
-
-    def stream(self, link: Link) -> Iterator[Segment]:
-        self._link = link
-        rest = self._script[self._at :]
-        for index, step in enumerate(rest, self._at):
-            if isinstance(step, Exception):
-                del self._script[index]
-                raise step
-            yield from self._give([step], link)
-
-    def _give(self, segments: Sequence[Segment], link: Link) -> Iterator[Segment]:
-        self._link = link
-        for segment in segments:
-            self._look()
-            while link.paused and not link.stopping:
-                self._look()
-                self._sleep(_POLL)
-            if link.stopping:
-                return
-            yield segment
-
-    def _look(self) -> None:
-        """Read what is durable, which is all that a source could acknowledge."""
-        durable = self._link.durable if self._link is not None else None
-        if durable is not None and durable not in self.acknowledged[-1:]:
-            self.acknowledged.append(durable)
-
-    def close(self) -> None:
-        self._look()
-        self._link = None
