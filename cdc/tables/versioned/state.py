@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import orjson
 
@@ -122,8 +122,8 @@ class VersionedState:
         self._put(f"shape:{shape.schema.identity}", _text(shape))
 
     def settled(self, shapes: list[Shape]) -> None:
-        """Forget the ways to shapes, since a checkpoint knows these."""
-        self._put_all({f"shape:{each.schema.identity}": _text(replace(each, passed=())) for each in shapes})
+        """Keep what is left of the ways to shapes that a checkpoint does not know yet."""
+        self._put_all({f"shape:{each.schema.identity}": _text(each) for each in shapes})
 
     def copying(self) -> set[int]:
         return set(_numbers(self._records, "copying"))
