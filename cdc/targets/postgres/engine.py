@@ -28,6 +28,14 @@ from cdc.targets.postgres.connection import Server, connect, meaning
 _LEASE = 0x63_64_63_74_67_74  # "cdctgt": of the advisory lock, which is of one database
 _ANALYZED = 1000  # rows
 _NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
+# The bytes of a list of 32-bit floats, as little-endian machines have them.
+_LITTLE_ENDIAN_HEX = """(
+    SELECT coalesce(string_agg(concat(substr(h, 7, 2), substr(h, 5, 2), substr(h, 3, 2), substr(h, 1, 2)),
+        '' ORDER BY n), '')
+    FROM (
+        SELECT upper(encode(float4send(x), 'hex')) AS h, n FROM unnest(value_::float4[]) WITH ORDINALITY AS u (x, n)
+    ) AS each_
+)"""
 _STAGED = {
     pa.int8(): "smallint",
     pa.int16(): "smallint",
@@ -203,11 +211,13 @@ class PostgresEngine:
     # --- digests ----------------------------------------------------------------------------------------------------
 
     def digest_text(self, column: Column, codec: Codec) -> exp.Expression:
-        """The source's text, or its bits as a double for a float: two servers may write another text for one."""
+        """The source's text, or its bits for floats: two servers may write another text for one."""
         value = sql.column(column.name)
         if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
             bits = "('x' || encode(float8send(value_::float8), 'hex'))::bit(64)::text"
             return _filled(f"CASE WHEN value_::float8 = 'NaN' THEN 'NaN' ELSE {bits} END", value)
+        if column.type.kind is Kind.VECTOR:
+            return _filled(_LITTLE_ENDIAN_HEX, value)
         return codec.render(value)
 
     def byte_length(self, text: exp.Expression) -> exp.Expression:
