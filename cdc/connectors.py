@@ -4,8 +4,9 @@ those who use that target only."""
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from cdc.journal.observer import JournalAware
 from cdc.model.moment import Moment
 from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint, Position
-from cdc.model.schema import TableName, TableSchema
+from cdc.model.schema import Column, TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing
 from cdc.observer import Observer
@@ -25,7 +26,7 @@ from cdc.options import MEGABYTE, Options, Told
 from cdc.removal import Removal
 from cdc.source import Source, SourceStatus
 from cdc.sources.findings import Finding
-from cdc.target import KEEP_ALL, SetApart, Target, TargetSettings, takes_all
+from cdc.target import KEEP_ALL, SetApart, Target, TargetAbilities, TargetSettings, takes_all
 
 JOURNAL = "journal"
 SOURCES = {
@@ -45,6 +46,10 @@ TARGETS = {
     "kafka": "cdc.targets.kafka",
     JOURNAL: "cdc.journal",
 }
+
+# Groups of entry points, by which other packages make theirs known: a name is a scheme, a value is a module.
+SOURCES_OF_OTHERS = "cdc.sources"
+TARGETS_OF_OTHERS = "cdc.targets"
 
 _TARGET_MEMORY = 256 * MEGABYTE
 _ROTATE_BYTES = 256 * MEGABYTE
@@ -141,13 +146,11 @@ class TargetKind(Protocol):
     """What a target's package offers. A `place` is what a DSN says after the kind.
 
     Attributes:
-        TELLS_NOTES: it keeps what applications said of their transactions.
-        OPTIONS: those of `cdc run` that it has, beside the ones that every target has.
+        ABILITIES: what it can do.
         set_apart: which tables cannot be there together.
     """
 
-    TELLS_NOTES: bool
-    OPTIONS: frozenset[str]
+    ABILITIES: TargetAbilities
     set_apart: SetApart
 
     def file_of(self, place: str, /) -> Path | None:
@@ -184,6 +187,9 @@ class Paced(Protocol):
 class HoldsTables(Protocol):
     """A target that has tables to compare."""
 
+    def codec(self, column: Column, source: str, /) -> Codec:
+        """How it holds the values of a column, of a source of some kind, as long as each has a place there."""
+
     def table_digests(
         self, place: str, source: str, schemas: Iterable[TableSchema], /
     ) -> dict[TableSchema, Digest | None]:
@@ -210,6 +216,7 @@ if TYPE_CHECKING:  # each package is held against what is asked of it
     from cdc.sources import mysql, postgres
     from cdc.targets import clickhouse, duckdb, ducklake, jsonl, kafka
     from cdc.targets import postgres as postgres_tables
+    from cdc.typed.codec import Codec
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql
@@ -224,13 +231,13 @@ if TYPE_CHECKING:  # each package is held against what is asked of it
 def source_module(dsn: str) -> SourceKind:
     """The connector for a source DSN: its control plane as well as its data plane."""
     scheme = kind_of(dsn)
-    if scheme not in SOURCES:
+    if (module := _module(scheme, SOURCES, SOURCES_OF_OTHERS)) is None:
         raise UsageError(
             f"{scheme!r} is not a source that cdc knows." if scheme else "The source is not a DSN.",
             hint="Write it as postgresql://user@host:5432/database, mysql://user@host/database, mariadb://... or "
             "journal:DIR.",
         )
-    return cast("SourceKind", importlib.import_module(SOURCES[scheme]))
+    return cast("SourceKind", module)
 
 
 def database_module(dsn: str) -> DatabaseKind:
@@ -254,12 +261,12 @@ def kind_of(source: str) -> str:
 def target_module(target: str) -> tuple[TargetKind, str]:
     """The connector for a target, and what it is to open: `duckdb:FILE`, or a file that is named like one."""
     scheme, colon, rest = target.partition(":")
-    if colon and scheme in TARGETS:
+    if colon and (module := _module(scheme, TARGETS, TARGETS_OF_OTHERS)) is not None:
         if not rest:
             raise UsageError("The target names no file.", hint=f"Write it as {scheme}:FILE.")
-        return _target(scheme), rest
+        return cast("TargetKind", module), rest
     if target.endswith(_SUFFIXES) and not _OTHER_SCHEME.match(target):
-        return _target("duckdb"), target
+        return target_kind("duckdb"), target
     raise UsageError(
         f"{target!r} is not a target that cdc knows.",
         hint="Write it as duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, clickhouse://HOST, jsonl:FILE, "
@@ -267,8 +274,27 @@ def target_module(target: str) -> tuple[TargetKind, str]:
     )
 
 
-def _target(kind: str) -> TargetKind:
-    return cast("TargetKind", importlib.import_module(TARGETS[kind]))
+def target_kind(scheme: str) -> TargetKind:
+    """The connector of a kind of target that there is (`target_kinds`)."""
+    return cast("TargetKind", _module(scheme, TARGETS, TARGETS_OF_OTHERS))
+
+
+def target_kinds() -> dict[str, list[str]]:
+    """The kinds of target that there are, each with the schemes by which it is known, of which one names it."""
+    modules: dict[str, list[str]] = {}
+    for scheme, module in TARGETS.items():
+        modules.setdefault(module, []).append(scheme)
+    others = {point.name for point in importlib.metadata.entry_points(group=TARGETS_OF_OTHERS)} - TARGETS.keys()
+    return {schemes[0]: schemes for schemes in [*modules.values(), *([name] for name in sorted(others))]}
+
+
+def _module(scheme: str, own: Mapping[str, str], group: str) -> object | None:
+    """The module of a scheme: one of this program, or else one that an installed package has made known."""
+    if scheme in own:
+        return importlib.import_module(own[scheme])
+    for point in importlib.metadata.entry_points(group=group, name=scheme):
+        return cast("object", point.load())
+    return None
 
 
 def source_factory(
@@ -295,6 +321,7 @@ def source_factory(
 def target_factory(source: str, target: str, options: Options) -> Callable[[], Target]:
     module, path = target_module(target)
     refuse_options([target], options)
+    module.ABILITIES.refuse_mode(options.mode)
     if kind_of(source) == JOURNAL == target.partition(":")[0]:
         raise UsageError("A journal is not made from a journal.", hint="Copy its folder while nobody writes it.")
     kind, database = origin_of(source)
@@ -322,7 +349,7 @@ def every(target: str, options: Options) -> float:
 
 def refuse_options(targets: Iterable[str], options: Options) -> None:
     """Refuse options that none of the targets has (O34)."""
-    known = {target: target_module(target)[0].OPTIONS for target in targets}
+    known = {target: target_module(target)[0].ABILITIES.options for target in targets}
     given = {
         "--mode": options.mode,
         "--keys": options.keys,
@@ -342,7 +369,7 @@ def refuse_options(targets: Iterable[str], options: Options) -> None:
 
 def fitting(options: Options, target: str) -> Options:
     """The options without those that a target does not have, but another one that is fed beside it."""
-    has = target_module(target)[0].OPTIONS
+    has = target_module(target)[0].ABILITIES.options
     return replace(
         options,
         mode=options.mode if "--mode" in has else None,

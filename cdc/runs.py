@@ -73,7 +73,8 @@ def open_pipeline(
         UsageError: a DSN is wrong.
     """
     module, _ = target_module(target)
-    make_source = source_factory(source, target, options, notes=module.TELLS_NOTES, set_apart=module.set_apart)
+    notes = module.ABILITIES.tells_notes
+    make_source = source_factory(source, target, options, notes=notes, set_apart=module.set_apart)
     make_target = target_factory(source, target, options)
     pipeline = Pipeline(
         make_source,

@@ -20,6 +20,7 @@ MODULES = {
     "run": "run",
     "status": "status",
     "tail": "tail",
+    "targets": "targets",
     "teardown": "teardown",
     "verify": "verify",
 }

@@ -25,13 +25,17 @@ from cdc.options import Told
 from cdc.removal import Removal
 from cdc.source import SourceStatus
 from cdc.sources.findings import Finding
-from cdc.target import SetApart, TargetSettings, takes_all
+from cdc.target import SetApart, TargetAbilities, TargetSettings, takes_all
 
 log = logging.getLogger(__name__)
 
 SCHEME = "journal:"
-TELLS_NOTES = True  # so that a reader of it can
-OPTIONS = frozenset({"--journal-age", "--journal-size", "--journal-budget"})  # of `cdc run`, what this target has
+ABILITIES = TargetAbilities(
+    product="a journal",
+    keeps="what the source said, from which targets are fed",
+    tells_notes=True,
+    options=frozenset({"--journal-age", "--journal-size", "--journal-budget"}),
+)
 set_apart: SetApart = takes_all
 
 

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cdc.target import Mode, TargetAbilities
+from cdc.target import Mode
+from cdc.targets.duckdb import ABILITIES
 from cdc.testing import conformance
 from tests.conformance.places import MEMORY, duckdb_file, memory
 from tests.seeds import SEED
 
 ROUNDS = int(os.environ.get("CDC_CONFORMANCE_ROUNDS", "1"))
-ABILITIES = TargetAbilities(
-    "DuckDB", "tables", tuple(Mode), (Mode.MIRROR, Mode.HISTORY), compares=True, sees_case=False
-)
 
 
 def some(checks: list[conformance.Check]) -> list[conformance.Check]:

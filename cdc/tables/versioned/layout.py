@@ -380,8 +380,8 @@ class Versioned:
     # --- changes ----------------------------------------------------------------------------------------------------
 
     def _not_there_yet(self, table: VersionedTable, changes: Gathered, moments: Moments) -> Gathered:
-        """Without the changes that were applied before a crash, and are behind the checkpoint. A lookup would find rows as
-        they became later."""
+        """Without the changes that are there already: after a crash, those behind the checkpoint come once more, and a
+        lookup would find rows as they became later."""
         order, ordinal = self._shapes.reached(_shape(table))
         of = moments.order[changes.transaction]
         new = np.flatnonzero((of > order) | ((of == order) & (changes.ordinal > ordinal)))

@@ -99,8 +99,8 @@ class Store(Database, Protocol):
         """
 
     def append(self, place: TableName, rows: pa.Table) -> None:
-        """Append rows, whose columns have the types of their homes, in their order: those that are there after a failure
-        are the first ones."""
+        """Append rows, whose columns have the types of their homes, in their order: after a failure, the first of them
+        may be there."""
 
     def reached(self, place: TableName, order: int) -> tuple[int, int]:
         """The latest ORDER and ORDINAL of a change, below those of copied rows, that a table has a row of; (-1, -1) for

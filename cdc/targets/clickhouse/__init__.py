@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from cdc.errors import UsageError
 from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint
-from cdc.model.schema import TableName, TableSchema
+from cdc.model.schema import Column, TableName, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables.state import SCHEMA
 from cdc.tables.versioned import control
 from cdc.tables.versioned.layout import unfit
 from cdc.tables.versioned.target import VersionedTarget
-from cdc.target import Mode, SetApart, TargetSettings
+from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.clickhouse.address import Server
 from cdc.targets.clickhouse.store import ClickHouseStore
+from cdc.targets.clickhouse.types import WIDE, home_of
+from cdc.typed.codec import Codec
 
-TELLS_NOTES = False
-OPTIONS = frozenset({"--mode"})  # of `cdc run`, what this target has
+ABILITIES = TargetAbilities(
+    product=ClickHouseStore.product,
+    keeps="tables",
+    modes=(Mode.MIRROR, Mode.SOFT_DELETE),
+    is_atomic=False,
+    compares=True,
+    notices_drift=False,
+    sees_case=ClickHouseStore.abilities.sees_case,
+    options=frozenset({"--mode"}),
+    needs="`clickhouse-connect`",
+)
 
 
 def _without_key(coming: Iterable[TableSchema], _taken: Iterable[TableName]) -> Mapping[TableName, str]:
@@ -33,6 +44,12 @@ set_apart: SetApart = _without_key
 def file_of(place: str) -> Path | None:
     """None: a server has it."""
     return None
+
+
+def codec(column: Column, _source: str) -> Codec:
+    """How a column's values are held."""
+    home = home_of(column.type, WIDE)
+    return replace(home.codec, sql_type=home.sql_type)
 
 
 def table_digests(place: str, _source: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
@@ -70,8 +87,6 @@ def target_removals(place: str, _pipeline: str) -> list[Removal]:
 def target_factory(place: str, settings: TargetSettings) -> Callable[[], VersionedTarget]:
     """What opens the target; raises UsageError."""
     server = Server.parse(place)
-    if settings.mode is Mode.HISTORY:
-        raise UsageError("A ClickHouse target keeps no history.", hint="It has --mode mirror and --mode soft-delete.")
     return lambda: VersionedTarget(ClickHouseStore(server), settings.mode)
 
 

@@ -8,20 +8,29 @@ from pathlib import Path
 from cdc.errors import UsageError
 from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint
-from cdc.model.schema import TableSchema
+from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
-from cdc.target import SetApart, TargetSettings
+from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.duckdb.backup import back_up as copy_file
 from cdc.targets.duckdb.engine import DuckDbEngine
 from cdc.targets.duckdb.histories import open_histories as open_histories
 from cdc.targets.duckdb.target import DuckDbTarget
+from cdc.typed.codec import Codec
+from cdc.typed.codecs import codec_for
 
-TELLS_NOTES = False
-OPTIONS = frozenset({"--mode", "--memory"})  # of `cdc run`, what this target has
+ABILITIES = TargetAbilities(
+    product=DuckDbEngine.product,
+    keeps="tables",
+    modes=tuple(Mode),
+    keyless=(Mode.MIRROR, Mode.HISTORY),
+    compares=True,
+    sees_case=DuckDbEngine.abilities.sees_case,
+    options=frozenset({"--mode", "--memory"}),
+)
 set_apart: SetApart = first_come(DuckDbEngine.product)
 _SMALL = 64 << 20  # bytes of buffers, for a look at state tables
 _LARGE = 256 << 20  # for one at rows
@@ -30,6 +39,11 @@ _LARGE = 256 << 20  # for one at rows
 def file_of(path: str) -> Path | None:
     """The file itself."""
     return Path(path)
+
+
+def codec(column: Column, _source: str) -> Codec:
+    """How a column's values are held."""
+    return codec_for(column.type)
 
 
 def table_digests(path: str, _source: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:

@@ -8,20 +8,30 @@ from pathlib import Path
 
 from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint
-from cdc.model.schema import TableSchema
+from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
-from cdc.target import SetApart, TargetSettings
+from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.duckdb.histories import Histories, histories_of
 from cdc.targets.ducklake.address import parse
 from cdc.targets.ducklake.engine import DuckLakeEngine
 from cdc.targets.ducklake.target import DuckLakeTarget
+from cdc.typed.codec import Codec
+from cdc.typed.codecs import codec_for
 
-TELLS_NOTES = False
-OPTIONS = frozenset({"--mode", "--memory", "--every"})  # of `cdc run`, what this target has
+ABILITIES = TargetAbilities(
+    product=DuckLakeEngine.product,
+    keeps="tables",
+    modes=tuple(Mode),
+    keyless=(Mode.MIRROR, Mode.HISTORY),
+    compares=True,
+    sees_case=DuckLakeEngine.abilities.sees_case,
+    options=frozenset({"--mode", "--memory", "--every"}),
+    needs="DuckDB's extension ducklake, which comes by itself where there is a network",
+)
 EVERY = 5.0  # seconds
 set_apart: SetApart = first_come(DuckLakeEngine.product)
 _MEMORY = 256 << 20
@@ -30,6 +40,11 @@ _MEMORY = 256 << 20
 def file_of(place: str) -> Path | None:
     """The catalogue, unless a server has it."""
     return parse(place).file
+
+
+def codec(column: Column, _source: str) -> Codec:
+    """How a column's values are held."""
+    return codec_for(column.type)
 
 
 def table_digests(place: str, _source: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:

@@ -13,12 +13,17 @@ from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
 from cdc.model.standing import Standing, State
 from cdc.removal import Removal
-from cdc.target import SetApart, TargetSettings, takes_all
+from cdc.target import SetApart, TargetAbilities, TargetSettings, takes_all
 from cdc.targets.jsonl.files import checkpoint_file, lock_file, nobody_writes, read_saved
 from cdc.targets.jsonl.target import JsonLinesTarget
 
-TELLS_NOTES = True  # annotations of transactions are events, too
-OPTIONS = frozenset({"--format", "--rotate"})  # of `cdc run`, what this target has
+ABILITIES = TargetAbilities(
+    product="JSON lines",
+    keeps="events",
+    is_atomic=False,  # a reader may find the first lines of a transaction
+    tells_notes=True,
+    options=frozenset({"--format", "--rotate"}),
+)
 set_apart: SetApart = takes_all
 
 

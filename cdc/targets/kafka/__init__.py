@@ -11,7 +11,7 @@ from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
 from cdc.model.standing import Standing, State
 from cdc.removal import Removal
-from cdc.target import SetApart, TargetSettings, takes_all
+from cdc.target import SetApart, TargetAbilities, TargetSettings, takes_all
 
 try:
     import confluent_kafka  # noqa: F401
@@ -26,8 +26,13 @@ from cdc.targets.kafka.settings import read_settings
 from cdc.targets.kafka.target import KafkaTarget
 from cdc.targets.kafka.topics import checkpoint_topic
 
-TELLS_NOTES = True  # annotations of transactions are events, too
-OPTIONS = frozenset({"--format"})  # of `cdc run`, what this target has
+ABILITIES = TargetAbilities(
+    product="Kafka",
+    keeps="events",
+    tells_notes=True,
+    options=frozenset({"--format"}),
+    needs="pip install '.[kafka]'",
+)
 set_apart: SetApart = takes_all
 
 

@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cdc.errors import UsageError
 from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint
-from cdc.model.schema import TableSchema
+from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
 from cdc.tables.state import SCHEMA
-from cdc.target import Mode, SetApart, TargetSettings, takes_all
+from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings, takes_all
+from cdc.targets.postgres.codecs import codec_for
 from cdc.targets.postgres.connection import Server
 from cdc.targets.postgres.engine import PostgresEngine
 from cdc.targets.postgres.target import PostgresTarget
+from cdc.typed.codec import Codec
 
-TELLS_NOTES = False
-OPTIONS = frozenset({"--mode", "--keys"})  # of `cdc run`, what this target has
+ABILITIES = TargetAbilities(
+    product=PostgresEngine.product,
+    keeps="tables",
+    modes=(Mode.MIRROR, Mode.SOFT_DELETE),
+    keyless=(Mode.MIRROR,),
+    compares=True,
+    sees_case=PostgresEngine.abilities.sees_case,
+    options=frozenset({"--mode", "--keys"}),
+)
 set_apart: SetApart = takes_all
 _OWN = ("postgresql", "postgres")  # kinds of sources whose types this target has as well
 
@@ -27,6 +35,11 @@ _OWN = ("postgresql", "postgres")  # kinds of sources whose types this target ha
 def file_of(place: str) -> Path | None:
     """None: a server has it."""
     return None
+
+
+def codec(column: Column, source: str) -> Codec:
+    """How a column's values are held."""
+    return codec_for(column, keeps_types=source in _OWN)
 
 
 def table_digests(place: str, source: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
@@ -57,8 +70,6 @@ def target_removals(place: str, _pipeline: str) -> list[Removal]:
 def target_factory(place: str, settings: TargetSettings) -> Callable[[], PostgresTarget]:
     """What opens the target; raises UsageError."""
     server = Server.parse(_dsn(place))
-    if settings.mode is Mode.HISTORY:
-        raise UsageError("A PostgreSQL target keeps no history.", hint="It has --mode mirror and --mode soft-delete.")
     keeps_types = settings.source in _OWN
     return lambda: PostgresTarget(PostgresEngine(server, keeps_types=keeps_types), settings.mode, settings.keys)
 

@@ -168,11 +168,10 @@ def replaces(driver: Driver, random: Random) -> None:
     driver.open()
     driver.apply(*work.copies())
     before = work.state()
+    next_ = work.transaction()
+    driver.apply(replace(next_, checkpoint=None))
     for table in work.tables:
         work.unseen(table)
-    next_ = work.transaction()
-    open_part = replace(next_, checkpoint=None)
-    driver.apply(open_part)
     for table in work.tables:
         batches = [work.copied(table, table.rows)] if table.rows else []
         driver.comparable.replace(table.schema, WHOLE, batches)

@@ -19,6 +19,7 @@ import numpy as np
 
 from cdc import faults
 from cdc.errors import CdcError, TargetBusy
+from cdc.model.change import ABSENT, ChangeBatch, Op
 from cdc.model.parts import BUCKETS, WHOLE, Digest, HashedRow, Key
 from cdc.model.position import Checkpoint
 from cdc.model.schema import Kind, TableSchema
@@ -197,7 +198,7 @@ def _cut(segment: Segment, random: Random) -> list[Segment]:
     index = random.randrange(len(steps))
     before, after = list(steps[:index]), list(steps[index:])
     step = steps[index]
-    if isinstance(step, Changes) and len(step.batch) > 1:
+    if isinstance(step, Changes) and len(step.batch) > 1 and not _moves_keys(step.batch):
         row = random.randrange(1, len(step.batch))
         every = range(len(step.batch))
         before.append(Changes(step.batch.rows(_places(every[:row]))))
@@ -206,6 +207,11 @@ def _cut(segment: Segment, random: Random) -> list[Segment]:
         Segment(before, segment.transactions, None, segment.size),
         Segment(after, segment.transactions, segment.checkpoint, segment.size),
     ]
+
+
+def _moves_keys(batch: ChangeBatch) -> bool:
+    """Whether two rows may have one key between two of the changes: no source ends a segment there."""
+    return bool(batch.schema.key and ((batch.op == Op.UPDATE) & (batch.before_row != ABSENT)).any())
 
 
 def _places(rows: Sequence[int]) -> np.ndarray:

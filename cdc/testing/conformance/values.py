@@ -87,7 +87,11 @@ EDGES: Mapping[LogicalType, tuple[str, Sequence[str], Sequence[str]]] = {
     _of(Kind.DECIMAL, 5, 5): ("numeric(5,5)", ["0.00000", "-0.99999"], ["0.00001"]),
     _of(Kind.DECIMAL, 38, 10): ("numeric(38,10)", ["1.0000000000"], ["9" * 28 + "." + "9" * 10]),
     _of(Kind.DECIMAL, 60, 2): ("numeric(60,2)", ["1.00"], ["9" * 58 + ".99", "-0.01"]),
-    _of(Kind.DECIMAL): ("numeric", ["1", "1.0", "-0.5"], ["1.005", "9" * 80, "0." + "0" * 50 + "1", "NaN", "Infinity"]),
+    _of(Kind.DECIMAL): (
+        "numeric",
+        ["1", "1.50", "-0.5"],
+        ["1.005", "9" * 80, "0." + "0" * 50 + "1", "NaN", "Infinity"],
+    ),
     _of(Kind.TEXT): (
         "text",
         ["", "x"],
