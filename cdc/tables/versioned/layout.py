@@ -99,7 +99,8 @@ class Versioned:
 
     def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
         self.refuse_shape(schema)
-        refuse_foreign(self._store, schema.table, taken)
+        if self._shapes.owner(schema.table) is None:  # a first copy that was interrupted has made tables
+            refuse_foreign(self._store, schema.table, taken)
 
     def refuse_shape(self, schema: TableSchema) -> None:
         """Raise UsageError for a table that cannot be kept so."""

@@ -100,14 +100,18 @@ class VersionedState:
         return found
 
     def owned(self) -> OwnedTables:
-        return OwnedTables({identity: table for table, identity in self.names().items()})
+        return OwnedTables(self._owned())
 
     def names(self) -> dict[TableName, int]:
-        """The tables that this pipeline made, by their names."""
-        tables = {
-            identity: orjson.loads(self._records[f"table:{identity}"]) for identity in _numbers(self._records, "table")
-        }
-        return {read_record(TableName, table): identity for identity, table in tables.items()}
+        """The tables that this pipeline made, by their names: those that are shown, whether they are owned already or a
+        crash was before that."""
+        shapes = [self.shape(identity) for identity in _numbers(self._records, "shape")]
+        made = {shape.schema.table: shape.schema.identity for shape in shapes if shape is not None}
+        return made | {table: identity for identity, table in self._owned().items()}
+
+    def _owned(self) -> dict[int, TableName]:
+        numbers = _numbers(self._records, "table")
+        return {each: read_record(TableName, orjson.loads(self._records[f"table:{each}"])) for each in numbers}
 
     def own(self, identity: int, table: TableName, *, is_known: bool) -> None:
         self._put(f"table:{identity}", _text(table))
