@@ -206,7 +206,6 @@ class Versioned:
             if len(gone):
                 rows = _padded(there.take(pa.array(gone)), table)
                 self._append(table, rows, self._of_copy(moments, len(gone)), np.ones(len(gone), dtype=bool))
-        faults.point("target.before_insert")
         if came is not None:
             self._append(table, came, self._of_copy(moments, len(came)), np.zeros(len(came), dtype=bool))
 
