@@ -26,7 +26,7 @@ from cdc.options import MEGABYTE, Options, Told
 from cdc.removal import Removal
 from cdc.source import Source, SourceStatus
 from cdc.sources.findings import Finding
-from cdc.target import KEEP_ALL, SetApart, Target, TargetAbilities, TargetSettings, takes_all
+from cdc.target import KEEP_ALL, HeldAs, SetApart, Target, TargetAbilities, TargetSettings, takes_all
 
 JOURNAL = "journal"
 SOURCES = {
@@ -187,7 +187,7 @@ class Paced(Protocol):
 class HoldsTables(Protocol):
     """A target that has tables to compare."""
 
-    def codec(self, column: Column, source: str, /) -> Codec:
+    def held_as(self, column: Column, source: str, /) -> HeldAs:
         """How it holds the values of a column, of a source of some kind, as long as each has a place there."""
 
     def table_digests(
@@ -216,7 +216,6 @@ if TYPE_CHECKING:  # each package is held against what is asked of it
     from cdc.sources import mysql, postgres
     from cdc.targets import clickhouse, duckdb, ducklake, jsonl, kafka
     from cdc.targets import postgres as postgres_tables
-    from cdc.typed.codec import Codec
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql

@@ -75,6 +75,21 @@ class TargetAbilities:
             )
 
 
+class HeldAs(Protocol):
+    """How a target holds the values of a column.
+
+    Attributes:
+        sql_type: in the target's own words.
+        is_text: as the source's texts.
+    """
+
+    @property
+    def sql_type(self) -> str: ...
+
+    @property
+    def is_text(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
     """What a target that is a log by itself (a journal) keeps; None for no bound.

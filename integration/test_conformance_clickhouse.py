@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from cdc.connectors import target_factory
 from cdc.model.schema import Kind, TableName, TableSchema
-from cdc.tables.versioned.target import VersionedTarget
-from cdc.target import Mode, TargetAbilities, TargetSettings
-from cdc.targets.clickhouse import target_factory
+from cdc.options import Options
+from cdc.target import Mode, Target
+from cdc.targets.clickhouse import ABILITIES
 from cdc.targets.clickhouse.store import quoted
 from cdc.testing import conformance
 from integration.clickhouse import PrivateClickHouse
@@ -21,9 +22,6 @@ from tests.conformance.spelling import double, single
 from tests.seeds import SEED
 
 ROUNDS = int(os.environ.get("CDC_CONFORMANCE_ROUNDS", "1"))
-ABILITIES = TargetAbilities(
-    "ClickHouse", "tables", (Mode.MIRROR, Mode.SOFT_DELETE), compares=True, is_atomic=False, notices_drift=False
-)
 _numbers = count()
 _ALWAYS = {"follows", "changes_shape", "survives_being_killed", "holds_values"}
 
@@ -46,15 +44,15 @@ def house() -> Iterator[PrivateClickHouse]:
 @pytest.mark.parametrize("check", some(conformance.checks(ABILITIES, rounds=ROUNDS, seed=SEED)), ids=str)
 def test_clickhouse(check: conformance.Check, house: PrivateClickHouse) -> None:
     prefix = f"place{next(_numbers)}"
-    place = house.dsn(prefix).removeprefix("clickhouse:")
+    dsn = house.dsn(prefix)
 
     def occupy(table: TableName) -> None:
         database = quoted(f"{prefix}_{table.schema}")
         house.rows(f"CREATE DATABASE IF NOT EXISTS {database}")
         house.rows(f"CREATE TABLE {database}.{quoted(table.name)} (theirs Int32) ENGINE = Memory")
 
-    def make(mode: Mode | None) -> VersionedTarget:
-        return target_factory(place, TargetSettings("conformance", "postgresql", 128 << 20, mode=mode))()
+    def make(mode: Mode | None) -> Target:
+        return target_factory("postgresql://source/shop", dsn, Options("conformance", mode=mode))()
 
     def read(schema: TableSchema) -> list[conformance.Texts] | None:
         return rows_of(house, f"{prefix}_{schema.table.schema}", schema)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from cdc.model.parts import Digest
@@ -15,11 +14,10 @@ from cdc.tables.state import SCHEMA
 from cdc.tables.versioned import control
 from cdc.tables.versioned.layout import unfit
 from cdc.tables.versioned.target import VersionedTarget
-from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings
+from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.clickhouse.address import Server
 from cdc.targets.clickhouse.store import ClickHouseStore
-from cdc.targets.clickhouse.types import WIDE, home_of
-from cdc.typed.codec import Codec
+from cdc.targets.clickhouse.types import NARROW, home_of
 
 ABILITIES = TargetAbilities(
     product=ClickHouseStore.product,
@@ -30,7 +28,7 @@ ABILITIES = TargetAbilities(
     notices_drift=False,
     sees_case=ClickHouseStore.abilities.sees_case,
     options=frozenset({"--mode"}),
-    needs="`clickhouse-connect`",
+    needs="pip install '.[clickhouse]'",
 )
 
 
@@ -46,10 +44,9 @@ def file_of(place: str) -> Path | None:
     return None
 
 
-def codec(column: Column, _source: str) -> Codec:
-    """How a column's values are held."""
-    home = home_of(column.type, WIDE)
-    return replace(home.codec, sql_type=home.sql_type)
+def held_as(column: Column, _source: str) -> HeldAs:
+    """How a column's values are held by any version of the server."""
+    return home_of(column.type, NARROW)
 
 
 def table_digests(place: str, _source: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:

@@ -14,13 +14,12 @@ from cdc.removal import Removal
 from cdc.tables import control
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
-from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings
+from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.duckdb.histories import Histories, histories_of
 from cdc.targets.ducklake.address import parse
+from cdc.targets.ducklake.codecs import codec_for
 from cdc.targets.ducklake.engine import DuckLakeEngine
 from cdc.targets.ducklake.target import DuckLakeTarget
-from cdc.typed.codec import Codec
-from cdc.typed.codecs import codec_for
 
 ABILITIES = TargetAbilities(
     product=DuckLakeEngine.product,
@@ -42,7 +41,7 @@ def file_of(place: str) -> Path | None:
     return parse(place).file
 
 
-def codec(column: Column, _source: str) -> Codec:
+def held_as(column: Column, _source: str) -> HeldAs:
     """How a column's values are held."""
     return codec_for(column.type)
 

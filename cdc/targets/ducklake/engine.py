@@ -5,26 +5,31 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import duckdb
+import pyarrow as pa
 from sqlglot import exp
 
 from cdc.errors import CdcError, OperatorNeeded, TargetBusy, TargetGone, Unavailable, UsageError
 from cdc.files.disk import meaning_of
 from cdc.files.durable import DurableTree, make_folder
 from cdc.files.inode import Inode
-from cdc.model.schema import TableName, TableSchema
+from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables import sql
+from cdc.tables.engine import Input
+from cdc.tables.table import TargetTable
 from cdc.targets.duckdb.connection import classify
 from cdc.targets.duckdb.engine import DuckDbEngine
 from cdc.targets.ducklake.address import Lake, lake_path
+from cdc.targets.ducklake.codecs import codec_for
 from cdc.targets.ducklake.lease import lease_of
 from cdc.typed.codec import Codec
 
+_PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 _RETYPED = "_cdc_retyped"
 _REFUSED = re.compile(r"http code (401|403|404)")
 _UNREACHED = "error for http"
@@ -130,6 +135,17 @@ class DuckLakeEngine(DuckDbEngine):
         except TargetGone as gone:  # which SQLite notices, and calls it something else
             return gone
         return meaning(failure, self._lake)
+
+    def codec(self, column: Column) -> Codec:
+        return codec_for(column.type)
+
+    @contextmanager
+    def visible(self, rows: Input, table: TargetTable | None = None) -> Iterator[None]:
+        """DuckDB 1.5 has Arrow filter the rows that a join does not need, and Arrow filters no views: `Function
+        'array_filter' has no kernel matching input types (string_view, bool)`."""
+        plain = {name: array.cast(_PLAIN.get(array.type, array.type)) for name, array in rows.data.items()}
+        with super().visible(Input(rows.columns, plain), table):
+            yield
 
     def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
         """DuckLake changes a type only into a wider one of its kind: another column takes the place of this one."""

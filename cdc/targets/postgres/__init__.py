@@ -12,12 +12,11 @@ from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
 from cdc.tables.state import SCHEMA
-from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings, takes_all
+from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings, takes_all
 from cdc.targets.postgres.codecs import codec_for
 from cdc.targets.postgres.connection import Server
 from cdc.targets.postgres.engine import PostgresEngine
 from cdc.targets.postgres.target import PostgresTarget
-from cdc.typed.codec import Codec
 
 ABILITIES = TargetAbilities(
     product=PostgresEngine.product,
@@ -37,7 +36,7 @@ def file_of(place: str) -> Path | None:
     return None
 
 
-def codec(column: Column, source: str) -> Codec:
+def held_as(column: Column, source: str) -> HeldAs:
     """How a column's values are held."""
     return codec_for(column, keeps_types=source in _OWN)
 
