@@ -282,7 +282,7 @@ class Case:
 
 FIRST = ("pipeline.", "setup.", "copy.", "target.opened", "target.before_state", "target.reset")
 ELSEWHERE = {
-    "postgres": ("copy.locked", "copy.again", "copy.adopted", "kafka.", "journal."),
+    "postgres": ("copy.locked", "copy.again", "copy.adopted", "kafka.", "journal.", "versioned."),
     "mariadb": (
         "setup.",
         "membership.",
@@ -290,8 +290,9 @@ ELSEWHERE = {
         "copy.locked",
         "kafka.",
         "journal.",
+        "versioned.",
     ),
-    "mysql": ("setup.", "membership.", "stream.before_feedback", "kafka.", "journal."),
+    "mysql": ("setup.", "membership.", "stream.before_feedback", "kafka.", "journal.", "versioned."),
 }
 # Points that need more than a scene, and other passings of the same.
 SPECIAL = [

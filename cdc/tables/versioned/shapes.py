@@ -117,7 +117,7 @@ class Shapes:
         shown = list(self._pending)
         for identity, shape in list(self._pending.items()):
             self._store.exchange(place_of(identity), _copy_of(identity))
-            faults.point("target.exchanged")
+            faults.point("versioned.exchanged")
             self._state.keep_shape(shape)
             del self._pending[identity]
             self._store.drop(_copy_of(identity))
@@ -160,7 +160,7 @@ class Shapes:
         passed = (*shape.passed, becoming.schema) if becoming.schema != shape.schema else shape.passed
         texts = becoming.texts
         made = replace(shape, schema=becoming.schema, texts=texts, passed=passed, becoming=None)
-        faults.point("target.evolved")
+        faults.point("versioned.evolved")
         self._keep(made)
         if identity not in self._pending:
             self._show(made.schema, before=shape.schema.table)
@@ -213,7 +213,7 @@ class Shapes:
             if not wrong:
                 break
             texts = (*texts, *wrong)
-        faults.point("target.rebuilt")
+        faults.point("versioned.rebuilt")
         if texts != becoming.texts:
             self._keep(replace(shape, becoming=replace(becoming, texts=texts)))
         self._store.exchange(place, other)

@@ -12,7 +12,7 @@ from cdc.model.segment import Segment, join
 from cdc.testing.conformance.driver import Driver, dies, held_by_another_process, once_let_go, parts, refused
 from cdc.testing.conformance.work import Work, at, keyed, keyed_by_two, keyless
 
-_POINTS = [name for name in faults.POINTS if name.startswith("target.")]
+_POINTS = [name for name in faults.POINTS if name.startswith(("target.", "versioned."))]
 
 
 def work_for(driver: Driver, random: Random) -> Work:
