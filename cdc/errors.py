@@ -150,6 +150,10 @@ class RowTooLarge(OperatorNeeded):
     """A row is larger than what the target takes at once."""
 
 
+class ValueRefused(OperatorNeeded):
+    """A row has a value that no type of the target has a place for."""
+
+
 class CheckpointUnreadable(OperatorNeeded):
     """The checkpoint in the target is of a newer version, of another pipeline, or damaged."""
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from cdc.errors import UsageError
 from cdc.model.selection import Selection
-from cdc.target import KEEP_ALL, Mode, Retention
+from cdc.target import KEEP_ALL, Keys, Mode, Retention
 
 MEGABYTE = 1 << 20
 SEGMENT_BYTES = 16 * MEGABYTE
@@ -58,8 +58,10 @@ class Options:
         segment_bytes: of log that one segment holds at most.
         queue_bytes: of segments that wait for the target.
         live_share: of a core, that small commits may take; they wait for each other for that.
+        every: seconds between two commits of small changes, where the target has that; None for what is usual there.
         target_memory: bytes that the target's engine may use; None for what is usual there.
         mode: how the target keeps the tables; None for as it does already.
+        keys: how the target's tables have their keys; None for as they do already.
         format: how events are written, where the target holds events; None for as they are already.
         rotate_bytes: after which a file of events is followed by another one; None for what is usual there.
         until_caught_up: end once what the source had at start is applied.
@@ -80,8 +82,10 @@ class Options:
     segment_bytes: int = SEGMENT_BYTES
     queue_bytes: int = 48 * MEGABYTE
     live_share: float = 0.2
+    every: float | None = None
     target_memory: int | None = None
     mode: Mode | None = None
+    keys: Keys | None = None
     format: str | None = None
     rotate_bytes: int | None = None
     until_caught_up: bool = False

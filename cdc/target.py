@@ -25,6 +25,13 @@ class Mode(StrEnum):
     SOFT_DELETE = "soft-delete"  # as it is now, and rows that were deleted, marked as such
 
 
+class Keys(StrEnum):
+    """How a target's tables have the keys of the source's."""
+
+    INDEX = "index"  # which finds rows
+    PRIMARY = "primary"  # as primary keys, which also keep others from writing rows twice
+
+
 @dataclass(frozen=True, slots=True)
 class TargetAbilities:
     """What a kind of target can do, as data: by which a pipeline decides, which `cdc targets` and the documentation
@@ -68,6 +75,21 @@ class TargetAbilities:
             )
 
 
+class HeldAs(Protocol):
+    """How a target holds the values of a column.
+
+    Attributes:
+        sql_type: in the target's own words.
+        is_text: as the source's texts.
+    """
+
+    @property
+    def sql_type(self) -> str: ...
+
+    @property
+    def is_text(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
     """What a target that is a log by itself (a journal) keeps; None for no bound.
@@ -95,6 +117,7 @@ class TargetSettings:
         source: kind of the source as its DSN says: `postgresql`, `mysql`, `mariadb`, `journal`.
         memory: bytes that the target's engine may use.
         mode: how it keeps the tables; None for as it does already, which is a mirror at first.
+        keys: how its tables have their keys; None for as they do already, which is by an index at first.
         retention: for how long a log is kept.
         database: the source's, where its tables do not carry it (PostgreSQL).
         format: how a target writes events that stores no tables (`cdc.formats`); None for as it does already, which is
@@ -106,6 +129,7 @@ class TargetSettings:
     source: str
     memory: int
     mode: Mode | None = None
+    keys: Keys | None = None
     retention: Retention = KEEP_ALL
     database: str = ""
     format: str | None = None

@@ -228,11 +228,12 @@ def proxy(bad_source: Database | MySqlDatabase) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is noticed within seconds."""
+    """Silence is noticed within seconds, of which a server lets one pass between two signs of life."""
+    patience = 3.0
     monkeypatch.setattr("cdc.sources.postgres.stream._QUIET_FOR", 0.4)
-    monkeypatch.setattr("cdc.sources.postgres.session.Session.patience", 5.0)
-    monkeypatch.setattr("cdc.sources.postgres.connection.connect.__defaults__", (5.0,))
-    monkeypatch.setattr("cdc.sources.postgres.source._PATIENCE", 5.0)
+    monkeypatch.setattr("cdc.sources.postgres.session.Session.patience", patience)
+    monkeypatch.setattr("cdc.sources.postgres.connection.connect.__defaults__", (patience,))
+    monkeypatch.setattr("cdc.sources.postgres.source._PATIENCE", patience)
     for module in ("stream.SILENT_FOR", "dump.SILENT_FOR", "source._PATIENCE"):
-        monkeypatch.setattr(f"cdc.sources.mysql.{module}", 5.0)
-    monkeypatch.setattr("cdc.sources.mysql.connection.Connection.__init__.__defaults__", (5.0,))
+        monkeypatch.setattr(f"cdc.sources.mysql.{module}", patience)
+    monkeypatch.setattr("cdc.sources.mysql.connection.Connection.__init__.__defaults__", (patience,))

@@ -159,7 +159,7 @@ class Scene:
         """Transactions go on meanwhile."""
         seed = next(_numbers)
         if isinstance(self.database, Database):
-            work = Workload(self.database.dsn, rate=1000, seed=seed)
+            work = Workload(self.database.dsn, rate=500, seed=seed)
             work.start()
         else:
             work = start_work(self.database, seed)  # type: ignore[assignment]

@@ -17,7 +17,7 @@ from cdc.testing import conformance
 from cdc.testing.conformance import Place, Texts
 from integration.lake_reader import attached
 from tests.conformance.places import duckdb_rows, quoted
-from tests.conformance.test_conformance import ROUNDS, some
+from tests.conformance.test_conformance import ROUNDS
 from tests.seeds import SEED
 
 
@@ -34,13 +34,16 @@ def lake(folder: Path) -> Place:
 
     def occupy(table: TableName) -> None:
         with duckdb.connect() as connection:
-            connection.execute(f"ATTACH '{address}' AS lake (DATA_PATH '{folder / 'catalogue.data'}/')")
+            connection.execute(f"ATTACH '{address}' AS lake (DATA_PATH '{folder / 'catalogue.files'}/')")
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(table.schema)}")
             connection.execute(f"CREATE TABLE lake.{quoted(table.schema)}.{quoted(table.name)} (theirs INTEGER)")
 
     return Place(ABILITIES, make, read, occupy)
 
 
-@pytest.mark.parametrize("check", some(conformance.checks(ABILITIES, rounds=ROUNDS, seed=SEED)), ids=str)
+CHECKS = conformance.checks(ABILITIES, rounds=ROUNDS, seed=SEED)
+
+
+@pytest.mark.parametrize("check", CHECKS if ROUNDS > 1 else CHECKS[SEED % 6 :: 6], ids=str)  # a lake takes its time
 def test_lake(check: conformance.Check, tmp_path: Path) -> None:
     check(lake(tmp_path))

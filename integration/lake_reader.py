@@ -6,15 +6,21 @@ again, and writes one line of each answer.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from urllib.parse import urlsplit
 
 import duckdb
+
+_SECRET = "CREATE SECRET (TYPE s3, KEY_ID 'a', SECRET 'b', ENDPOINT '{}', URL_STYLE 'path', USE_SSL false)"
 
 
 def attached(address: str) -> duckdb.DuckDBPyConnection:
     """A connection that only reads."""
     connection = duckdb.connect()
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+        connection.execute(_SECRET.format(urlsplit(endpoint).netloc))
     connection.execute(f"ATTACH '{address}' AS lake (READ_ONLY)")
     connection.execute("USE lake")
     connection.execute("SET TimeZone = 'UTC'")

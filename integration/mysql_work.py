@@ -11,8 +11,8 @@ def make_tables(database: MySqlDatabase, rows: int = 2000) -> None:
         create(connection, rows)
 
 
-def start_work(database: MySqlDatabase, seed: int) -> Workload:
-    """Transactions until `stop`."""
-    workload = Workload(database.server.arguments(database.name), seed=seed)
+def start_work(database: MySqlDatabase, seed: int, rate: float = 500) -> Workload:
+    """Transactions until `stop`, of so many changes a second: as many as there can be take the processors for themselves."""
+    workload = Workload(database.server.arguments(database.name), rate, seed)
     workload.start()
     return workload

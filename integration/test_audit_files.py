@@ -62,7 +62,7 @@ def test_kill_at_random_moments(source: str, request: pytest.FixtureRequest, tmp
         for number in range(ROUNDS):
             work: Any
             if isinstance(database, Database):
-                work = Workload(database.dsn, rate=2000, seed=number + 1)
+                work = Workload(database.dsn, rate=1000, seed=number + 1)
                 work.start()
             else:
                 work = start_work(database, number + 1)

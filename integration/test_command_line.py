@@ -99,6 +99,7 @@ def test_every_option_is_spelled_in_one_way() -> None:
         "--journal-size": "SIZE",
         "--journal-budget": "SIZE",
         "--journal-age": "DURATION",
+        "--every": "DURATION",
         "--verify-every": "DURATION",
         "--stall-timeout": "DURATION",
         "--max-lag": "DURATION",

@@ -12,6 +12,7 @@ import pytest
 from integration import processes
 from integration.conftest import Database, make_replica
 from integration.other_duckdb import OtherDuckDb, installed
+from tests.seeds import one_of
 
 _TABLES = """
 CREATE TABLE t (id int PRIMARY KEY, v text, n numeric(10,2), d date, at timestamptz, j jsonb, u uuid, b bytea, i interval,
@@ -37,7 +38,7 @@ def cdc(*arguments: str, oldest: OtherDuckDb | None = None) -> subprocess.Comple
     return processes.cdc(*arguments) if oldest is None else oldest.cdc(*arguments)
 
 
-@pytest.mark.parametrize("mode", ["mirror", "history", "soft-delete"])
+@pytest.mark.parametrize("mode", one_of("mirror", "history", "soft-delete"))
 def test_a_target_of_another_duckdb(database: Database, tmp_path: Path, oldest: OtherDuckDb, mode: str) -> None:
     """E-15: made by the older one, continued by the newer one, and by the older one again; all values are the source's."""
     follow_by_turns(database, tmp_path, oldest, mode)

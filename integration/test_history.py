@@ -171,6 +171,7 @@ def counted(rows: Rows, names: list[str]) -> Counter[tuple[object, ...]]:
     return Counter(tuple(row[name] for name in names) for row in rows)
 
 
+@pytest.mark.long
 def test_as_of_every_commit(history: Replica, caplog: pytest.LogCaptureFixture) -> None:
     """A-41, A-46, D-01, D-03, D-05, D-19, H1, H4: random work on two tables, statements that rewrite them and clocks that
     step, while `cdc run` is killed again and again: every answer is right, and where there is none, a table was

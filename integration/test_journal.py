@@ -82,7 +82,7 @@ def execute(database: AnyDatabase, *statements: str) -> None:
 def start_load(database: AnyDatabase, seed: int) -> Workload:
     if isinstance(database, MySqlDatabase):
         return start_work(database, seed)  # type: ignore[return-value]
-    work = Workload(database.dsn, rate=1000, seed=seed)
+    work = Workload(database.dsn, rate=500, seed=seed)
     work.start()
     return work
 
@@ -126,6 +126,7 @@ def last_commit(folder: Path) -> tuple[str, int]:
     return found
 
 
+@pytest.mark.long
 def test_killed_at_any_moment(shop: AnyDatabase, tmp_path: Path) -> None:
     """B-10, C-04, D-01, D-13, D-19, D-23: the process dies while it copies, records, feeds, and while tables come. Both
     targets hold what the source does, nothing is recorded twice, and a target that is built again from the journal is
@@ -148,7 +149,7 @@ def test_killed_at_any_moment(shop: AnyDatabase, tmp_path: Path) -> None:
         work.stop()
     finish(fan_out(shop, tmp_path, "--until-caught-up"))  # if every one of them died while it copied, it copies now
     work = start_load(shop, ROUNDS + 1)
-    time.sleep(1)
+    time.sleep(0.5)
     work.stop()
     finish(fan_out(shop, tmp_path, "--until-caught-up"))
     assert_same(shop, tmp_path / "a.duckdb")
@@ -172,15 +173,16 @@ def test_as_it_was(shop: AnyDatabase, tmp_path: Path) -> None:
     """`cdc rebuild --until` a position or a time gives what the source held then, and the target can go on from there."""
     finish(fan_out(shop, tmp_path, "--until-caught-up"))
     moments: list[tuple[str, str, dict[str, object]]] = []
-    for number in range(3):
+    for number in range(2):
         work = start_load(shop, number + 1)
-        time.sleep(1)
+        time.sleep(0.5)
         work.stop()
         finish(fan_out(shop, tmp_path, "--until-caught-up"))
         position, micros = last_commit(tmp_path / "j")
         when = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros)
         moments.append((position, when.isoformat(), content(tmp_path / "a.duckdb")))
-        time.sleep(1.1)  # binlogs know commits by the second
+        if isinstance(shop, MySqlDatabase):
+            time.sleep(1.1)  # binlogs know commits by the second
     for number, (position, when, held) in enumerate(moments):
         for kind, until in (("p", position), ("t", when)):
             target = tmp_path / f"{kind}{number}.duckdb"
@@ -244,6 +246,11 @@ def test_a_budget_that_is_used_up_turns_status_red(database: Database, tmp_path:
     assert_same(database, tmp_path / "b.duckdb")
 
 
+def is_coming(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether the feed has not made its target yet, or not copied all tables."""
+    return done.returncode == 2 or any(table["trouble"] for table in json.loads(done.stdout)["tables"])
+
+
 def test_looking_at_it_all_while_it_runs(database: Database, tmp_path: Path) -> None:
     """Verification reaches a target through the journal; status and `cdc journal` say how far each one is."""
     make_shop(database, customers=100)
@@ -252,10 +259,10 @@ def test_looking_at_it_all_while_it_runs(database: Database, tmp_path: Path) -> 
     work = start_load(database, 1)
     try:
         until = time.monotonic() + 60
-        while (done := cdc("verify", database.dsn, a)).returncode == 2 and time.monotonic() < until:
-            time.sleep(0.2)  # the feed has not made its target yet
+        while is_coming(done := cdc("verify", database.dsn, a, "--json")) and time.monotonic() < until:
+            time.sleep(0.2)
         assert done.returncode == 0, (done.stdout, done.stderr)
-        assert "identical" in done.stdout
+        assert json.loads(done.stdout)["identical"]
         work.stop()
         assert '"healthy":true' in cdc("status", database.dsn, journal, "--name", database.name, "--json").stdout
         assert a in cdc("journal", "info", str(tmp_path / "j")).stdout.replace("\n", "")

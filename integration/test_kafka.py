@@ -176,6 +176,7 @@ def source(request: pytest.FixtureRequest) -> Source:
     return made
 
 
+@pytest.mark.long
 def test_killed_wherever_a_step_is_half_done(source: Source, kafka: PrivateKafka) -> None:
     """D-01, D-12, D-19, D-22, D-23, D-25: at each point of the target, then at random moments."""
     print(f"CDC_SEED={SEED}")
@@ -210,6 +211,7 @@ def test_killed_wherever_a_step_is_half_done(source: Source, kafka: PrivateKafka
     assert_emitted(work, pipeline.read())
 
 
+@pytest.mark.long
 def test_the_broker_dies(database: Database) -> None:
     """D-13, D-14: whatever it had answered, or not, when it went: the pipeline begins again and repeats nothing."""
     with PrivateKafka() as kafka:

@@ -22,7 +22,7 @@ from integration.memory import budget_mb, peak_mb
 TABLES = int(os.environ.get("CDC_TABLES", "300"))
 AT_ONCE = 250  # tables in one query, or in one batch of statements
 TABLE_MB = 0.5  # that one transaction takes for each table that it changes: a block of DuckDB, and what it points to
-OF_MYSQL = 500
+OF_MYSQL = 200
 STATES = 40  # times that the state of all tables may be written in one copy
 
 
@@ -79,6 +79,7 @@ def peak_of(replica: Replica) -> float:
     return peak_mb("run", replica.database.dsn, replica.target, "--name", replica.database.name, "--until-caught-up")
 
 
+@pytest.mark.long
 def test_a_first_start_with_many_tables(replica: Replica) -> None:
     """P21, O45: the copy of all tables, then changes of all of them in small transactions and in one, stay within the
     budget of memory."""
@@ -102,7 +103,7 @@ def test_a_first_start_with_many_tables(replica: Replica) -> None:
 
 def test_the_state_is_written_a_bounded_number_of_times(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     """P21: it has all tables, and was written for each of them that was done."""
-    numbers = range(400)
+    numbers = range(150)
     make(replica.database, numbers)
     dumps = Counted(monkeypatch, PostgresState, "dump")
     replica.catch_up()
@@ -114,7 +115,7 @@ def test_many_tables_that_appear(replica: Replica, monkeypatch: pytest.MonkeyPat
     """P20: many tables come while the log is followed; many of them are read in one look."""
     make(replica.database, [0])
     replica.catch_up()
-    numbers = range(1, 501)
+    numbers = range(1, 201)
     make(replica.database, numbers)
     replica.database.execute("CREATE TABLE large AS SELECT i AS id FROM generate_series(1, 60000) i")
     replica.database.execute("ALTER TABLE large ADD PRIMARY KEY (id)")
@@ -151,6 +152,7 @@ def of_mysql(on_mysql: MySqlDatabase, tmp_path: Path) -> Replica:
     return make_replica(on_mysql, tmp_path)
 
 
+@pytest.mark.long
 def test_many_tables_of_mysql(of_mysql: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     """P20, P21, P25: the same from MySQL: a first start, a transaction over all tables, and tables that appear."""
     numbers = range(OF_MYSQL)

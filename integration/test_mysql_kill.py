@@ -14,7 +14,7 @@ from integration.mysql_work import make_tables, start_work
 from integration.test_kill import start
 from tests.seeds import chosen_at_random
 
-ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "7"))
+ROUNDS = int(os.environ.get("CDC_KILL_ROUNDS", "4"))
 
 
 def test_kill_at_random_moments(my: MySqlDatabase, tmp_path: Path) -> None:

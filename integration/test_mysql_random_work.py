@@ -168,7 +168,7 @@ class RandomWork(RuleBasedStateMachine):
 def work_at_random(server: PrivateMySql) -> None:
     RandomWork.server = server
     run_state_machine_as_test(
-        RandomWork, settings=settings(max_examples=8, stateful_step_count=25, deadline=None, phases=[Phase.generate])
+        RandomWork, settings=settings(max_examples=5, stateful_step_count=25, deadline=None, phases=[Phase.generate])
     )
 
 

@@ -16,9 +16,14 @@ from cdc.demo.shop import Workload
 from cdc.errors import TablesHeld, TargetBusy, UsageError
 from cdc.options import Options
 from cdc.runs import open_pipeline
-from cdc.target import Mode
+from cdc.target import Keys, Mode
+from cdc.targets.postgres.connection import Server
+from cdc.targets.postgres.engine import PostgresEngine
+from cdc.targets.postgres.lease import LOCK, Lease
+from cdc.targets.postgres.target import PostgresTarget
 from integration.conftest import Database, MySqlDatabase
 from integration.mysql_work import make_tables, start_work
+from integration.pooler import PrivatePooler
 from integration.processes import cdc, start
 from integration.test_kill import make_shop
 from tests.seeds import chosen_at_random
@@ -53,8 +58,9 @@ class Copy:
         self.target = copies.create_database(f"copy_{source.name}")
         self.options = Options(source.name, until_caught_up=True)
 
-    def run(self, mode: Mode | None = None) -> None:
-        open_pipeline(self.source.dsn, self.target, Options(self.name, until_caught_up=True, mode=mode)).run()
+    def run(self, mode: Mode | None = None, keys: Keys | None = None) -> None:
+        options = Options(self.name, until_caught_up=True, mode=mode, keys=keys)
+        open_pipeline(self.source.dsn, self.target, options).run()
 
     def verify(self) -> None:
         done = cdc("verify", self.source.dsn, self.target, "--name", self.name)
@@ -187,23 +193,198 @@ def test_from_mysql(my: MySqlDatabase, copies: PrivatePostgres) -> None:
     assert copy.rows(accounts.format(f'"{my.name}".')) == [tuple(row) for row in my.execute(accounts.format(""))]
 
 
+def test_a_text_with_nul(my: MySqlDatabase, copies: PrivatePostgres) -> None:
+    """A-70: PostgreSQL has no place for U+0000 in a text: that table alone is held, in a copy as in the log, with what to
+    do, which helps."""
+    copy = Copy(my, copies)
+    my.execute(
+        "CREATE TABLE copied (id int PRIMARY KEY, fine text, note varchar(20))",
+        "INSERT INTO copied VALUES (1, 'a', 'b\\0c'), (2, 'd', NULL)",
+        "CREATE TABLE logged (id varchar(9) PRIMARY KEY, note text, doc json)",
+        "CREATE TABLE other (id int PRIMARY KEY, b varbinary(9))",
+        "INSERT INTO other VALUES (1, X'610062')",
+    )
+    with pytest.raises(TablesHeld, match=rf"{my.name}.copied has a text with the character U\+0000 in note"):
+        copy.run()
+    my.execute(
+        "INSERT INTO logged VALUES ('a\\0b', '\\0', '{\"a\": \"\\\\u0000\"}')", "INSERT INTO other VALUES (2, X'00')"
+    )
+    with pytest.raises(TablesHeld, match=rf"{my.name}.logged has a text with the character U\+0000 in id, note, which"):
+        copy.run()
+    assert copy.rows(f'SELECT id, b FROM "{my.name}".other ORDER BY 1') == [(1, b"a\0b"), (2, b"\0")]
+    my.execute(
+        f"UPDATE `{my.name}`.`copied` SET `note` = REPLACE(`note`, '\\0', '')",
+        f"UPDATE `{my.name}`.`logged` SET `id` = REPLACE(`id`, '\\0', ''), `note` = REPLACE(`note`, '\\0', '')",
+    )
+    for table in ("copied", "logged"):
+        done = cdc("resync", my.dsn, copy.target, "--name", my.name, "--tables", f"{my.name}.{table}")
+        assert done.returncode == 0, done.stderr
+    copy.run()
+    assert copy.rows(f'SELECT id, fine, note FROM "{my.name}".copied ORDER BY 1') == [(1, "a", "bc"), (2, "d", None)]
+    assert copy.rows(f'SELECT id, note FROM "{my.name}".logged') == [("ab", "")]
+    copy.verify()
+    my.execute("ALTER TABLE other ADD COLUMN v varchar(9) NOT NULL DEFAULT 'a\\0b'")
+    with pytest.raises(TablesHeld, match=rf"{my.name}.other.*U\+0000"):
+        copy.run()
+
+
+_PRIMARY = """
+SELECT c.relname::text, array_agg(a.attname::text ORDER BY array_position(k.conkey, a.attnum))
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(k.conkey)
+WHERE k.contype = 'p' AND n.nspname <> 'pg_catalog' GROUP BY 1 ORDER BY 1
+"""
+
+
+def test_primary_keys(database: Database, copies: PrivatePostgres) -> None:
+    """A-46, A-50: the source's keys are primary keys, through keys that are swapped, moved, retyped, renamed and changed;
+    foreign keys of the target's own do not fire."""
+    copy = Copy(database, copies)
+    execute(
+        database,
+        "CREATE TABLE t (a int, b text, v int, PRIMARY KEY (b, a))",
+        "INSERT INTO t SELECT i, 'b' || i, i FROM generate_series(1, 2000) i",
+        "CREATE TABLE goes (id int PRIMARY KEY, v int)",
+        "INSERT INTO goes VALUES (1, 1), (2, 2)",
+        "CREATE TABLE keyless (id int)",
+    )
+    copy.run(keys=Keys.PRIMARY)
+    assert copy.rows(_PRIMARY) == [("goes", ["id"]), ("t", ["b", "a"])]
+    with pytest.raises(UsageError, match="made with --keys primary, and cannot go on with index"):
+        copy.run(keys=Keys.INDEX)
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute("CREATE TABLE theirs (id int REFERENCES goes ON DELETE CASCADE)")
+        theirs.execute("INSERT INTO theirs VALUES (1)")
+    execute(
+        database,
+        "BEGIN; UPDATE t SET a = -1 WHERE a = 1; UPDATE t SET a = 1, b = 'b1' WHERE a = 2; "
+        "UPDATE t SET a = 2, b = 'b2' WHERE a = -1; COMMIT",
+        "UPDATE t SET a = a - 5000",
+        "UPDATE goes SET v = 5",
+    )
+    copy.run()
+    copy.assert_equal("t", "goes")
+    assert copy.rows("SELECT id FROM theirs") == [(1,)]
+    execute(
+        database,
+        "ALTER TABLE t DROP CONSTRAINT t_pkey, ALTER v SET NOT NULL, ADD PRIMARY KEY (v)",
+        "ALTER TABLE t ALTER b DROP NOT NULL",
+        "UPDATE t SET b = NULL WHERE v < 10",
+        "ALTER TABLE t RENAME v TO w",
+        "ALTER TABLE t ALTER w TYPE bigint",
+        "CREATE SCHEMA moved",
+        "ALTER TABLE goes SET SCHEMA moved",
+        "INSERT INTO moved.goes VALUES (3, 3)",
+        "CREATE TABLE later (id int PRIMARY KEY)",
+        "UPDATE t SET a = 0 WHERE w = 1",
+    )
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute("DROP TABLE theirs")
+    copy.run()
+    copy.assert_equal("t", "moved.goes", "later")
+    assert copy.rows(_PRIMARY) == [("goes", ["id"]), ("later", ["id"]), ("t", ["w"])]
+    copy.verify()
+
+
+def test_keys_of_mysql(on_mysql: MySqlDatabase, copies: PrivatePostgres) -> None:
+    """A-50, A-70: the same with a key that comes to be a text, and with rows that stay when they are deleted."""
+    on_mysql.execute(
+        "SET SESSION sql_mode = ''",
+        "CREATE TABLE t (d date PRIMARY KEY, v int)",
+        "INSERT INTO t VALUES ('2024-01-01', 1), ('2024-01-02', 2)",
+    )
+    copy = Copy(on_mysql, copies)
+    copy.run(Mode.SOFT_DELETE, keys=Keys.PRIMARY)
+    on_mysql.execute(
+        "SET SESSION sql_mode = ''",
+        "INSERT INTO t VALUES ('0000-00-00', 3)",
+        "DELETE FROM t WHERE v = 1",
+        "INSERT INTO t VALUES ('2024-01-01', 4)",
+        "DELETE FROM t WHERE v = 2",
+    )
+    copy.run()
+    found = copy.rows(f'SELECT d, v, _cdc_deleted_at IS NULL FROM "{on_mysql.name}".t ORDER BY v')
+    assert found == [("2024-01-02", 2, False), ("0000-00-00", 3, True), ("2024-01-01", 4, True)]
+    assert copy.rows(_PRIMARY) == [("t", ["d"])]
+    copy.verify()
+
+
+def test_vectors_of_mysql(on_mysql: MySqlDatabase, copies: PrivatePostgres) -> None:
+    """A-70: they are texts, which verification compares as the bytes that the source has."""
+    copy = Copy(on_mysql, copies)
+    on_mysql.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, w vector(2))",
+        "INSERT INTO t VALUES (1, STRING_TO_VECTOR('[1,-2.5]')), (2, NULL), (3, STRING_TO_VECTOR('[1e-7,3e38]'))",
+    )
+    copy.run()
+    assert copy.rows(f'SELECT w FROM "{on_mysql.name}".t WHERE id < 3 ORDER BY id') == [("{1.0,-2.5}",), (None,)]
+    copy.verify()
+
+
+def test_an_index_by_another_key(database: Database, copies: PrivatePostgres) -> None:
+    """A-50: a table that has another key, or is in another schema, has an index by it, and no second one."""
+    copy = Copy(database, copies)
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t VALUES (1, 1)")
+    copy.run()
+    execute(
+        database,
+        "ALTER TABLE t DROP CONSTRAINT t_pkey, ALTER v SET NOT NULL, ADD PRIMARY KEY (v)",
+        "CREATE SCHEMA moved",
+        "ALTER TABLE t SET SCHEMA moved",
+        "INSERT INTO moved.t VALUES (2, 2)",
+    )
+    copy.run()
+    execute(database, "ALTER TABLE moved.t ADD w int", "INSERT INTO moved.t VALUES (3, 3, 3)")
+    copy.run()
+    copy.assert_equal("moved.t")
+    indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'moved'"
+    assert [str(text).rpartition(" ")[2] for (text,) in copy.rows(indexes)] == ["(v)"]
+
+
 def test_one_writer(database: Database, copies: PrivatePostgres) -> None:
     """D-17: the lease is the session's; a second pipeline is refused by name."""
     copy = Copy(database, copies)
     execute(database, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     copy.run()
     with psycopg.connect(copy.target, autocommit=True) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [0x63_64_63_74_67_74])
+        other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         with pytest.raises(TargetBusy, match="another pipeline writes to"):
             copy.run()
     copy.run()
+
+
+def test_poolers(database: Database, copies: PrivatePostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-17, E-11: PgBouncer gives each transaction another session, which is seen at the start, or else before the first
+    thing is written; with whole sessions all goes well."""
+    copy = Copy(database, copies)
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY, at timestamptz)", "INSERT INTO t VALUES (1, now())")
+    name = f"copy_{copy.name}"
+    with PrivatePooler(copies, "transaction") as pooler, pytest.raises(UsageError, match="a pooler of transactions"):
+        open_pipeline(database.dsn, pooler.dsn(name), copy.options).run()
+    monkeypatch.setattr(Lease, "_refuse_sharing", lambda _: None)
+    with PrivatePooler(copies, "transaction") as pooler, psycopg.connect(pooler.dsn(name)) as other:
+        target = PostgresTarget(PostgresEngine(Server.parse(pooler.dsn(name)), keeps_types=True))
+        target.open()
+        other.execute("SELECT 1")  # in the session of the lease
+        with pytest.raises(UsageError, match="a pooler of transactions"):
+            target.suspect(1, "a mark, which has a transaction of its own")
+        target.close()
+    assert copy.rows("SELECT count(*) FROM _cdc.suspect") == [(0,)]
+    monkeypatch.undo()
+    with PrivatePooler(copies, "session", ignore_startup_parameters="options,extra_float_digits") as pooler:
+        open_pipeline(database.dsn, f"{pooler.dsn(name)}?options=-cdatestyle%3DGerman", copy.options).run()
+        copy.assert_equal("t")
+        execute(database, "UPDATE t SET at = now()")
+        open_pipeline(database.dsn, pooler.dsn(name), copy.options).run()
+    copy.assert_equal("t")
+    copy.verify()
 
 
 def test_what_is_refused(database: Database, copies: PrivatePostgres) -> None:
     """E-11, O34: said before anything is made, with what helps."""
     copy = Copy(database, copies)
     execute(database, "CREATE TABLE t (id int PRIMARY KEY)", "CREATE TABLE mine (id int)")
-    with pytest.raises(UsageError, match="keeps no history"):
+    with pytest.raises(UsageError, match="cannot keep tables as --mode history"):
         copy.run(Mode.HISTORY)
     with PrivatePostgres(15) as old, pytest.raises(UsageError, match="runs PostgreSQL 15"):
         open_pipeline(database.dsn, old.create_database("copy"), copy.options).run()

@@ -11,7 +11,6 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import pymysql
@@ -27,7 +26,7 @@ from integration.processes import cdc
 from integration.proxy import FaultProxy, Way
 from tests.seeds import SEED, chosen_at_random
 
-POINTS = os.environ.get("CDC_PROXY_POINTS", "8")
+POINTS = os.environ.get("CDC_PROXY_POINTS", "6")
 SECONDS = float(os.environ.get("CDC_PROXY_SECONDS", "1.5"))
 # What a session says when one of its phases begins.
 PHASES = [
@@ -60,6 +59,7 @@ def cut_points(way: Way, count: int, rng: random.Random) -> list[int]:
     return sorted({*chosen, *(rng.randrange(1, int(way.passed * 0.95)) for _ in range(count - len(chosen)))})
 
 
+@pytest.mark.long
 def test_cut_at_every_byte(bad_source: Database | MySqlDatabase, tmp_path: Path) -> None:
     """E-16, B-07, B-08, A-32: a connection is cut after byte N, with RST or FIN, of a session that copies and follows."""
     rng = chosen_at_random()
@@ -97,7 +97,7 @@ def test_a_session_that_is_left_in_the_middle_of_an_answer(database: Database) -
 def test_a_first_start_says_it_at_once(bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path) -> None:
     """E-11, E-16: one message, exit code 1, and no traceback, whether the line is cut, hangs or is refused."""
     line = Line.make(proxy, bad_source, tmp_path)
-    dsn = line.dsn + "&connect_timeout=5"
+    dsn = line.dsn + "&connect_timeout=3"
     for fault in ("cut", "hole", "refuse"):
         proxy.down.is_hole = False
         if fault == "cut":
@@ -121,7 +121,7 @@ def test_dead_line(bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_
     The server knows nothing of it: the session that it still has must not keep the new one out (A-10).
     """
     line = Line.make(proxy, bad_source, tmp_path)
-    line.dsn += "&connect_timeout=5"
+    line.dsn += "&connect_timeout=3"
     line.come_through()
     running = Running.start(line.pipeline(until_caught_up=False))
     running.until_streaming()
@@ -164,9 +164,9 @@ def test_what_is_still_sent_to_a_dead_line(
 
     MariaDB lets a new dump of the same replica wait until it has given up the one before.
     """
-    monkeypatch.setattr("cdc.sources.mysql.dump.UNREAD_FOR", 3)
+    monkeypatch.setattr("cdc.sources.mysql.dump.UNREAD_FOR", 2)
     line = Line.make(proxy, bad_source, tmp_path)
-    line.dsn += "&connect_timeout=5"
+    line.dsn += "&connect_timeout=3"
     line.come_through()
     running = Running.start(line.pipeline(until_caught_up=False))
     running.until_streaming()
@@ -182,17 +182,22 @@ def test_what_is_still_sent_to_a_dead_line(
     line.end()
 
 
+def waits_2_seconds(database: Database | MySqlDatabase) -> list[str]:
+    """Options by which PostgreSQL waits no longer for a word; MySQL and MariaDB wait for us to read."""
+    return ["sslmode=disable", "options=-c%20wal_sender_timeout%3D2000"] if isinstance(database, Database) else []
+
+
 def test_a_target_that_takes_longer_than_the_server_waits(
     bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A-19, B-12: what was read waits for the target, and more than fits is on its way; the connection stays."""
     for module in ("dump", "stream"):
-        monkeypatch.setattr(f"cdc.sources.mysql.{module}.UNREAD_FOR", 4)
-    line = Line.make(proxy, bad_source, tmp_path)
+        monkeypatch.setattr(f"cdc.sources.mysql.{module}.UNREAD_FOR", 2)
+    line = Line.make(proxy, bad_source, tmp_path, *waits_2_seconds(bad_source))
     line.come_through()
     line.replica.options = replace(line.replica.options, segment_bytes=1 << 20, queue_bytes=1 << 20)
     apply = DuckDbTarget.apply
-    slowness = iter([12.0])
+    slowness = iter([6.0])
 
     def slowly(self: DuckDbTarget, *arguments: object) -> None:
         time.sleep(next(slowness, 0))
@@ -221,13 +226,15 @@ def test_a_hole_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) -
         line = Line.make(whole, bad_source, tmp_path)
         session(line)
         line.end()
-    wanted = 2 if POINTS.isdecimal() and int(POINTS) <= 25 else 100
+    wanted = 1 if POINTS.isdecimal() and int(POINTS) <= 25 else 100
+    points = [at for _ in range(5) for at in cut_points(whole.down, max(wanted, 2), rng)]
+    rng.shuffle(points)
     holes = 0
     # Sessions differ in length, and one may end before its hole: so many are tried, and no more than needed.
-    for at in chain.from_iterable(cut_points(whole.down, wanted, rng) for _ in range(5)):
+    for at in points:
         with FaultProxy(bad_source.server.port) as proxy:
             line = Line.make(proxy, bad_source, tmp_path)
-            line.dsn += "&connect_timeout=5"
+            line.dsn += "&connect_timeout=3"
             proxy.down.hole_after = at
             for _ in range(2):  # which copies, and follows; or says at once that it cannot begin
                 running = Running.start(line.pipeline())
@@ -353,8 +360,7 @@ def test_slow_target(
     bad_source: Database | MySqlDatabase, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A-19, D-13: the target takes far longer than the server waits for a word; the connection stays, nothing is lost."""
-    options = ["sslmode=disable", "options=-c%20wal_sender_timeout%3D2000"] if isinstance(bad_source, Database) else []
-    line = Line.make(proxy, bad_source, tmp_path, *options)
+    line = Line.make(proxy, bad_source, tmp_path, *waits_2_seconds(bad_source))
     line.come_through()
     apply = DuckDbTarget.apply
 

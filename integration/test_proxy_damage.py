@@ -53,7 +53,7 @@ def test_flips_anywhere(bad_source: Database | MySqlDatabase, tmp_path: Path) ->
     for number in range(count):
         with FaultProxy(bad_source.server.port) as proxy:
             line = Line.make(proxy, bad_source, tmp_path)
-            line.dsn += "&connect_timeout=5"
+            line.dsn += "&connect_timeout=3"
             way, length = (proxy.down, whole.down.passed) if number % 4 else (proxy.up, whole.up.passed)
             at, bit = rng.randrange(int(length * 0.9)), rng.randrange(8)
             way.flips = {at: bit}

@@ -163,5 +163,5 @@ def test_random_work(postgres: PrivatePostgres) -> None:
     """A-37 to A-50, D-02 to D-05, D-25 by a mind that does not know what we thought of."""
     RandomWork.server = postgres
     run_state_machine_as_test(
-        RandomWork, settings=settings(max_examples=8, stateful_step_count=20, deadline=None, phases=[Phase.generate])
+        RandomWork, settings=settings(max_examples=5, stateful_step_count=20, deadline=None, phases=[Phase.generate])
     )

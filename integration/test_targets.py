@@ -24,6 +24,7 @@ from integration.processes import cdc
     [
         ("duckdb:x.duckdb", ("--format", "avro"), "--memory, --mode"),
         ("duckdb:x.duckdb", ("--rotate", "1MB"), "--memory, --mode"),
+        ("duckdb:x.duckdb", ("--every", "10s"), "--memory, --mode"),
         ("duckdb:x.duckdb", ("--journal-budget", "1GB"), "--memory, --mode"),
         ("jsonl:x.jsonl", ("--mode", "history"), "--format, --rotate"),
         ("jsonl:x.jsonl", ("--memory", "1GB"), "--format, --rotate"),

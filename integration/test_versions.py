@@ -19,8 +19,10 @@ from integration.mysql_work import make_tables, start_work
 from integration.test_kill import make_shop, start
 from integration.test_mysql_types import BOTH, both_paths
 from integration.test_types import SETUP
+from tests.seeds import one_of
 
 POSTGRES = [13, 14, 15, 16, 17, 18]
+SOME_POSTGRES = [*one_of(*POSTGRES[:-1]), POSTGRES[-1]]
 MYSQL = ["mysql-5.6", "mysql", "mariadb", "mariadb-sid"]
 
 # type -> two values, and the first version that has it

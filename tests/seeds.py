@@ -7,6 +7,9 @@ import os
 import random
 import subprocess
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _COMMIT = subprocess.run(
     ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
@@ -18,3 +21,8 @@ def chosen_at_random() -> random.Random:
     """Choices of a test's own, which say in its output how to have them again."""
     print(f"CDC_SEED={SEED}")
     return random.Random(SEED)
+
+
+def one_of(*choices: T) -> list[T]:
+    """One of them, of which each commit has its own; `CDC_CHOICES=all` gives all of them."""
+    return list(choices) if os.environ.get("CDC_CHOICES") == "all" else [choices[SEED % len(choices)]]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -311,6 +312,30 @@ def test_small_segments_gather(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Handoff(10)
     applied(whole, 1, took=0.010, cpu=0.009)
     assert whole.idle
+
+
+def test_commits_are_so_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """O50: where each leaves something behind. Neither a goal, nor somebody who waits for a place, waits for that, nor
+    does the rest of a transaction that is there in part."""
+    now = [100.0]
+    clocks = SimpleNamespace(monotonic=lambda: now[0], process_time=lambda: 0.0)
+    monkeypatch.setattr("cdc.engine.handoff.time", clocks)
+    handoff = Handoff(10, share=0.2, every=10)
+    assert handoff.idle
+    handoff.put(replace(segment(1), checkpoint=None))
+    handoff.put(segment(2))
+    for rests in (0.0, 10 - 4):
+        taken = handoff.take()
+        assert isinstance(taken, Segment)
+        now[0] += 4
+        handoff.applied(taken)
+        assert handoff.rest == rests
+    handoff.seek(at(9))
+    assert handoff.idle
+    handoff.seek(None)
+    assert not handoff.idle
+    now[0] += 6.1
+    assert handoff.idle
 
 
 def test_stopping_lets_everybody_go() -> None:

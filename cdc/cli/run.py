@@ -35,7 +35,7 @@ from cdc.engine.pipeline import Pipeline
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 from cdc.options import MEGABYTE, AfterShape, Options
 from cdc.runs import open_fanout, open_pipeline, serve_jobs
-from cdc.target import Mode, Retention
+from cdc.target import Keys, Mode, Retention
 from cdc.whereabouts import name_of, own_socket
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,15 @@ def run(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="How DuckDB keeps the tables: as they are now; also every version of every row; or with the rows that "
+            help="How the tables are kept: as they are now; also every version of every row; or with the rows that "
             "were deleted. [default: as it does already, a mirror at first]"
+        ),
+    ] = None,
+    keys: Annotated[
+        Keys | None,
+        typer.Option(
+            help="How the tables in PostgreSQL have their keys: with an index that finds rows, or as primary keys. "
+            "[default: as they do already, an index at first]"
         ),
     ] = None,
     until_caught_up: Annotated[
@@ -116,6 +123,14 @@ def run(
     live_cpu: Annotated[
         str, typer.Option("--live-cpu", metavar="PERCENT", help="Small commits may take so much of a core: 20%.")
     ] = "20%",
+    every: Annotated[
+        str | None,
+        typer.Option(
+            "--every",
+            metavar="DURATION",
+            help="How far apart commits of small changes are in a lake: 10s, 0s for as they come. [default: 5s]",
+        ),
+    ] = None,
     journal_age: Annotated[
         str | None,
         typer.Option(
@@ -151,8 +166,10 @@ def run(
         segment_bytes=segment_bytes,
         queue_bytes=3 * segment_bytes,
         live_share=share_of(live_cpu),
+        every=seconds_of("--every", every),
         target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY),
         mode=mode,
+        keys=keys,
         format=event_format,
         rotate_bytes=bytes_of("--rotate", rotate, least=1),
         until_caught_up=until_caught_up,

@@ -97,9 +97,9 @@ def _described(name: str, schemes: Sequence[str]) -> Described:
 def _types(kind: TargetKind) -> tuple[dict[str, str], list[str]]:
     if not isinstance(kind, HoldsTables):
         return {}, []
-    held = {name: kind.codec(Column(name, "", each, 1), "") for name, each in _COLUMNS.items()}
-    text = [name for name, codec in held.items() if codec.is_text and _COLUMNS[name].kind not in _ARE_TEXT]
-    return {name: codec.sql_type for name, codec in held.items()}, text
+    held = {name: kind.held_as(Column(name, "", each, 1), "") for name, each in _COLUMNS.items()}
+    text = [name for name, as_ in held.items() if as_.is_text and _COLUMNS[name].kind not in _ARE_TEXT]
+    return {name: as_.sql_type for name, as_ in held.items()}, text
 
 
 def _rows(kinds: Sequence[Described]) -> list[tuple[str, list[str]]]:

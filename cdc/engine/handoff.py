@@ -20,7 +20,8 @@ class Handoff:
 
     A segment costs much the same whatever is in it, up to some hundred rows. So after each one the applier counts as
     busy for a while, in which the source lets what is small gather: until what the process has computed since the last
-    one is no more than its share of that time (O50). What is large goes on at once.
+    one is no more than its share of that time (O50), and `every` so many seconds have passed since that began, where a
+    commit leaves something behind in the target. What is large goes on at once.
 
     A source that reads a log asks `paused` and does not put while it is; `put` blocks, for a snapshot's sake. Beside
     the segments it passes errands on: what somebody wants done on the applier thread, between two segments.
@@ -34,9 +35,11 @@ class Handoff:
         alive: Callable[[], None] = lambda: None,
         refused: Mapping[int, str] | None = None,
         share: float = 1.0,
+        every: float = 0.0,
     ) -> None:
         self._limit = limit
         self._share = share
+        self._every = every
         self._began = self._rests_until = 0.0
         self._computed = time.process_time()
         self.alive = alive
@@ -174,19 +177,20 @@ class Handoff:
         self._began = time.monotonic()
         return self._segments.popleft()
 
-    def _rest(self) -> None:
-        if self._share >= 1:
-            return
-        computed = time.process_time()
-        due = self._began + (computed - self._computed) / self._share
-        self._rests_until = min(time.monotonic() + _LONGEST_REST, due)
-        self._computed = computed
+    def _rest(self, *, has_committed: bool) -> None:
+        if self._share < 1:
+            computed = time.process_time()
+            due = self._began + (computed - self._computed) / self._share
+            self._rests_until = min(time.monotonic() + _LONGEST_REST, due)
+            self._computed = computed
+        if has_committed:
+            self._rests_until = max(self._rests_until, self._began + self._every)
 
     def applied(self, segment: Segment) -> None:
         """Say that a segment that was taken is durable: all of it, or the last part of one that was cut up (O16)."""
         with self._changed:
             self._applying = False
-            self._rest()
+            self._rest(has_committed=segment.checkpoint is not None)
             self._size -= segment.size
             self._applied += 1
             if segment.checkpoint is not None:

@@ -62,6 +62,7 @@ class Pipeline:
             where to go on.
         queue_bytes: bound of the hand-off between the two.
         live_share: of a core, that the process may take while small segments are followed live: they gather meanwhile.
+        every: seconds between the beginnings of two commits of small segments, at least.
         holds_tables: a failure that concerns one table holds that table; otherwise it ends the run.
         waits_for_tables: a source that lacks the tables is looked at again and again; otherwise that ends the run.
         until_caught_up: end once everything is applied that the source had when the run began.
@@ -75,6 +76,7 @@ class Pipeline:
         *,
         queue_bytes: int,
         live_share: float = 1.0,
+        every: float = 0.0,
         until_caught_up: bool = False,
         holds_tables: bool = True,
         waits_for_tables: bool = False,
@@ -84,6 +86,7 @@ class Pipeline:
         self._make_target = make_target
         self._queue_bytes = queue_bytes
         self._live_share = live_share
+        self._every = every
         self._until_caught_up = until_caught_up
         self._holds_tables = holds_tables
         self._waits_for_tables = waits_for_tables
@@ -429,7 +432,8 @@ class Pipeline:
                 self._view.table(table).rows_estimated = rows
             durable = checkpoint.position if checkpoint else None
             alive = self._watch.source.alive
-            handoff = Handoff(self._queue_bytes, durable, self._goal, alive, self._refused, self._live_share)
+            pace = self._live_share, self._every
+            handoff = Handoff(self._queue_bytes, durable, self._goal, alive, self._refused, *pace)
             self._refused = {}
             self._handoff, self._source = handoff, source
             self._was_open = True

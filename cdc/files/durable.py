@@ -35,11 +35,52 @@ def sync(file: BinaryIO) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_path(folder, os.O_DIRECTORY)
+
+
+def _sync_path(path: Path | str, kind: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | kind)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it is to be in, with names that last."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+class DurableTree:
+    """The files of a folder and of those below it, which somebody else writes, each once, and does not sync.
+
+    What is there already counts as durable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known = set(_entries(str(folder)))
+
+    def sync(self) -> None:
+        """Make those durable that are new since the last time."""
+        found = set(_entries(str(self._folder)))
+        new = found - self._known
+        for path in sorted(new | {os.path.dirname(path) for path in new}):
+            _sync_path(path)
+        self._known = found
+
+
+def _entries(folder: str) -> Iterator[str]:
+    """The paths of everything that is below a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.path
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(entry.path)
 
 
 class DurableNames:

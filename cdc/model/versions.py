@@ -104,13 +104,16 @@ class _Named:
         return bool((self.there > 1).any() or (self.there[key] + rows > 1).any())
 
 
-def trace(changes: Gathered, held: Held, *, in_part: bool = False) -> Versions:
+def trace(changes: Gathered, held: Held, *, in_part: bool = False, trusting: bool = False) -> Versions:
     """Find the versions that changes of one table end and begin.
 
     Args:
         held: says of some keys (their numbers, and their columns) how many rows with each the table has before.
         in_part: the table does not have all of its rows yet. What ends and is not there is passed over, and what
             begins takes the place of whatever has its key.
+        trusting: a row that is changed is taken to be there, and one that is new not to be. Asked is only about keys
+            that rows move to before they leave them: the changes alone do not tell a swap of two keys from a row that
+            goes there and back.
 
     Raises:
         RowDrift: a row is changed that is not there (A-42).
@@ -122,8 +125,14 @@ def trace(changes: Gathered, held: Held, *, in_part: bool = False) -> Versions:
     old, new, keys = key_codes(changes, schema.key or range(len(schema.columns)))
     moves = (changes.op == Op.UPDATE) & (old != new)
     goes, comes = moves | (changes.op == Op.DELETE), moves | (changes.op == Op.INSERT)
-    asked = np.unique(np.concatenate([old[~(changes.op == Op.INSERT)], new if in_part else new[:0]]))
     there = np.zeros(len(keys[0]), dtype=np.int64)
+    if trusting:
+        leaves, arrives = _first(old, changes.op != Op.INSERT, len(there)), _first(new, comes, len(there))
+        there[leaves < arrives] = 1
+        asked = np.flatnonzero((arrives < leaves) & (leaves < len(changes.op)))
+        asked = asked[moves[arrives[asked]]]
+    else:
+        asked = np.unique(np.concatenate([old[~(changes.op == Op.INSERT)], new if in_part else new[:0]]))
     there[asked] = held(asked, [take(column, asked) for column in keys])
     named = _Named(changes, old, new, keys, moves, goes, comes, there)
     if in_part and (schema.key and named.is_crowded):
@@ -135,6 +144,57 @@ def trace(changes: Gathered, held: Held, *, in_part: bool = False) -> Versions:
             raise
     # Only now, since a table that may lack rows mostly has those that change, of which nothing need be given up.
     return _traced(named, in_part=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The row that each key has in the end.
+
+    Attributes:
+        keys: key columns.
+        value, source: as `Versions.value` and `Versions.origin`.
+        deleted_by: int64[n], the change that ended it, ABSENT if none did.
+        change: int64[n], the change that made it what it is: the one that ended it, or the one that began it.
+    """
+
+    keys: list[pa.Array]
+    value: np.ndarray
+    source: np.ndarray
+    deleted_by: np.ndarray
+    change: np.ndarray
+
+
+def last_of_keys(changes: Gathered, versions: Versions) -> Last:
+    if not versions.keys:  # inserts alone: each key once
+        keys = [take(changes.after[index], versions.value[index]) for index in changes.schema.key]
+        return Last(keys, versions.value, versions.origin, versions.ended_by, versions.beginning)
+    order = np.lexsort((versions.ended_by, versions.ended_by == ABSENT, versions.key))
+    is_last = np.ones(len(order), dtype=bool)
+    is_last[:-1] = versions.key[order][1:] != versions.key[order][:-1]
+    chosen = order[is_last]
+    ended_by = versions.ended_by[chosen]
+    gone = np.flatnonzero(~np.isin(versions.ending_key, versions.key[chosen]))
+    untouched = np.full((len(versions.value), len(gone)), ABSENT)
+    return Last(
+        keys=[
+            take(column, np.concatenate([versions.key[chosen], versions.ending_key[gone]])) for column in versions.keys
+        ],
+        value=np.concatenate([versions.value[:, chosen], untouched], axis=1),
+        source=np.concatenate([versions.origin[chosen], gone]),
+        deleted_by=np.concatenate([ended_by, versions.ending[gone]]),
+        change=np.concatenate(
+            [np.where(ended_by == ABSENT, versions.beginning[chosen], ended_by), versions.ending[gone]]
+        ),
+    )
+
+
+def _first(key: np.ndarray, which: np.ndarray, count: int) -> np.ndarray:
+    """int64[count]: the first of some changes (bool[n]) that names each key, n if none of them does."""
+    first = np.full(count, len(key))
+    at = np.flatnonzero(which)
+    keys, places = np.unique(key[at], return_index=True)
+    first[keys] = at[places]
+    return first
 
 
 def _traced(named: _Named, *, in_part: bool) -> Versions:

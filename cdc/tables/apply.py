@@ -15,9 +15,10 @@ from cdc.model.arrays import take, unified
 from cdc.model.change import ChangeBatch, Op
 from cdc.model.fold import Folded, fold, fold_in_part, net_rows
 from cdc.tables import sql
-from cdc.tables.engine import Input, Readings
+from cdc.tables.engine import Input
 from cdc.tables.rows import RowStatements, joined, numbered
 from cdc.tables.table import TargetTable
+from cdc.typed.fitting import Readings
 
 _NUMBER, _COPIES = "number", "copies"
 

@@ -11,9 +11,10 @@ from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
 from cdc.model.standing import Standing
 from cdc.tables import state
+from cdc.tables.applied import mapped_errors
 from cdc.tables.digest import digest
 from cdc.tables.engine import Engine
-from cdc.tables.target import layout_for, mapped_errors
+from cdc.tables.target import layout_for
 from cdc.target import Mode
 
 E = TypeVar("E", bound=Engine)

@@ -13,14 +13,14 @@ from sqlglot.dialects.dialect import Dialect
 from cdc.model.parts import WHOLE, Condition, Digest, HashedRow, Key, Part
 from cdc.model.schema import Column, Kind
 from cdc.tables import sql
-from cdc.tables.codec import Codec
-from cdc.tables.engine import Engine
+from cdc.tables.engine import Digesting
 from cdc.tables.table import TargetTable
+from cdc.typed.codec import Codec
 
 _HASH, _BUCKET, _KEY = "hash_", "bucket_", "key_"
 
 
-def digest(engine: Engine, table: TargetTable, part: Part = WHOLE) -> Digest:
+def digest(engine: Digesting, table: TargetTable, part: Part = WHOLE) -> Digest:
     """What the rows of a part are: each row's text is that of the source, in the source's own spelling."""
     hashed = exp.select(
         exp.alias_(engine.hashed(row_text(engine, table, table.schema.columns), 16), _HASH, copy=False)
@@ -35,7 +35,7 @@ def digest(engine: Engine, table: TargetTable, part: Part = WHOLE) -> Digest:
     return Digest.of((int(bucket), int(count), int(sum_)) for bucket, count, sum_ in found)
 
 
-def hashed_rows(engine: Engine, table: TargetTable, part: Part, buckets: Sequence[int]) -> list[HashedRow]:
+def hashed_rows(engine: Digesting, table: TargetTable, part: Part, buckets: Sequence[int]) -> list[HashedRow]:
     """Those rows of a part that lie in some buckets."""
     hashed = exp.select(
         exp.alias_(engine.hashed(row_text(engine, table, table.schema.columns), 16), _HASH, copy=False),
@@ -50,13 +50,13 @@ def hashed_rows(engine: Engine, table: TargetTable, part: Part, buckets: Sequenc
     return [HashedRow(tuple(key), int(value)) for key, value in engine.ask(query)]
 
 
-def keys(engine: Engine, table: TargetTable, part: Part) -> set[Key]:
+def keys(engine: Digesting, table: TargetTable, part: Part) -> set[Key]:
     """The keys of the rows of a part."""
     query = exp.select(_keys(table)).distinct().from_(_rows(engine, table, part))
     return {tuple(key) for (key,) in engine.ask(query)}
 
 
-def values(engine: Engine, table: TargetTable, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
+def values(engine: Digesting, table: TargetTable, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
     """Rows by their keys, every value as the source's text."""
     texts = [codec.render(sql.column(c.name)) for c, codec in zip(table.schema.columns, table.codecs, strict=True)]
     query = exp.select(_keys(table), *texts).from_(_rows(engine, table, Part(keys=tuple(keys))))
@@ -65,7 +65,7 @@ def values(engine: Engine, table: TargetTable, keys: Sequence[Key]) -> dict[Key,
     return {tuple(key): dict(zip(names, row, strict=True)) for key, *row in found}
 
 
-def _rows(engine: Engine, table: TargetTable, part: Part) -> exp.Expression:
+def _rows(engine: Digesting, table: TargetTable, part: Part) -> exp.Expression:
     return (
         exp.select("*")
         .from_(sql.table(table.name))
@@ -74,7 +74,7 @@ def _rows(engine: Engine, table: TargetTable, part: Part) -> exp.Expression:
     )
 
 
-def part_condition(engine: Engine, table: TargetTable, part: Part) -> exp.Condition:
+def part_condition(engine: Digesting, table: TargetTable, part: Part) -> exp.Condition:
     """What the rows of a part fulfil."""
     conditions: list[exp.Expression] = [] if table.live is None else [table.live.copy()]
     for comparison, key in ((exp.GT, part.after), (exp.LTE, part.upto)):
@@ -94,7 +94,7 @@ def part_condition(engine: Engine, table: TargetTable, part: Part) -> exp.Condit
     return exp.and_(*conditions) if conditions else exp.true()
 
 
-def _comparable(engine: Engine, table: TargetTable, condition: Condition) -> exp.Expression:
+def _comparable(engine: Digesting, table: TargetTable, condition: Condition) -> exp.Expression:
     """A condition with numbers as numbers, where the target holds them as text, and names that may be words of SQL."""
     (found,) = Dialect.get_or_raise(condition.dialect).parse_into(exp.Condition, condition.sql)
     assert found is not None
@@ -129,7 +129,7 @@ def _keys(table: TargetTable) -> exp.Expression:
     return sql.cast(exp.Array(expressions=_key_texts(table)), "VARCHAR[]")
 
 
-def row_text(engine: Engine, table: TargetTable, columns: Sequence[Column]) -> exp.Expression:
+def row_text(engine: Digesting, table: TargetTable, columns: Sequence[Column]) -> exp.Expression:
     """The text of a row: for each column `n`, or the length in bytes and the value."""
     codecs = dict(zip((column.identity for column in table.schema.columns), table.codecs, strict=True))
     pieces: list[exp.Expression] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,21 +13,11 @@ from sqlglot import exp
 
 from cdc.errors import CdcError
 from cdc.model.schema import Column, TableName, TableSchema
-from cdc.tables.codec import Codec
+from cdc.typed.codec import Codec
+from cdc.typed.fitting import Reading, Readings
 
 if TYPE_CHECKING:
     from cdc.tables.table import TargetTable
-
-
-class Reading(Enum):
-    """How one column is read in one statement."""
-
-    FAST = "fast"
-    CAREFUL = "careful"
-    NATIVE = "native"  # it is no text
-
-
-Readings = dict[str, Reading]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +46,8 @@ class Abilities:
     row_id: str | None
 
 
-class Engine(Protocol):
-    """One open database, in whatever transaction is open. Statements are sqlglot's expressions, or what `render` made
-    of them.
+class Database(Protocol):
+    """One open database with tables.
 
     Attributes:
         product: what the database is called, in messages.
@@ -104,7 +92,56 @@ class Engine(Protocol):
     def is_taken(self, failure: Exception) -> bool:
         """Whether a statement failed since there is something else of the name that it was to make."""
 
-    # --- statements -------------------------------------------------------------------------------------------------
+    def columns(self, table: TableName) -> dict[str, str]:
+        """Names and types of a table's columns, or a view's, in their order; empty if there is no such table."""
+
+    def names(self) -> set[TableName]:
+        """The names of all tables and views, as the database compares them."""
+
+    def make_room(self, schema: TableSchema) -> None:
+        """A table with these columns is about to be used."""
+
+    def before_changes(self, schema: TableSchema) -> None:
+        """Changes of a table are about to be written."""
+
+    def committed(self) -> None:
+        """Everything is durable."""
+
+
+class Digesting(Protocol):
+    """What digests rows: questions, and the expressions that they are made of.
+
+    Attributes:
+        product: what the database is called, in messages.
+    """
+
+    product: str
+
+    def ask(self, query: exp.Expr | str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+
+    def digest_text(self, column: Column, codec: Codec) -> exp.Expression:
+        """The text of a value that goes into a row's digest (`cdc.model.parts.Digest`)."""
+
+    def byte_length(self, text: exp.Expression) -> exp.Expression:
+        """How many bytes a text has."""
+
+    def concatenated(self, texts: Sequence[exp.Expression]) -> exp.Expression:
+        """Texts in a row; those that are NULL count as empty."""
+
+    def hashed(self, text: exp.Expression, digits: int) -> exp.Expression:
+        """The first hexadecimal digits of a text's SHA-256 as a number that is not negative."""
+
+    def bucket(self, hashed: exp.Expression) -> exp.Expression:
+        """A number modulo `cdc.model.parts.BUCKETS`."""
+
+    def total(self, hashed: exp.Expression) -> exp.Expression:
+        """The sum of such numbers, exact, as a text."""
+
+
+class Engine(Database, Digesting, Protocol):
+    """A database whose rows change where they are, in whatever transaction is open. Statements are sqlglot's
+    expressions, or what `render` made of them."""
 
     def render(self, statement: exp.Expr) -> str:
         """The text of a statement, to be run more than once."""
@@ -112,26 +149,17 @@ class Engine(Protocol):
     def run(self, statement: exp.Expr | str, values: Sequence[object] = ()) -> int:
         """Run a statement; how many rows it changed."""
 
-    def ask(self, query: exp.Expr | str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
-
     def numbers(self, query: exp.Expr | str) -> list[np.ndarray]:
         """The columns, int64[n] each, of a query for whole numbers that are not NULL."""
 
-    def columns(self, table: TableName) -> dict[str, str]:
-        """Names and types of a table's columns, or a view's, in their order; empty if there is no such table."""
-
     def made(self, table: TableName, key: Sequence[str]) -> None:
-        """A table was made whose rows are to be found by these columns."""
+        """A table was made, or has got another shape: its rows are to be found by these columns."""
 
     def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
         """A value in another type, NULL where that has no place for it; None if no value is the same in both types."""
 
     def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
         """Give a column the type of a codec, with what an expression makes of its values."""
-
-    def names(self) -> set[TableName]:
-        """The names of all tables and views, as the database compares them."""
 
     # --- values -----------------------------------------------------------------------------------------------------
 
@@ -161,34 +189,3 @@ class Engine(Protocol):
 
     def read(self, table: TargetTable, index: int, name: str, reading: Reading) -> exp.Expression:
         """The value that ROWS has under a name for a column of a table."""
-
-    # --- digests ----------------------------------------------------------------------------------------------------
-
-    def digest_text(self, column: Column, codec: Codec) -> exp.Expression:
-        """The text of a value that goes into a row's digest (`cdc.model.parts.Digest`)."""
-
-    def byte_length(self, text: exp.Expression) -> exp.Expression:
-        """How many bytes a text has."""
-
-    def concatenated(self, texts: Sequence[exp.Expression]) -> exp.Expression:
-        """Texts in a row; those that are NULL count as empty."""
-
-    def hashed(self, text: exp.Expression, digits: int) -> exp.Expression:
-        """The first hexadecimal digits of a text's SHA-256 as a number that is not negative."""
-
-    def bucket(self, hashed: exp.Expression) -> exp.Expression:
-        """A number modulo `cdc.model.parts.BUCKETS`."""
-
-    def total(self, hashed: exp.Expression) -> exp.Expression:
-        """The sum of such numbers, exact, as a text."""
-
-    # --- room -------------------------------------------------------------------------------------------------------
-
-    def make_room(self, schema: TableSchema) -> None:
-        """A table with these columns is about to be used."""
-
-    def before_changes(self, schema: TableSchema) -> None:
-        """Changes of a table are about to be written."""
-
-    def committed(self) -> None:
-        """Everything is durable."""

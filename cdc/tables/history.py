@@ -25,7 +25,7 @@ from cdc.model.segment import Evolve
 from cdc.model.versions import Versions, trace
 from cdc.tables import sql
 from cdc.tables.digest import part_condition
-from cdc.tables.engine import Engine, Readings
+from cdc.tables.engine import Engine
 from cdc.tables.layout import refuse_foreign
 from cdc.tables.moments import Moments
 from cdc.tables.places import NOT_YET
@@ -55,6 +55,7 @@ from cdc.tables.versions import (
     refuse_reserved,
 )
 from cdc.target import HeldColumn
+from cdc.typed.fitting import Readings
 
 Make = Callable[[TargetTable, Readings], exp.Expr]
 

@@ -15,7 +15,7 @@ from cdc.model.segment import Evolve
 from cdc.tables import sql
 from cdc.tables.apply import Applier
 from cdc.tables.digest import part_condition
-from cdc.tables.engine import Engine
+from cdc.tables.engine import Database, Engine
 from cdc.tables.moments import Moments
 from cdc.tables.table import TargetTable, create, evolve, held_columns, inspect
 from cdc.target import HeldColumn
@@ -131,11 +131,11 @@ class Mirror:
             self._applier.write(table, batches)
 
 
-def refuse_foreign(engine: Engine, table: TableName, taken: Set[TableName]) -> None:
+def refuse_foreign(engine: Database, table: TableName, taken: Set[TableName]) -> None:
     """Raise UsageError if the target has a table or view of that name: it is somebody else's."""
     sees_case = engine.abilities.sees_case
     if (table if sees_case else TableName(table.schema.lower(), table.name.lower())) in taken:
-        raise _foreign(engine, table)
+        raise foreign(engine, table)
 
 
 @contextmanager
@@ -146,10 +146,11 @@ def refusing_foreign(engine: Engine, table: TableName) -> Iterator[None]:
     except engine.failures as error:
         if not engine.is_taken(error):
             raise
-        raise _foreign(engine, table) from error
+        raise foreign(engine, table) from error
 
 
-def _foreign(engine: Engine, table: TableName) -> UsageError:
+def foreign(engine: Database, table: TableName) -> UsageError:
+    """That the database has a table or view of that name, which is somebody else's."""
     return UsageError(
         f"{engine.place} has a table {table} already, which this pipeline did not make.",
         hint="Remove or rename it, or use another target: cdc never adds to a table that it did not make.",

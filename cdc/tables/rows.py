@@ -10,8 +10,9 @@ from sqlglot import exp
 from cdc import faults
 from cdc.model.arrays import unified
 from cdc.tables import sql
-from cdc.tables.engine import Engine, Input, Readings
+from cdc.tables.engine import Engine, Input
 from cdc.tables.table import TargetTable
+from cdc.typed.fitting import Readings
 
 MERGE_ROWS = 500_000  # of one statement; some releases of DuckDB abort on a few million deletes at once (D-12)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +16,16 @@ from cdc.model.gathered import Gathered, gather
 from cdc.model.parts import Part
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Evolve
-from cdc.model.versions import Versions, trace
+from cdc.model.versions import last_of_keys, trace
 from cdc.tables import sql
 from cdc.tables.digest import part_condition
-from cdc.tables.engine import Engine, Readings
+from cdc.tables.engine import Engine
 from cdc.tables.layout import refuse_foreign, refusing_foreign
 from cdc.tables.moments import Moments
 from cdc.tables.table import TargetTable, create, evolve, held_columns, inspect, rename, reshape
 from cdc.tables.versions import COPIED, ROW, Held, VersionStatements, joined_by_row, new_rows, refuse_reserved
 from cdc.target import HeldColumn
+from cdc.typed.fitting import Readings
 
 DELETED = {"_cdc_deleted_at": "TIMESTAMP WITH TIME ZONE", "_cdc_deleted_position": "VARCHAR"}
 
@@ -133,7 +133,7 @@ class SoftDelete(VersionStatements):
         versions = trace(changes, held, in_part=table.is_lenient)
         if len(versions.missed):
             table.missed |= set(self.key_texts(table, [take(column, versions.missed) for column in versions.keys]))
-        last = _last_of_keys(changes, versions)
+        last = last_of_keys(changes, versions)
         origin = np.full(len(last.deleted_by), ABSENT)
         lends = last.source != ABSENT
         source = last.source[lends]
@@ -167,42 +167,6 @@ class SoftDelete(VersionStatements):
             names = [*(column.name for column in table.schema.columns), *DELETED]
             table.statements[key] = self._engine.render(sql.insert_named(table.name, names, query))
         return table.statements[key]
-
-
-@dataclass(frozen=True, slots=True)
-class _Last:
-    """The row that each key has in the end.
-
-    Attributes:
-        keys: key columns.
-        value, source: as `Versions.value` and `Versions.origin`.
-        deleted_by: int64[n], the change that ended it, ABSENT if none did.
-    """
-
-    keys: list[pa.Array]
-    value: np.ndarray
-    source: np.ndarray
-    deleted_by: np.ndarray
-
-
-def _last_of_keys(changes: Gathered, versions: Versions) -> _Last:
-    if not versions.keys:  # inserts alone: each key once
-        keys = [take(changes.after[index], versions.value[index]) for index in changes.schema.key]
-        return _Last(keys, versions.value, versions.origin, versions.ended_by)
-    order = np.lexsort((versions.ended_by, versions.ended_by == ABSENT, versions.key))
-    is_last = np.ones(len(order), dtype=bool)
-    is_last[:-1] = versions.key[order][1:] != versions.key[order][:-1]
-    chosen = order[is_last]
-    gone = np.flatnonzero(~np.isin(versions.ending_key, versions.key[chosen]))
-    untouched = np.full((len(versions.value), len(gone)), ABSENT)
-    return _Last(
-        keys=[
-            take(column, np.concatenate([versions.key[chosen], versions.ending_key[gone]])) for column in versions.keys
-        ],
-        value=np.concatenate([versions.value[:, chosen], untouched], axis=1),
-        source=np.concatenate([versions.origin[chosen], gone]),
-        deleted_by=np.concatenate([versions.ended_by[chosen], versions.ending[gone]]),
-    )
 
 
 def _with_live(table: TargetTable) -> TargetTable:

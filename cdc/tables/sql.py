@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from sqlglot import exp
 
 from cdc.model.schema import TableName
+from cdc.typed import fitting
 
-DIALECT = "duckdb"  # of the types and the texts that are written here
+DIALECT = fitting.DIALECT
+ROWS = fitting.ROWS
 CATALOG = "_cdc_target"  # of every name, since a schema may be called like a catalog; an engine without leaves it out
-ROWS = "_cdc_rows"  # the name under which Arrow data is visible to a statement
 ROW_ID = "rowid"  # the column by which a row is found again as long as a transaction is open
 
 COMPLETED = exp.Table(this=exp.to_identifier("_cdc_completed"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from cdc import faults
 from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
@@ -39,6 +40,47 @@ class Stored:
 
     checkpoint: Checkpoint | None
     sequence: int
+
+
+class KeptState(Protocol):
+    """What a pipeline keeps beside its tables. Nothing here commits."""
+
+    def open(self) -> Checkpoint | None:
+        """Make what is missing, and read the checkpoint; raises CheckpointUnreadable if it is of another format."""
+
+    @property
+    def position(self) -> Position | None:
+        """That of the checkpoint."""
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint in the place of the last one; raises TargetBusy if another pipeline wrote one meanwhile."""
+
+    def take_mode(self, wanted: Mode | None) -> Mode:
+        """The mode that the tables are kept in; raises UsageError if it is another one than is wanted."""
+
+    def owned(self) -> OwnedTables:
+        """The tables that this pipeline made."""
+
+    def own(self, identity: int, table: TableName, *, is_known: bool) -> None:
+        """Remember a table as made by this pipeline, under the name that it has now."""
+
+    def copying(self) -> set[int]:
+        """The tables, by identity, that are copied part by part."""
+
+    def copy_parts(self, identity: int) -> None:
+        """Remember that a table is copied part by part."""
+
+    def copied(self, identity: int) -> None:
+        """Forget it: the copy is complete."""
+
+    def suspects(self) -> dict[int, Suspicion]:
+        """The tables, by identity, that have to be compared with the source."""
+
+    def suspect(self, identity: int, suspicion: Suspicion) -> None:
+        """Remember a table as suspect."""
+
+    def clear(self, identity: int) -> None:
+        """Forget that a table was suspect."""
 
 
 class StateTables:

@@ -13,9 +13,9 @@ from cdc import faults
 from cdc.errors import InvariantError, TargetDrift, UsageError
 from cdc.model.schema import Column, Kind, TableName, TableSchema
 from cdc.tables import sql
-from cdc.tables.codec import Codec
-from cdc.tables.engine import Engine
+from cdc.tables.engine import Database, Engine
 from cdc.target import HeldColumn
+from cdc.typed.codec import Codec
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,11 @@ class TargetTable:
     @property
     def name(self) -> TableName:
         return self.stored or self.schema.table
+
+    @property
+    def key(self) -> list[str]:
+        """The names of its key's columns."""
+        return [self.schema.columns[index].name for index in self.schema.key]
 
     @property
     def places(self) -> list[TableName]:
@@ -101,8 +106,9 @@ def create(
         (column.name, codec.type) for column, codec in zip(schema.columns, codecs, strict=True)
     ]
     engine.run(sql.create_table(name, [*columns, *ours.items()]))
-    engine.made(name, [schema.columns[index].name for index in schema.key])
-    return TargetTable(schema, codecs, stored=stored)
+    table = TargetTable(schema, codecs, stored=stored)
+    engine.made(name, table.key)
+    return table
 
 
 def inspect(
@@ -170,23 +176,23 @@ def _held_as(engine: Engine, schema: TableSchema, column: Column, actual: str) -
     )
 
 
-def refuse_collisions(engine: Engine, schema: TableSchema) -> None:
+def refuse_collisions(database: Database, schema: TableSchema) -> None:
     """Refuse columns that the database could not tell apart, such as `a` and `A` (E-06)."""
-    row_id = engine.abilities.row_id
+    row_id = database.abilities.row_id
     if not schema.key and any(column.name.lower() == row_id for column in schema.columns):
         raise UsageError(
-            f"{schema.table} has no key and a column {row_id}, which hides what {engine.product} tells equal rows "
+            f"{schema.table} has no key and a column {row_id}, which hides what {database.product} tells equal rows "
             "apart by.",
             hint="Give the table a key, leave it out with --exclude, or rename the column.",
         )
-    if engine.abilities.sees_case:
+    if database.abilities.sees_case:
         return
     seen: dict[str, str] = {}
     for column in schema.columns:
         other = seen.setdefault(column.name.lower(), column.name)
         if other != column.name:
             raise UsageError(
-                f"{schema.table} has columns {other!r} and {column.name!r}, which are one name to {engine.product}.",
+                f"{schema.table} has columns {other!r} and {column.name!r}, which are one name to {database.product}.",
                 hint="Leave the table out with --exclude, or rename a column.",
             )
 
@@ -217,6 +223,7 @@ def evolve(engine: Engine, table: TargetTable, new: TableSchema, fill: dict[int,
             made.codecs.append(add_column(engine, made, column, fill.get(column.identity)))
         else:
             made.codecs.append(_retype(engine, made, column, codec))
+    _find_by_key(engine, made)
     return made
 
 
@@ -253,7 +260,13 @@ def reshape(engine: Engine, schema: TableSchema, stored: TableName, past: TableN
         codec = held.get(column.name)
         made = add_column(engine, table, column) if codec is None else _retype(engine, table, column, codec)
         table.codecs.append(made)
+    _find_by_key(engine, table)
     return table
+
+
+def _find_by_key(engine: Engine, table: TargetTable) -> None:
+    for place in table.places:
+        engine.made(place, table.key)
 
 
 def _holds(engine: Engine, table: TargetTable, column: Column, held: Codec) -> bool:

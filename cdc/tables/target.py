@@ -1,462 +1,61 @@
-"""A target of tables: segments in, whole transactions together with their checkpoint in the database."""
+"""A target of tables whose rows change where they are, in transactions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 
-from cdc import faults
-from cdc.errors import (
-    DiskFailed,
-    HalfWritten,
-    InvariantError,
-    OperatorNeeded,
-    TableChanged,
-    TargetDamaged,
-    TargetDrift,
-    TargetFull,
-    UsageError,
-)
-from cdc.model.change import ABSENT, ChangeBatch
+from cdc.model.change import ChangeBatch
 from cdc.model.parts import Digest, HashedRow, Key, Part
-from cdc.model.position import Checkpoint, Position
-from cdc.model.schema import TableName, TableSchema
-from cdc.model.segment import (
-    Changes,
-    Copied,
-    Drop,
-    Evolve,
-    Gap,
-    Note,
-    Replace,
-    Reset,
-    Segment,
-    Suspect,
-    Truncate,
-    beyond,
-)
-from cdc.model.standing import Suspicion
-from cdc.tables import places
+from cdc.model.schema import TableSchema
+from cdc.tables.applied import AppliedTables
 from cdc.tables.digest import digest, hashed_rows, keys, values
 from cdc.tables.engine import Engine
 from cdc.tables.history import History
 from cdc.tables.layout import Layout, Mirror
-from cdc.tables.moments import Moments
-from cdc.tables.owned import OwnedTables, first_come
 from cdc.tables.soft_delete import SoftDelete
-from cdc.tables.state import SCHEMA, StateTables
-from cdc.tables.table import TargetTable, kept_as_text, refuse_collisions
-from cdc.target import HeldColumn, Mode
-
-# What concerns all tables, whichever of them was at hand.
-_OF_THE_DISK = (TargetFull, TargetDamaged, DiskFailed)
+from cdc.tables.state import StateTables
+from cdc.tables.table import TargetTable
+from cdc.target import Mode
 
 
-class TableTarget:
-    """The tables of one database as a `cdc.target.Comparable`. What keeps others from writing to it is the engine's."""
+class TableTarget(AppliedTables):
+    """The tables of an engine. Whole transactions become visible, together with their checkpoint."""
 
     def __init__(self, engine: Engine, mode: Mode | None = None) -> None:
+        super().__init__(engine, mode)
         self._engine = engine
-        self._wanted = mode
-        self._state: StateTables
-        self._layout: Layout
-        self._owned: OwnedTables
-        self._read_at: int | None = None  # when the copied rows of a segment were
-        self._at: Position | None = None  # of the last commit that is applied, or could be, durable or not
-        self._tables: dict[int, TargetTable] = {}
-        self._in_transaction = False
-        self._is_open = False
-        self._copying: set[int] = set()
-        self._suspects: dict[int, Suspicion] = {}
 
-    def open(self) -> Checkpoint | None:
-        with mapped_errors(self._engine):
-            self._engine.open()
-            self._is_open = True
-            self._tables = {}
-            self._in_transaction = False
-            self._state = StateTables(self._engine)
-            faults.point("target.opened")
-            checkpoint = self._state.open()
-            self._at = _last_before(checkpoint)
-            self._layout = layout_for(self._state.take_mode(self._wanted), self._engine)
-            self._engine.copies = self._layout.places
-            self._owned = self._state.owned()
-            self._copying = self._state.copying()
-            self._suspects = self._state.suspects()
-        return checkpoint
+    def _open_state(self) -> StateTables:
+        return StateTables(self._engine)
 
-    def close(self) -> None:
-        if not self._is_open:
-            return
-        self._is_open = False
-        try:
-            with mapped_errors(self._engine):
-                faults.point("target.before_close")
-                if self._in_transaction:
-                    self._engine.rollback()
-                    self._in_transaction = False
-        finally:
-            self._engine.close()
+    def _layout_for(self, mode: Mode) -> Layout:
+        return layout_for(mode, self._engine)
 
-    def apply(self, segment: Segment) -> None:
-        at = self._state.position
-        new = beyond(segment, at.order if at is not None else None)
-        if new is None:
-            return
-        with mapped_errors(self._engine):
-            if not self._in_transaction:
-                self._engine.begin()
-                self._in_transaction = True
-                faults.point("target.begun")
-            self._take(new)
-            if segment.checkpoint is None:
-                return
-            faults.point("target.before_checkpoint")
-            self._state.write(segment.checkpoint)
-            faults.point("target.before_commit")
-            self._in_transaction = False  # also if it fails: then it has rolled back by itself (O15)
-            self._engine.commit(segment.checkpoint.position.text)
-            faults.point("target.after_commit")
-            self._engine.committed()
-
-    def refuse(self, schemas: Sequence[TableSchema]) -> None:
-        with mapped_errors(self._engine):
-            taken = self._engine.names()
-            for schema in schemas:
-                self._refuse_clash(schema)
-                refuse_collisions(self._engine, schema)
-                self._layout.refuse(schema, taken)
-        for table, why in self._set_apart(schemas).items():
-            raise UsageError(f"{table}: {why}", hint="Leave one of them out with --exclude, or use another target.")
-
-    def _set_apart(self, schemas: Sequence[TableSchema]) -> Mapping[TableName, str]:
-        if self._engine.abilities.sees_case:
-            return {}
-        return first_come(self._engine.product)(schemas, ())
-
-    # --- looking at tables, and setting them right ------------------------------------------------------------------
-
-    def columns(self, schema: TableSchema) -> list[HeldColumn]:
-        with self._looking():
-            if schema.identity in self._tables:
-                self._same(schema)
-            return self._layout.columns(schema)
-
-    def digest(self, schema: TableSchema, part: Part) -> Digest:
-        with self._looking():
-            return digest(self._engine, self._same(schema), part)
-
-    def rows(self, schema: TableSchema, part: Part, buckets: Sequence[int]) -> list[HashedRow]:
-        with self._looking():
-            return hashed_rows(self._engine, self._same(schema), part, buckets)
-
-    def values(self, schema: TableSchema, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
-        with self._looking():
-            return values(self._engine, self._same(schema), keys)
-
-    def keys(self, schema: TableSchema, part: Part) -> set[Key]:
-        with self._looking():
-            table = self._same(schema)
-        try:
-            with self._looking():
-                return keys(self._engine, table, part)
-        except (TargetDrift, InvariantError) as error:
-            raise UsageError(
-                f"{self._engine.product} cannot decide the condition for rows of {schema.table} "
-                f"({type(error.__cause__).__name__}).",
-                hint=f"It has to fit the table's columns, with functions that {self._engine.product} has as well. "
-                "Nothing was changed.",
-            ) from error
+    def _settle(self) -> None:
+        """A transaction has it all."""
 
     def replace(self, schema: TableSchema, part: Part, batches: Sequence[ChangeBatch]) -> None:
         with self._looking():
             table = self._same(schema)
         codecs = list(table.codecs)
         try:
-            with mapped_errors(self._engine), self._at_once():
-                self._replace(table, part, batches)
+            super().replace(schema, part, batches)
         except BaseException:
             table.codecs = codecs  # a column that was widened is as it was
             table.forget_statements()
             raise
 
-    def _replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch]) -> None:
-        self._layout.replace(table, part, batches, Moments.copied(self._place(), self._read_at))
+    def _digest(self, table: TargetTable, part: Part) -> Digest:
+        return digest(self._engine, table, part)
 
-    @property
-    def copying(self) -> set[int]:
-        return set(self._copying)
+    def _hashed_rows(self, table: TargetTable, part: Part, buckets: Sequence[int]) -> list[HashedRow]:
+        return hashed_rows(self._engine, table, part, buckets)
 
-    def copy_parts(self, schema: TableSchema) -> None:
-        with mapped_errors(self._engine), self._at_once():
-            self._same(schema)
-            self._copy_parts(schema)
+    def _values(self, table: TargetTable, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
+        return values(self._engine, table, keys)
 
-    def _copy_parts(self, schema: TableSchema) -> None:
-        self._state.copy_parts(schema.identity)
-        self._copying.add(schema.identity)
-        self._clear(schema.identity)
-        self._table(schema)
-
-    def copied(self, schema: TableSchema) -> None:
-        with mapped_errors(self._engine), self._at_once():
-            self._copied(schema)
-
-    def _copied(self, schema: TableSchema) -> None:
-        self._layout.copied(schema, Moments.copied(self._place(), self._read_at))
-        self._forget_parts(schema.identity)
-        self._be_lenient(schema.identity)
-
-    def _forget_parts(self, identity: int) -> None:
-        # Asked of every table that is made: a statement for each that has none would cost as much as making it (P21).
-        if identity in self._copying:
-            self._state.copied(identity)
-            self._copying.discard(identity)
-
-    @property
-    def suspects(self) -> dict[int, Suspicion]:
-        return dict(self._suspects)
-
-    def suspect(self, identity: int, reason: str) -> None:
-        with mapped_errors(self._engine), self._at_once():
-            self._suspect(identity, reason, self._at.order if self._at is not None else 0, is_doubt=True)
-
-    def _suspect(self, identity: int, reason: str, since: int, *, is_doubt: bool) -> None:
-        self._layout.unknown_from(identity, since, reason, is_doubt=is_doubt, is_skipped=False)
-        number = 1 + max((suspicion.number for suspicion in self._suspects.values()), default=0)
-        self._state.suspect(identity, suspicion := Suspicion(reason, number))
-        self._suspects[identity] = suspicion
-        self._be_lenient(identity)
-
-    def cleared(self, identity: int, number: int) -> None:
-        known = self._suspects.get(identity)
-        if known is None or known.number != number:
-            return
-        with mapped_errors(self._engine), self._at_once():
-            self._clear(identity)
-            if identity not in self._copying:
-                self._layout.known_at(identity, Moments.copied(self._place(), None))
-
-    def _clear(self, identity: int) -> None:
-        if self._suspects.pop(identity, None) is not None:
-            self._state.clear(identity)
-        self._be_lenient(identity)
-
-    def _be_lenient(self, identity: int) -> None:
-        """Take the changes of a table to the rows that there are, for as long as not all of them are as they should."""
-        if (table := self._tables.get(identity)) is not None:
-            table.is_lenient = identity in self._copying or identity in self._suspects
-
-    def take_missed(self, schema: TableSchema) -> list[Key]:
-        table = self._same(schema)
-        missed, table.missed = sorted(table.missed), set()
-        return missed
-
-    def _same(self, schema: TableSchema) -> TargetTable:
-        if (table := self._tables.get(schema.identity)) is not None and table.schema != schema:
-            raise TableChanged(f"{schema.table} has got another shape meanwhile.")
-        return self._table(schema)
-
-    @contextmanager
-    def _looking(self) -> Iterator[None]:
-        """A transaction ends with most errors, also those of a statement that only reads."""
-        with mapped_errors(self._engine):
-            try:
-                yield
-            except self._engine.failures as error:
-                if self._in_transaction:
-                    raise self._torn(error) from error
-                raise
-
-    @contextmanager
-    def _at_once(self) -> Iterator[None]:
-        """Durable at the end, unless a transaction is open, with which it becomes so; if it fails, nothing of it stays.
-
-        Raises:
-            HalfWritten: it failed inside a transaction that has more in it.
-        """
-        if self._in_transaction:
-            try:
-                yield
-            except BaseException as error:
-                raise self._torn(error) from error
-            return
-        self._engine.begin()
-        self._in_transaction = True
-        try:
-            yield
-            self._engine.commit()
-        except BaseException:
-            with suppress(*self._engine.failures):  # a commit that failed has rolled back by itself
-                self._engine.rollback()
-            raise
-        finally:
-            self._in_transaction = False
-
-    def _torn(self, error: BaseException) -> HalfWritten:
-        reason = self._engine.meaning(error) if isinstance(error, self._engine.failures) else error
-        return HalfWritten(
-            f"What was to be done to {self._engine.place} between two transactions failed inside of one: {reason}",
-            hint="The target is opened again, without what was not durable.",
-        )
-
-    # --- applying ---------------------------------------------------------------------------------------------------
-
-    def _take(self, segment: Segment) -> None:
-        """The steps in order. Changes of one table are gathered up to its next barrier, or the segment's end."""
-        self._read_at = segment.read_at
-        moments = self._moments(segment)
-        gathered: dict[int, list[ChangeBatch]] = {}
-        for step in segment.steps:
-            if isinstance(step, Changes):
-                gathered.setdefault(step.batch.schema.identity, []).append(step.batch)
-                continue
-            if isinstance(step, Note):
-                continue  # no table has it
-            schema = step.old if isinstance(step, Evolve) else step.schema
-            with self._concerning(schema):
-                self._write(gathered.pop(schema.identity, []), moments)
-                self._take_barrier(step, moments)
-        for batches in gathered.values():
-            with self._concerning(batches[0].schema):
-                self._write(batches, moments)
-
-    def _take_barrier(
-        self, step: Reset | Truncate | Evolve | Suspect | Gap | Drop | Replace | Copied, moments: Moments
-    ) -> None:
-        if isinstance(step, Reset):
-            self._reset(step)
-        elif isinstance(step, Truncate):
-            self._layout.truncate(self._table(step.schema), moments, step.transaction, step.ordinal)
-            faults.point("target.truncated")
-        elif isinstance(step, Suspect):
-            # What the catalog of a server says later may be nothing; what the log says has been done.
-            since, is_doubt = self._first_unknown(step, moments), step.since is not None
-            self._suspect(step.schema.identity, step.reason, since, is_doubt=is_doubt)
-        elif isinstance(step, Gap):
-            since = self._first_unknown(step, moments)
-            self._layout.unknown_from(step.schema.identity, since, step.reason, is_doubt=False, is_skipped=True)
-        elif isinstance(step, Drop):
-            self._drop(step, moments)
-        elif isinstance(step, Replace):
-            self._replace(self._same(step.schema), step.part, step.batches)
-        elif isinstance(step, Copied):
-            self._copied(step.schema)
-        else:
-            self._evolve(step, moments)
-
-    def _order_of(self, transaction: int, moments: Moments) -> int:
-        return int(moments.order[transaction]) if transaction != ABSENT else self._place().order
-
-    def _first_unknown(self, step: Suspect | Gap, moments: Moments) -> int:
-        """Where a table begins not to be known: what the log does not place is behind all that it has said."""
-        order = self._order_of(step.transaction, moments)
-        if isinstance(step, Gap) and step.transaction == ABSENT:
-            order += 1
-        return min(order, step.since + 1) if step.since is not None else order
-
-    def _drop(self, step: Drop, moments: Moments) -> None:
-        """The table is no more; its rows stay as the layout has them."""
-        identity = step.schema.identity
-        if self._owned.get(identity) is None:
-            return
-        if step.transaction == ABSENT:
-            moments = Moments.copied(self._place(), None)
-        self._layout.drop(self._table(step.schema), moments, max(step.transaction, 0))
-        self._forget_parts(identity)
-        self._clear(identity)
-
-    @contextmanager
-    def _concerning(self, schema: TableSchema) -> Iterator[None]:
-        """Say of an error which table it is about, unless it is about the whole target."""
-        try:
-            with mapped_errors(self._engine):
-                yield
-        except (OperatorNeeded, UsageError) as error:
-            if not isinstance(error, _OF_THE_DISK):
-                error.concerns = schema.identity
-            raise
-
-    def _moments(self, segment: Segment) -> Moments:
-        """When the changes of a segment were committed, or where in the log its copied rows were read."""
-        if len(segment.transactions):
-            self._at = segment.transactions[-1].position
-            moments = Moments.of(segment.transactions)
-            self._layout.record(moments)
-            return moments
-        self._at = _last_before(segment.checkpoint) or self._at
-        return Moments.copied(self._place(), self._read_at)
-
-    def _place(self) -> Position:
-        if self._at is None:
-            raise InvariantError("Rows came to a target that is at no place in the log.")
-        return self._at
-
-    def _write(self, batches: Sequence[ChangeBatch], moments: Moments) -> None:
-        if not batches:
-            return
-        if not batches[0].copied:
-            self._engine.before_changes(batches[0].schema)
-        self._layout.write(self._table(batches[0].schema), batches, moments)
-
-    def _table(self, schema: TableSchema) -> TargetTable:
-        table = self._tables.get(schema.identity)
-        if table is None:
-            self._engine.make_room(schema)
-            table = self._tables[schema.identity] = self._layout.find(schema)
-            self._be_lenient(schema.identity)
-        if table.schema is not schema and table.schema != schema:
-            raise InvariantError(f"Changes of {schema.table} came in another shape than the table has.")
-        return table
-
-    def _reset(self, step: Reset) -> None:
-        """A table where the rows of a snapshot can go."""
-        schema = step.schema
-        self._refuse_clash(schema)
-        self._engine.make_room(schema)
-        moments, known_as = Moments.copied(self._place(), self._read_at), self._owned.get(schema.identity)
-        self._tables[schema.identity] = self._layout.make(schema, known_as, moments, by_parts=step.by_parts)
-        self._own(schema)
-        self._forget_parts(schema.identity)
-        self._clear(schema.identity)
-        if step.by_parts:
-            self._copy_parts(schema)
-
-    def _own(self, schema: TableSchema) -> None:
-        known_as = self._owned.get(schema.identity)
-        if known_as != schema.table:
-            self._state.own(schema.identity, schema.table, is_known=known_as is not None)
-            self._owned.own(schema.identity, schema.table)
-
-    def _refuse_clash(self, schema: TableSchema) -> None:
-        table = schema.table
-        other = None if self._engine.abilities.sees_case else self._owned.clash(schema.identity, table)
-        if other is not None:
-            raise UsageError(
-                f"{table} and {other} have one name to {self._engine.product}, which does not see case.",
-                hint="Leave one of them out with --exclude.",
-            )
-        if table.schema.lower() in (SCHEMA, places.SCHEMA):
-            raise UsageError(f"The schema {table.schema} has the name of cdc's own.", hint="Leave it out: --exclude.")
-
-    def _evolve(self, step: Evolve, moments: Moments) -> None:
-        if step.old.table != step.new.table:
-            self._refuse_clash(step.new)
-        table = self._table(step.old)
-        self._engine.make_room(step.new)
-        after = self._tables[step.new.identity] = self._layout.evolve(table, step)
-        self._be_lenient(step.new.identity)
-        self._own(step.new)
-        if why := kept_as_text(step.old, after):
-            self._suspect(step.new.identity, why, self._order_of(step.transaction, moments), is_doubt=True)
-
-
-def _last_before(checkpoint: Checkpoint | None) -> Position | None:
-    """The last place before a checkpoint: a transaction can begin to count at the very place where one ended."""
-    if checkpoint is None:
-        return None
-    return Position(checkpoint.position.order - 1, checkpoint.position.text)
+    def _keys(self, table: TargetTable, part: Part) -> set[Key]:
+        return keys(self._engine, table, part)
 
 
 def layout_for(mode: Mode, engine: Engine) -> Layout:
@@ -467,12 +66,3 @@ def layout_for(mode: Mode, engine: Engine) -> Layout:
         Mode.SOFT_DELETE: SoftDelete,
     }
     return kinds[mode](engine)
-
-
-@contextmanager
-def mapped_errors(engine: Engine) -> Iterator[None]:
-    """Turn what a driver raises into what it means for a pipeline."""
-    try:
-        yield
-    except engine.failures as error:
-        raise engine.meaning(error) from error

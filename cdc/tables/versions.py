@@ -15,9 +15,10 @@ from cdc.model.gathered import Gathered, gather
 from cdc.model.schema import TableSchema
 from cdc.tables import sql
 from cdc.tables.digest import row_text
-from cdc.tables.engine import Engine, Input, Readings
+from cdc.tables.engine import Database, Input
 from cdc.tables.rows import RowStatements, numbered
 from cdc.tables.table import OURS, TargetTable
+from cdc.typed.fitting import Readings
 
 ROW = "_cdc_row"  # of ROWS: the row id of a row of the table
 COPIED = exp.Table(this=exp.to_identifier("_cdc_copied"))
@@ -31,7 +32,7 @@ def labels(op: np.ndarray) -> pa.Array:
     return take(_LABELS, op)
 
 
-def refuse_reserved(engine: Engine, schema: TableSchema) -> None:
+def refuse_reserved(engine: Database, schema: TableSchema) -> None:
     """Raise UsageError for columns whose names are needed for what is kept beside the source's own columns."""
     row_id = engine.abilities.row_id
     for column in schema.columns:

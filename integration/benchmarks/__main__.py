@@ -50,7 +50,7 @@ def main() -> None:
         if not _of(BENCHMARKS if source == "postgresql" else BINLOG, arguments.names):
             continue
         if source == "postgresql":
-            with PrivatePostgres(18, settings={"shared_buffers": "512MB", "max_wal_size": "16GB"}) as server:
+            with PrivatePostgres(18, settings=drain.SETTINGS) as server:
                 for name in _of(BENCHMARKS, arguments.names):
                     BENCHMARKS[name](server, console, arguments.pairs, arguments.scale)
             continue

@@ -18,7 +18,8 @@ from cdc.model.segment import Segment
 from cdc.model.selection import Selection
 from cdc.sources.postgres import tail_factory
 from integration.benchmarks.drain import ROW, TEN_COLUMNS
-from integration.benchmarks.measure import Took, report, run
+from integration.benchmarks.measure import report, run
+from integration.benchmarks.slots import take_recvlogical
 
 GOALS = {"json": 150_000, "cloudevents": 150_000, "debezium": 80_000}
 
@@ -56,7 +57,7 @@ def events(server: PrivatePostgres, console: Console, pairs: int, scale: float) 
     for name in GOALS:
         theirs, ours = [], []
         for number in range(pairs):
-            theirs.append(_recvlogical(server))
+            theirs.append(take_recvlogical(server, "formats", "idle"))
             ours.append(run(_tail(dsn, f"{name}_{number}", name)).beyond(idle))
         tool = "pg_recvlogical -f /dev/null"
         report(console, f"cdc tail --format {name}, {count:,} events", count, theirs, ours, tool, 1.0)
@@ -94,17 +95,3 @@ def _timed(work: Callable[[], None]) -> float:
 
 def _tail(dsn: str, slot: str, name: str) -> list[str]:
     return [sys.executable, "-m", "cdc", "tail", dsn, "--slot", slot, "--format", name, "--until-caught-up"]
-
-
-def _recvlogical(server: PrivatePostgres) -> Took:
-    """A copy of a slot that was never read, up to now; without its start-up, which takes no time worth speaking of."""
-    server.execute("SELECT pg_copy_logical_replication_slot('idle', 'race')", "formats")
-    end = server.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
-    command = [
-        *(str(server.binaries / "pg_recvlogical"), "-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres"),
-        *("-d", "formats", "-S", "race", "--start", "-f", "/dev/null", "-E", str(end), "--no-loop"),
-        *("-o", "proto_version=1", "-o", "publication_names=idle"),
-    ]
-    took = run(command)
-    server.execute("SELECT pg_drop_replication_slot('race')")
-    return took

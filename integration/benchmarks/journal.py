@@ -13,8 +13,9 @@ from rich.console import Console
 from cdc.demo.server import PrivatePostgres
 from cdc.options import Options
 from cdc.runs import open_pipeline
-from integration.benchmarks.drain import ROW, TEN_COLUMNS, kept_slot, take_recvlogical
+from integration.benchmarks.drain import ROW, TEN_COLUMNS
 from integration.benchmarks.measure import Took, run
+from integration.benchmarks.slots import kept_slot, take_recvlogical
 
 _NAME = "wj"
 
@@ -28,7 +29,7 @@ def write_and_replay(server: PrivatePostgres, console: Console, pairs: int, scal
         at = Path(folder)
         open_pipeline(dsn, f"journal:{at / 'base'}", Options(name=_NAME, until_caught_up=True)).run()
         idle = {what: _take(server, dsn, what, at) for what in ("nowhere", "journal", "replay")}
-        idle_theirs = take_recvlogical(server, _NAME)
+        idle_theirs = take_recvlogical(server, _NAME, f"cdc_{_NAME}")
         server.execute(
             f"DO $$ BEGIN FOR part IN 0..{count // 1000 - 1} LOOP INSERT INTO t SELECT {ROW} "
             "FROM generate_series(part * 1000 + 1, part * 1000 + 1000) i; COMMIT; END LOOP; END $$",
@@ -37,7 +38,7 @@ def write_and_replay(server: PrivatePostgres, console: Console, pairs: int, scal
         took: dict[str, list[Took]] = {"nowhere": [], "journal": [], "replay": []}
         theirs = []
         for _ in range(pairs):
-            theirs.append(take_recvlogical(server, _NAME).beyond(idle_theirs))
+            theirs.append(take_recvlogical(server, _NAME, f"cdc_{_NAME}").beyond(idle_theirs))
             for what, times in took.items():
                 times.append(_take(server, dsn, what, at).beyond(idle[what]))
         size = sum(path.stat().st_size for path in (at / "copy").iterdir() if path.is_file()) / 1e6
@@ -63,7 +64,7 @@ def _take(server: PrivatePostgres, dsn: str, what: str, at: Path) -> Took:
         (at / "new.duckdb").unlink(missing_ok=True)
         source = copy if copy.exists() else at / "base"
         return run([*python, "cdc", "rebuild", f"journal:{source}", f"duckdb:{at / 'new.duckdb'}"])
-    with kept_slot(server, _NAME):
+    with kept_slot(server, _NAME, _NAME):
         if what == "nowhere":
             return run([*python, "integration.benchmarks.nowhere", dsn, f"journal:{at / 'base'}", _NAME])
         shutil.rmtree(copy, ignore_errors=True)

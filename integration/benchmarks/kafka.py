@@ -14,8 +14,9 @@ from cdc.demo.server import PrivatePostgres
 from cdc.model.selection import Selection
 from cdc.options import Options
 from cdc.runs import open_pipeline
-from integration.benchmarks.drain import ROW, TEN_COLUMNS, take_recvlogical
+from integration.benchmarks.drain import ROW, TEN_COLUMNS
 from integration.benchmarks.measure import report, run
+from integration.benchmarks.slots import take_recvlogical
 from integration.kafka import PrivateKafka
 
 
@@ -29,7 +30,7 @@ def inserts(server: PrivatePostgres, console: Console, pairs: int, scale: float)
         options = Options(name=name, selection=Selection(("public.*",)), until_caught_up=True)
         open_pipeline(dsn, target, options).run()
         command = [sys.executable, "-m", "cdc", "run", dsn, target, "--name", name, "--until-caught-up"]
-        idle, idle_theirs = run(command), take_recvlogical(server, name)
+        idle, idle_theirs = run(command), take_recvlogical(server, name, f"cdc_{name}")
         theirs, ours = [], []
         for pair in range(pairs):
             server.execute(
@@ -37,7 +38,7 @@ def inserts(server: PrivatePostgres, console: Console, pairs: int, scale: float)
                 f"SELECT {ROW} FROM generate_series(part * 1000 + 1, part * 1000 + 1000) i; COMMIT; END LOOP; END $$",
                 name,
             )
-            theirs.append(take_recvlogical(server, name).beyond(idle_theirs))
+            theirs.append(take_recvlogical(server, name, f"cdc_{name}").beyond(idle_theirs))
             ours.append(run(command).beyond(idle))
     title = f"W1 into Kafka: inserts, {count:,} row changes"
     report(console, title, count, theirs, ours, "pg_recvlogical -f /dev/null", 0.6)

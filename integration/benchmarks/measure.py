@@ -7,26 +7,37 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 
 from rich.console import Console
 from rich.table import Table
+
+from cdc.demo.server import PrivatePostgres
 
 LIMIT_MB = 700
 
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What one run of a command took: seconds of wall time and CPU, peak resident megabytes."""
+    """What one run of a command took: seconds of wall time and CPU, peak resident megabytes, and seconds of CPU of the
+    server that it wrote to, if there is one."""
 
     seconds: float
     cpu: float
     peak_mb: float
+    server_cpu: float = 0.0
 
     def beyond(self, idle: Took) -> Took:
         """What a run took beyond one with nothing to do."""
-        return Took(max(0.01, self.seconds - idle.seconds), max(0.01, self.cpu - idle.cpu), self.peak_mb)
+        taken = (self.seconds - idle.seconds, self.cpu - idle.cpu, self.server_cpu - idle.server_cpu)
+        seconds, cpu, server_cpu = (max(0.01, each) for each in taken)
+        return Took(seconds, cpu, self.peak_mb, server_cpu if self.server_cpu else 0.0)
+
+    def with_server(self, seconds: float) -> Took:
+        """The same, with what the server took."""
+        return replace(self, server_cpu=seconds)
 
 
 def run(command: Sequence[str], environment: dict[str, str] | None = None) -> Took:
@@ -43,24 +54,54 @@ def run(command: Sequence[str], environment: dict[str, str] | None = None) -> To
     return Took(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+def server_cpu(server: PrivatePostgres) -> float:
+    """Seconds of CPU that a server has taken so far, with its sessions that have ended and those that are there."""
+    main = int((server.data / "postmaster.pid").read_text().split()[0])
+    ticks = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(") ")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(folder.name) == main or int(fields[1]) == main:
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def report(
     console: Console, title: str, rows: int, theirs: list[Took], ours: list[Took], tool: str, goal: float
 ) -> None:
     """Print the medians of both sides and their ratio: above 1 we were faster."""
-    ratio = median(t.seconds / o.seconds for t, o in zip(theirs, ours, strict=True))
-    table = Table("", "rows/s", "seconds", "CPU s", "peak MB", title=title, title_justify="left")
-    for name, runs in ((tool, theirs), ("cdc", ours)):
+    compare(console, title, rows, tool, theirs, [("cdc", ours, goal)])
+
+
+def compare(
+    console: Console,
+    title: str,
+    rows: int,
+    tool: str,
+    theirs: list[Took],
+    others: Sequence[tuple[str, list[Took], float | None]],
+) -> None:
+    """Print the medians of a tool and of others, with the ratios of each to it: above 1 it was faster.
+
+    Args:
+        others: names, runs in turn with the tool's, and the ratios that are to be reached.
+    """
+    columns = ("", "rows/s", "seconds", "CPU s", "server CPU s", "peak MB", "ratio", "to reach")
+    table = Table(*columns, title=title, title_justify="left")
+    for name, runs, goal in ((tool, theirs, None), *others):
         seconds = median(run.seconds for run in runs)
+        ratio = median(t.seconds / o.seconds for t, o in zip(theirs, runs, strict=True))
         table.add_row(
             name,
             f"{rows / seconds:,.0f}",
             f"{seconds:.2f} ({min(r.seconds for r in runs):.2f}-{max(r.seconds for r in runs):.2f})",
             f"{median(r.cpu for r in runs):.2f}",
+            f"{server:.2f}" if (server := median(r.server_cpu for r in runs)) else "",
             f"{max(r.peak_mb for r in runs):.0f}",
+            f"{ratio:.2f}" if runs is not theirs else "",
+            str(goal or ""),
         )
     console.print(table)
-    peak = max(run.peak_mb for run in ours)
-    console.print(
-        f"ratio {ratio:.2f} (to reach: {goal}), median of {len(ours)} pairs; peak memory {peak:.0f} of {LIMIT_MB} MB\n",
-        highlight=False,
-    )
+    console.print(f"medians of {len(theirs)} pairs; peak memory: limit {LIMIT_MB} MB\n", highlight=False)

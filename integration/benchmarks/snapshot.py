@@ -24,7 +24,7 @@ def copy(server: PrivatePostgres, console: Console, pairs: int, scale: float) ->
     psql = [str(server.binaries / "psql"), "-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres", "-d", "copied"]
 
     def copy_once() -> Took:
-        return run([*psql, "-c", "COPY t TO STDOUT", "-o", "/dev/null"])
+        return run([*psql, "-c", "COPY t TO STDOUT", "-o", "/dev/null"], {"PGPASSFILE": str(server.passfile)})
 
     def replicate_once() -> Took:
         with tempfile.TemporaryDirectory() as folder:

@@ -30,4 +30,5 @@ def test_memory(check: conformance.Check) -> None:
 
 @pytest.mark.parametrize("check", some(conformance.checks(ABILITIES, rounds=ROUNDS, seed=SEED)), ids=str)
 def test_duckdb(check: conformance.Check, tmp_path: Path) -> None:
+    """A-41, A-46, A-50, D-01, D-05, D-17: in each of the modes."""
     check(duckdb_file(tmp_path, ABILITIES))

@@ -9,7 +9,7 @@ _MYSQL, _POSTGRES = "cdc.sources.mysql", "cdc.sources.postgres"
 # By target, the modules whose branches guide the search.
 TRACED = {
     "binlog": tuple(f"{_MYSQL}.{name}" for name in "binlog batches rows tablemap transactions values temporal".split()),
-    "codecs": ("cdc.targets.duckdb.codecs",),
+    "codecs": ("cdc.typed.codecs",),
     "copytext": (f"{_POSTGRES}.copytext", "cdc.sources.lockstep"),
     "ddl": (f"{_MYSQL}.ddl", f"{_MYSQL}.alter", f"{_MYSQL}.words", f"{_MYSQL}.evolution", f"{_MYSQL}.types"),
     "dsns": (f"{_MYSQL}.connection", f"{_POSTGRES}.connection", "cdc.connectors"),

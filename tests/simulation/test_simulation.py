@@ -1,7 +1,9 @@
 """Thousands of schedules on a virtual clock: any work, any fault, any moment to die, and what must hold at every step.
 
-CDC_SCHEDULES=20000 pytest tests/simulation     for longer
-CDC_SEED=postgres:417 pytest tests/simulation   exactly that one again
+Each commit has schedules of its own (tests/seeds.py).
+
+CDC_SCHEDULES=20000 pytest tests/simulation        for longer
+CDC_SCHEDULE=postgres:417 pytest tests/simulation  exactly that one again
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from tests.seeds import SEED
 from tests.simulation import mysql, postgres
 from tests.simulation.run import Schedule, Server
 from tests.simulation.targets import DuckDb, Memory, Probed
 from tests.simulation.world import World
 
-SCHEDULES = int(os.environ.get("CDC_SCHEDULES", "400"))
-SEED = os.environ.get("CDC_SEED")
+SCHEDULES = int(os.environ.get("CDC_SCHEDULES", "150"))
+ONE = os.environ.get("CDC_SCHEDULE")
 ENOUGH = 5  # times that anything must have happened in the shortest run
 
 SOURCES: dict[str, tuple[Callable[[World, int, int], Server], Callable[[], AbstractContextManager[None]]]] = {
@@ -66,7 +69,7 @@ def run(kind: str, seed: str, make_target: Callable[[], Probed] = Memory, *, ske
         try:
             schedule.run()
         except BaseException as error:
-            error.add_note(f"once more with CDC_SEED='{kind}:{seed}'")
+            error.add_note(f"once more with CDC_SCHEDULE='{kind}:{seed}'")
             raise
         finally:
             schedule.target.remove()
@@ -74,13 +77,14 @@ def run(kind: str, seed: str, make_target: Callable[[], Probed] = Memory, *, ske
 
 
 def seeds(kind: str, prefix: str, count: int) -> list[str]:
-    """So many seeds, or the one that CDC_SEED names, if it is one of these."""
-    if SEED is None:
-        return [f"{prefix}{number}" for number in range(count)]
-    of, _, seed = SEED.partition(":")
+    """So many seeds, or the one that CDC_SCHEDULE names, if it is one of these."""
+    if ONE is None:
+        return [f"{prefix}{number}" for number in range(SEED, SEED + count)]
+    of, _, seed = ONE.partition(":")
     return [seed] if of == kind and seed.startswith("file ") == bool(prefix) else []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300 + SCHEDULES // 2)
 @pytest.mark.parametrize("kind", list(SOURCES))
 def test_the_target_is_always_a_state_of_the_source(kind: str) -> None:
@@ -94,7 +98,7 @@ def test_the_target_is_always_a_state_of_the_source(kind: str) -> None:
         coverage += run(kind, seed).coverage
     wanted = {name.strip() for name in f"{BOTH} | {OWN[kind]}".replace("\n", "|").split("|")} - {""}
     rare = {name: coverage[name] for name in sorted(wanted) if coverage[name] < ENOUGH}
-    if SCHEDULES >= 900 and SEED is None:
+    if SCHEDULES >= 2000 and ONE is None:
         assert rare == {}, "the schedules do not cover this any more"
     assert set(coverage) - wanted == set(), "this happens, and nobody makes sure that it goes on to"
 
@@ -121,9 +125,12 @@ def test_a_seed_is_a_schedule(kind: str) -> None:
 def test_the_lag_does_not_know_this_machines_clock(kind: str) -> None:
     """E-02: ten minutes early or late, the figures are those of the source's clock."""
     seen = 0
-    for seed in range(20):
+    for number in range(200):
+        seed = SEED + number
         right = run(kind, f"skew {seed}", skew=0.0).lags
         assert run(kind, f"skew {seed}", skew=600.0).lags == right
         assert run(kind, f"skew {seed}", skew=-600.0).lags == right
         seen += sum(seconds > 0 for _, seconds in right)
+        if number >= 5 and seen > 20:  # many schedules are never late
+            break
     assert seen > 20

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.errors import CdcError
@@ -92,6 +92,7 @@ class Garbled(Connection):
 
 @pytest.mark.parametrize("flavor", ["mysql", "mariadb"])
 @pytest.mark.parametrize("reader", list(READERS))
+@settings(max_examples=40)
 @given(answers=answers)
 def test_anything(reader: str, flavor: str, answers: list[list[tuple[Any, ...]]]) -> None:
     with suppress(CdcError):

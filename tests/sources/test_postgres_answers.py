@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.errors import CdcError
@@ -113,6 +113,7 @@ def replication() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("reader", list(READERS))
+@settings(max_examples=40)
 @given(answers=answers)
 def test_anything(reader: str, answers: list[list[tuple[Any, ...]]]) -> None:
     with suppress(CdcError, psycopg.OperationalError):

@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from cdc.model.schema import Kind, LogicalType
 from cdc.tables import sql
-from cdc.targets.duckdb.codecs import codec_for, codec_of
+from cdc.typed.codecs import codec_for, codec_of
 
 
 def of(kind: Kind, *numbers: int) -> LogicalType:

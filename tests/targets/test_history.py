@@ -81,7 +81,7 @@ def clock(order: int) -> datetime:
     return datetime.fromtimestamp(int(time_of(np.array(order))) / 1e6, UTC)
 
 
-@settings(max_examples=25, deadline=None, phases=[Phase.generate])
+@settings(max_examples=12, deadline=None, phases=[Phase.generate])
 @given(st.integers(0, 1 << 32), st.booleans(), st.booleans())
 def test_as_of_every_commit(tmp_path_factory: pytest.TempPathFactory, seed: int, keyed: bool, full: bool) -> None:
     """A-41, A-46, D-03, D-04, D-05, D-25, H1: as of each commit the table is what it was, nothing is folded, and

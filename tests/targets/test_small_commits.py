@@ -21,8 +21,8 @@ from cdc.model.change import Op, Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment
-from cdc.targets.duckdb import engine
 from cdc.targets.duckdb.target import DuckDbTarget
+from cdc.typed import fitting
 from tests.model.batches import Row, batch, table
 
 COMMITS = int(os.environ.get("CDC_COMMITS", "800"))
@@ -76,13 +76,13 @@ def resident_mb() -> float:
 def test_what_depends_on_a_shape_alone_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """O50: a question about a small segment takes longer to build than to ask; another shape has another one."""
     built: list[int] = []
-    build = engine._any_of
+    build = fitting.any_of
 
     def counted(conditions: Sequence[exp.Expression]) -> exp.Expr:
         built.append(len(conditions))
         return build(conditions)
 
-    monkeypatch.setattr(engine, "_any_of", counted)
+    monkeypatch.setattr(fitting, "any_of", counted)
     target = DuckDbTarget(tmp_path / "t.duckdb", MEMORY)
     target.open()
     reset = segment([], 0)

@@ -12,15 +12,14 @@ from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
-from cdc.tables.codec import Codec
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
-from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings
+from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.duckdb.backup import back_up as copy_file
-from cdc.targets.duckdb.codecs import codec_for
 from cdc.targets.duckdb.engine import DuckDbEngine
 from cdc.targets.duckdb.histories import open_histories as open_histories
 from cdc.targets.duckdb.target import DuckDbTarget
+from cdc.typed.codecs import codec_for
 
 ABILITIES = TargetAbilities(
     product=DuckDbEngine.product,
@@ -41,7 +40,7 @@ def file_of(path: str) -> Path | None:
     return Path(path)
 
 
-def codec(column: Column, _source: str) -> Codec:
+def held_as(column: Column, _source: str) -> HeldAs:
     """How a column's values are held."""
     return codec_for(column.type)
 

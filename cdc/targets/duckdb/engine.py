@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-from sqlglot import exp, parse_one
+from sqlglot import exp
 
 from cdc.errors import CdcError
 from cdc.files.durable import DurableNames
 from cdc.files.inode import Inode
 from cdc.model.arrays import TEXT
-from cdc.model.parts import BUCKETS
-from cdc.model.schema import Column, Kind, TableName, TableSchema
+from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables import sql
-from cdc.tables.codec import Codec
-from cdc.tables.engine import Abilities, Input, Reading, Readings
+from cdc.tables.engine import Abilities, Input
 from cdc.tables.table import TargetTable
-from cdc.targets.duckdb.codecs import TEXT_CODEC, codec_for, codec_of
 from cdc.targets.duckdb.connection import classify, open_file
 from cdc.targets.duckdb.room import Room
+from cdc.typed.codec import Codec
+from cdc.typed.codecs import TEXT_CODEC, codec_for, codec_of
+from cdc.typed.digests import DuckDbDigests
+from cdc.typed.fitting import Fitting, Reading, Readings, read
 
 # Types among which a value is the same if it comes back from the other as it was.
 _FAMILIES = (
@@ -33,19 +34,7 @@ _FAMILIES = (
 )
 
 
-class _Question(NamedTuple):
-    """Which columns have a value in the visible rows that has to be read with care.
-
-    Attributes:
-        names: of the columns that may have one.
-        query: says of each whether it does; empty if there is no such column.
-    """
-
-    names: list[str]
-    query: str
-
-
-class DuckDbEngine:
+class DuckDbEngine(DuckDbDigests):
     """One file. DuckDB's lock on it is the lease (D-17).
 
     Args:
@@ -69,7 +58,7 @@ class DuckDbEngine:
         self._names = DurableNames(path.resolve(), path.with_name(f"{path.name}.wal"))
         self._rows = pa.table({})
         self._room: Room
-        self._questions: dict[tuple[tuple[str, str], ...], _Question] = {}
+        self._fitting = Fitting()
 
     def open(self) -> None:
         self.connection = open_file(self._path, self._memory, read_only=self._read_only)
@@ -159,16 +148,9 @@ class DuckDbEngine:
             self._rows = before
 
     def fit(self, table: TargetTable, rows: Input) -> Readings:
-        """An error in a conversion would end the whole transaction, so that it must be ruled out before."""
-        readings = {name: Reading.FAST if rows.data[name].type == TEXT else Reading.NATIVE for name in rows.columns}
-        texts = {name: index for name, index in rows.columns.items() if readings[name] is Reading.FAST}
-        question = self._question(table, texts)
+        codecs = {name: table.codecs[index] for name, index in rows.columns.items()}
         with self.visible(rows):
-            answer = self.ask(question.query) if question.query else []
-            suspects = [name for name, found in zip(question.names, answer[0], strict=True) if found] if answer else []
-            misfits = self._misfits(table, rows, suspects)
-        for name in suspects:
-            readings[name] = Reading.CAREFUL
+            readings, misfits = self._fitting.of(self.ask, codecs, rows.data)
         for name in misfits:
             if not table.codecs[rows.columns[name]].is_text:
                 table.widen(self, rows.columns[name])
@@ -181,62 +163,7 @@ class DuckDbEngine:
         return {name: Reading.CAREFUL if rows.data[name].type == TEXT else Reading.NATIVE for name in rows.columns}
 
     def read(self, table: TargetTable, index: int, name: str, reading: Reading) -> exp.Expression:
-        codec, text = table.codecs[index], sql.column(name, "s")
-        if reading is Reading.NATIVE:
-            own = codec_for(table.schema.columns[index].type)
-            value = sql.cast(text, own.type)
-            return own.render(value) if codec is not own and codec.is_text else value
-        return codec.careful(text) if reading is Reading.CAREFUL else codec.parse(text)
-
-    def _misfits(self, table: TargetTable, rows: Input, suspects: Sequence[str]) -> list[str]:
-        """Those of some columns of which a visible row has a value that the table's column cannot hold."""
-        if not suspects:
-            return []
-        conditions = [table.codecs[rows.columns[name]].misfit(sql.column(name, "s")) for name in suspects]
-        (answer,) = self.ask(_any_of(conditions))
-        return [name for name, found in zip(suspects, answer, strict=True) if found]
-
-    def _question(self, table: TargetTable, texts: dict[str, int]) -> _Question:
-        """Made once for columns of some types: to build it took longer than a small segment takes to apply (O50)."""
-        key = tuple((name, table.codecs[index].sql_type) for name, index in texts.items())
-        if (question := self._questions.get(key)) is None:
-            suspicions = {
-                name: suspicion
-                for name, index in texts.items()
-                if (suspicion := table.codecs[index].suspect(sql.column(name, "s"))) is not None
-            }
-            query = self.render(_any_of(list(suspicions.values()))) if suspicions else ""
-            question = self._questions[key] = _Question(list(suspicions), query)
-        return question
-
-    # --- digests ----------------------------------------------------------------------------------------------------
-
-    def digest_text(self, column: Column, codec: Codec) -> exp.Expression:
-        """The source's text, or its bits as a double for a float: two servers may write another text for one."""
-        value = sql.column(column.name)
-        if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
-            bits = sql.cast(sql.cast(sql.cast(value, "DOUBLE"), "BIT"), "VARCHAR")
-            return exp.Case().when(exp.func("isnan", value), sql.literal("NaN")).else_(bits)
-        if column.type.kind is Kind.VECTOR and not codec.is_text:
-            return _little_endian_hex(value)
-        return codec.render(value)
-
-    def byte_length(self, text: exp.Expression) -> exp.Expression:
-        return exp.Anonymous(this="strlen", expressions=[text])
-
-    def concatenated(self, texts: Sequence[exp.Expression]) -> exp.Expression:
-        return exp.Anonymous(this="concat", expressions=list(texts))
-
-    def hashed(self, text: exp.Expression, digits: int) -> exp.Expression:
-        digest = exp.Anonymous(this="sha256", expressions=[text])
-        first = exp.Anonymous(this="left", expressions=[digest, exp.convert(digits)])
-        return sql.cast(self.concatenated([sql.literal("0x"), first]), "UBIGINT")
-
-    def bucket(self, hashed: exp.Expression) -> exp.Expression:
-        return exp.BitwiseAnd(this=hashed, expression=sql.cast(exp.Literal.number(BUCKETS - 1), "UBIGINT"))
-
-    def total(self, hashed: exp.Expression) -> exp.Expression:
-        return sql.cast(exp.Sum(this=sql.cast(hashed, "HUGEINT")), "VARCHAR")
+        return read(table.codecs[index], codec_for(table.schema.columns[index].type), name, reading)
 
     # --- room -------------------------------------------------------------------------------------------------------
 
@@ -248,22 +175,3 @@ class DuckDbEngine:
 
     def committed(self) -> None:
         self._room.committed()
-
-
-def _any_of(conditions: Sequence[exp.Expression]) -> exp.Expr:
-    """One row that says of each condition whether any row of ROWS fulfils it."""
-    return exp.select(*(exp.func("bool_or", condition) for condition in conditions)).from_(sql.rows())
-
-
-def _little_endian_hex(floats: exp.Expression) -> exp.Expression:
-    """The bytes of a list of 32-bit floats, as little-endian machines have them."""
-    template = parse_one(
-        "array_to_string(list_transform(list_transform(floats_, lambda e: hex(CAST(CAST(e AS BIT) AS BLOB))), "
-        "lambda h: concat(substr(h, 7, 2), substr(h, 5, 2), substr(h, 3, 2), substr(h, 1, 2))), '')",
-        dialect=sql.DIALECT,
-    )
-    filled = template.transform(
-        lambda node: floats.copy() if isinstance(node, exp.Column) and node.name == "floats_" else node
-    )
-    assert isinstance(filled, exp.Expression)
-    return filled

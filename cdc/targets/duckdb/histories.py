@@ -16,12 +16,12 @@ from cdc.errors import NotKnown, UsageError
 from cdc.model.moment import HOW_TO_WRITE, Moment, written
 from cdc.model.schema import TableName
 from cdc.tables import sql
+from cdc.tables.applied import mapped_errors
 from cdc.tables.control import opened
 from cdc.tables.gaps import GapInHistory, Gaps
 from cdc.tables.places import SCHEMA, place_macro
 from cdc.tables.published import BEGIN, END, SINCE, as_of, inside, stored, versions_view
 from cdc.tables.table import OURS
-from cdc.tables.target import mapped_errors
 from cdc.targets.duckdb.engine import DuckDbEngine
 
 Row = dict[str, Any]

@@ -12,15 +12,14 @@ from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
-from cdc.tables.codec import Codec
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
-from cdc.tables.target import TableTarget
-from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings
-from cdc.targets.duckdb.codecs import codec_for
+from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.duckdb.histories import Histories, histories_of
 from cdc.targets.ducklake.address import parse
+from cdc.targets.ducklake.codecs import codec_for
 from cdc.targets.ducklake.engine import DuckLakeEngine
+from cdc.targets.ducklake.target import DuckLakeTarget
 
 ABILITIES = TargetAbilities(
     product=DuckLakeEngine.product,
@@ -29,9 +28,10 @@ ABILITIES = TargetAbilities(
     keyless=(Mode.MIRROR, Mode.HISTORY),
     compares=True,
     sees_case=DuckLakeEngine.abilities.sees_case,
-    options=frozenset({"--mode", "--memory"}),
+    options=frozenset({"--mode", "--memory", "--every"}),
     needs="DuckDB's extension ducklake, which comes by itself where there is a network",
 )
+EVERY = 5.0  # seconds
 set_apart: SetApart = first_come(DuckLakeEngine.product)
 _MEMORY = 256 << 20
 
@@ -41,7 +41,7 @@ def file_of(place: str) -> Path | None:
     return parse(place).file
 
 
-def codec(column: Column, _source: str) -> Codec:
+def held_as(column: Column, _source: str) -> HeldAs:
     """How a column's values are held."""
     return codec_for(column.type)
 
@@ -80,10 +80,10 @@ def open_histories(place: str) -> Iterator[Histories]:
         yield histories_of(engine)
 
 
-def target_factory(place: str, settings: TargetSettings) -> Callable[[], TableTarget]:
+def target_factory(place: str, settings: TargetSettings) -> Callable[[], DuckLakeTarget]:
     """What opens the target."""
     lake = parse(place)
-    return lambda: TableTarget(DuckLakeEngine(lake, settings.memory), settings.mode)
+    return lambda: DuckLakeTarget(lake, settings.memory, settings.mode)
 
 
 def _reading(place: str) -> DuckLakeEngine:

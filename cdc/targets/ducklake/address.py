@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from urllib.parse import parse_qsl, urlencode
 
 import psycopg
@@ -51,6 +52,18 @@ class Lake:
         return f"{'sqlite:' if self.is_sqlite else ''}{self.file.absolute()}"
 
     @property
+    def is_duckdb(self) -> bool:
+        """Whether the catalogue is a DuckDB file."""
+        return self.file is not None and not self.is_sqlite
+
+    @property
+    def spill(self) -> str:
+        """The folder for what does not fit into memory: beside the catalogue, or the rows, if they are here."""
+        if self.file is not None:
+            return f"{self.file.absolute()}.tmp"
+        return f"{self.data.rstrip('/')}.tmp" if self.has_local_data else str(Path(gettempdir(), "cdc-lake"))
+
+    @property
     def has_local_data(self) -> bool:
         return "://" not in self.data
 
@@ -82,6 +95,8 @@ def parse(place: str) -> Lake:
 
 
 def _folder(data: str) -> str:
+    if "://" in data and not data.startswith("s3://"):
+        raise UsageError(f"The rows of a lake cannot be at {data.partition('://')[0]}://.", hint=_HOW)
     where = data if "://" in data else str(Path(data).absolute())
     return where.rstrip("/") + "/"
 

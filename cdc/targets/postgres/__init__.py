@@ -11,13 +11,12 @@ from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
-from cdc.tables.codec import Codec
 from cdc.tables.state import SCHEMA
-from cdc.tables.target import TableTarget
-from cdc.target import Mode, SetApart, TargetAbilities, TargetSettings, takes_all
+from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings, takes_all
 from cdc.targets.postgres.codecs import codec_for
 from cdc.targets.postgres.connection import Server
 from cdc.targets.postgres.engine import PostgresEngine
+from cdc.targets.postgres.target import PostgresTarget
 
 ABILITIES = TargetAbilities(
     product=PostgresEngine.product,
@@ -26,7 +25,7 @@ ABILITIES = TargetAbilities(
     keyless=(Mode.MIRROR,),
     compares=True,
     sees_case=PostgresEngine.abilities.sees_case,
-    options=frozenset({"--mode"}),
+    options=frozenset({"--mode", "--keys"}),
 )
 set_apart: SetApart = takes_all
 _OWN = ("postgresql", "postgres")  # kinds of sources whose types this target has as well
@@ -37,7 +36,7 @@ def file_of(place: str) -> Path | None:
     return None
 
 
-def codec(column: Column, source: str) -> Codec:
+def held_as(column: Column, source: str) -> HeldAs:
     """How a column's values are held."""
     return codec_for(column, keeps_types=source in _OWN)
 
@@ -67,11 +66,11 @@ def target_removals(place: str, _pipeline: str) -> list[Removal]:
     return [Removal(f"schema {SCHEMA} in {Server.parse(_dsn(place))}", lambda: control.drop_state(_engine(place)))]
 
 
-def target_factory(place: str, settings: TargetSettings) -> Callable[[], TableTarget]:
+def target_factory(place: str, settings: TargetSettings) -> Callable[[], PostgresTarget]:
     """What opens the target; raises UsageError."""
     server = Server.parse(_dsn(place))
     keeps_types = settings.source in _OWN
-    return lambda: TableTarget(PostgresEngine(server, keeps_types=keeps_types), settings.mode)
+    return lambda: PostgresTarget(PostgresEngine(server, keeps_types=keeps_types), settings.mode, settings.keys)
 
 
 def _engine(place: str, source: str = "", *, read_only: bool = False) -> PostgresEngine:

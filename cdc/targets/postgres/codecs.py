@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from sqlglot import exp
 
 from cdc.model.schema import Column, Kind, LogicalType
 from cdc.tables import sql
-from cdc.tables.codec import Codec
+from cdc.typed.codec import Codec
 
 DIALECT = "postgres"
 _MOST_DIGITS = 1000
@@ -17,9 +18,15 @@ _MOST_DIGITS = 1000
 @dataclass(frozen=True, slots=True)
 class OutputCodec(Codec):
     """A type by its own input and output functions. A cast to text would not do for the latter: it trims char(n) and
-    writes booleans in full."""
+    writes booleans in full.
+
+    Attributes:
+        is_same: the texts are written by this very type, whose texts are the same in all versions and places. To look
+            at each of them took longer than all else.
+    """
 
     dialect: str = DIALECT
+    is_same: bool = False
 
     @property
     def type(self) -> exp.DataType:
@@ -34,7 +41,7 @@ class OutputCodec(Codec):
         return exp.Case().when(valid, exp.Cast(this=text.copy(), to=self.type))
 
     def suspect(self, text: exp.Expression) -> exp.Expression | None:
-        return self.misfit(text)
+        return None if self.is_same else self.misfit(text)
 
     def render(self, value: exp.Expression) -> exp.Expression:
         is_null = exp.NullSafeEQ(this=value.copy(), expression=exp.Null())  # a row of NULLs IS NULL, and is none
@@ -91,6 +98,15 @@ _TYPES = {
     Kind.JSON: "json",  # which keeps its text; jsonb does not
 }
 
+# Others depend on what else a database has (regclass), on its locale (money), or took another value once (interval).
+_SAME = frozenset(
+    "boolean smallint integer bigint numeric real bytea date uuid json jsonb inet cidr macaddr macaddr8 bit".split()
+) | {
+    *("double precision", "character", "character varying", "bit varying"),
+    *(f"{kind} {zone} time zone" for kind in ("time", "timestamp") for zone in ("with", "without")),
+}
+_UNPARAMETERED = re.compile(r"\([\d,]+\)")  # numeric(12,2), timestamp(3) without time zone
+
 
 def codec_for(column: Column, *, keeps_types: bool) -> Codec:
     """The codec that a column begins with.
@@ -100,7 +116,7 @@ def codec_for(column: Column, *, keeps_types: bool) -> Codec:
             the name of a schema before them, and may not be.
     """
     if keeps_types and "." not in column.source_type and '"' not in column.source_type:
-        return _own(column.source_type)
+        return _own(column.source_type, is_same=_UNPARAMETERED.sub("", column.source_type) in _SAME)
     return _of(column.type)
 
 
@@ -109,10 +125,10 @@ def codec_of(sql_type: str) -> Codec:
     return _own(sql_type)
 
 
-def _own(sql_type: str) -> Codec:
+def _own(sql_type: str, *, is_same: bool = False) -> Codec:
     if sql_type in ("real", "double precision"):
-        return FloatCodec(sql_type)
-    return TEXT if sql_type == TEXT.sql_type else OutputCodec(sql_type)
+        return FloatCodec(sql_type, is_same=is_same)
+    return TEXT if sql_type == TEXT.sql_type else OutputCodec(sql_type, is_same=is_same)
 
 
 def _of(kind: LogicalType) -> Codec:

@@ -19,6 +19,8 @@ from cdc.errors import (
     UsageError,
 )
 
+Session = psycopg.Connection[tuple[Any, ...]]
+
 # Every value has to be read and written in the same words, whatever the database or the role have set (A-70).
 _SESSION = {
     "datestyle": "ISO, YMD",
@@ -32,6 +34,7 @@ _SESSION = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_read_only": "off",
+    "random_page_cost": "1.1",  # rows that change are found by the index, not by reading all of a table
 }
 _LINE = {
     "connect_timeout": "10",
@@ -40,6 +43,13 @@ _LINE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "45000",  # milliseconds
 }
+_SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
+# A changed row is deleted and inserted, which is not for triggers to see, nor for foreign keys, which may take others
+# with it; the server's own replication leaves them out in the same way. Not every user may.
+_NO_TRIGGERS = """
+SELECT CASE WHEN has_parameter_privilege('session_replication_role', 'SET')
+THEN set_config('session_replication_role', 'replica', false) END
+"""
 OLDEST_SERVER = 160000  # pg_input_is_valid
 
 
@@ -76,13 +86,11 @@ class Server:
         )
 
 
-def connect(server: Server) -> psycopg.Connection[tuple[Any, ...]]:
+def connect(server: Server) -> Session:
     """Open a session with the settings above; raises UsageError for what cannot be a target."""
-    settings = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in _SESSION.items())
-    options = f"{server.parameters.get('options', '')} {settings}".strip()
     line = {name: value for name, value in _LINE.items() if name not in server.parameters}
     session = psycopg.connect(
-        conninfo.make_conninfo(server.dsn, options=options, application_name="cdc target", **line),
+        conninfo.make_conninfo(server.dsn, application_name="cdc target", **line),
         autocommit=True,
         prepare_threshold=None,
     )
@@ -90,6 +98,10 @@ def connect(server: Server) -> psycopg.Connection[tuple[Any, ...]]:
         version = session.info.server_version // 10000
         session.close()
         raise UsageError(f"{server} runs PostgreSQL {version}.", hint="A target needs PostgreSQL 16 or newer.")
+    session.execute(
+        _SET, [list(_SESSION), list(_SESSION.values())]
+    )  # a pooler may leave out what is asked at the start
+    session.execute(_NO_TRIGGERS)
     return session
 
 
@@ -105,7 +117,9 @@ def meaning(failure: Exception, server: Server) -> CdcError:
     text = (failure.diag.message_primary or str(failure).partition("\n")[0]).strip()
     if state is None:
         if "unsupported startup parameter" in text:
-            return UsageError(f"{server}: {text}", hint="This is a pooler of transactions: name the server itself.")
+            return UsageError(
+                f"{server}: {text}", hint="This is a pooler: name the server itself, or leave options out."
+            )
         if any(word in text for word in ("authentication", "pg_hba", "password", "role ")):
             return UsageError(f"{server}: {text}", hint="Check user, password and pg_hba.conf.")
         return Unavailable(f"{server}: {text}", hint="Is the server running, and are host and port right?")
@@ -124,5 +138,11 @@ def meaning(failure: Exception, server: Server) -> CdcError:
         return TargetDrift(
             said,
             hint="Undo what was changed by hand, or copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
+        )
+    if state.startswith("23"):
+        return TargetDrift(
+            said,
+            hint="A constraint that was made in the target refuses the source's rows: drop it, then "
+            "copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
         )
     return OperatorNeeded(said, hint="Nothing was applied. The server's log says more.")

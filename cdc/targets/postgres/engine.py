@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,40 +9,29 @@ from typing import Any
 
 import numpy as np
 import psycopg
-import pyarrow as pa
-import pyarrow.csv
 from sqlglot import exp, parse_one
 
-from cdc.errors import CdcError, Unavailable
-from cdc.model.canonical import canonical
+from cdc.errors import CdcError, Unavailable, ValueRefused
 from cdc.model.parts import BUCKETS
 from cdc.model.schema import Column, Kind, TableName, TableSchema
 from cdc.tables import sql
-from cdc.tables.codec import Codec
-from cdc.tables.engine import Abilities, Input, Reading, Readings
+from cdc.tables.engine import Abilities, Input
 from cdc.tables.table import TargetTable
+from cdc.target import Keys
 from cdc.targets.postgres.codecs import DIALECT, TEXT, codec_for, codec_of
-from cdc.targets.postgres.connection import Server, connect, meaning
+from cdc.targets.postgres.connection import Server, Session, connect, meaning
+from cdc.targets.postgres.keys import index_key, make_primary, quoted
+from cdc.targets.postgres.lease import Lease
+from cdc.targets.postgres.staging import stage
+from cdc.typed.codec import Codec
+from cdc.typed.fitting import Reading, Readings
 
-_LEASE = 0x63_64_63_74_67_74  # "cdctgt": of the advisory lock, which is of one database
-_ANALYZED = 1000  # rows
 _NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
 # The bytes of a list of 32-bit floats, as little-endian machines have them.
-_LITTLE_ENDIAN_HEX = """(
-    SELECT coalesce(string_agg(concat(substr(h, 7, 2), substr(h, 5, 2), substr(h, 3, 2), substr(h, 1, 2)),
-        '' ORDER BY n), '')
-    FROM (
-        SELECT upper(encode(float4send(x), 'hex')) AS h, n FROM unnest(value_::float4[]) WITH ORDINALITY AS u (x, n)
-    ) AS each_
-)"""
-_STAGED = {
-    pa.int8(): "smallint",
-    pa.int16(): "smallint",
-    pa.int32(): "integer",
-    pa.int64(): "bigint",
-    pa.bool_(): "boolean",
-    pa.timestamp("us", "UTC"): "timestamp with time zone",
-}
+_LITTLE_ENDIAN = """
+(SELECT string_agg(upper(encode(substr(b, 4, 1) || substr(b, 3, 1) || substr(b, 2, 1) || substr(b, 1, 1), 'hex')), ''
+ORDER BY n) FROM (SELECT float4send(x) AS b, n FROM unnest(value_::float4[]) WITH ORDINALITY AS u (x, n)) AS s)
+"""
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
@@ -51,10 +39,13 @@ WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER
 
 
 class PostgresEngine:
-    """One database. An advisory lock of the session that writes is the lease (D-17).
+    """One database.
 
     Args:
         keeps_types: the source is PostgreSQL as well, and columns have the types that they have there.
+
+    Attributes:
+        keys: how tables that are made from now on have their keys.
     """
 
     product = "PostgreSQL"
@@ -65,13 +56,16 @@ class PostgresEngine:
     def __init__(self, server: Server, *, keeps_types: bool, read_only: bool = False) -> None:
         self.place = self.address = str(server)
         self.copies = 1
+        self.keys = Keys.INDEX
         self._server = server
         self._keeps_types = keeps_types
         self._read_only = read_only
-        self._session: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._session: Session | None = None
+        self._lease: Lease
+        self._staged: Input | None = None  # what ROWS has, until a statement has read it
 
     @property
-    def session(self) -> psycopg.Connection[tuple[Any, ...]]:
+    def session(self) -> Session:
         """The session while the database is open."""
         if self._session is None:
             raise Unavailable(f"{self.place} is not open.")
@@ -81,18 +75,21 @@ class PostgresEngine:
         self._session = connect(self._server)
         if self._read_only:
             return
-        ((is_ours,),) = self.ask("SELECT pg_try_advisory_lock(?)", [_LEASE])
-        if not is_ours:
+        try:
+            self._lease = Lease(self._server, self._session)
+        except BaseException:
             self.close()
-            raise self._server.busy()
+            raise
 
     def begin(self) -> None:
-        self.session.execute("BEGIN")
+        self._lease.begin()
 
     def commit(self, note: str = "") -> None:
+        self._staged = None
         self.session.execute("COMMIT")
 
     def rollback(self) -> None:
+        self._staged = None
         self.session.execute("ROLLBACK")
 
     def close(self) -> None:
@@ -130,13 +127,17 @@ class PostgresEngine:
             text = str(statement)
         else:
             text = _translated(statement) if isinstance(statement, str) else self.render(statement)
+        if "\0" in text:  # a default of MySQL, or a key to look for: libpq would send what is before it
+            raise ValueRefused(
+                f"A text has the character U+0000, which {self.product} has no place for.",
+                hint="Take it out in the source, and out of defaults of columns, or leave the table out: --exclude.",
+            )
         if values:
             return self.session.execute(text.encode(), list(values))
         return self.session.execute(text.encode(), None)
 
     def columns(self, table: TableName) -> dict[str, str]:
-        name = f"{_quoted(table.schema)}.{_quoted(table.name)}"
-        return dict(self.session.execute(_COLUMNS, [name]).fetchall())
+        return dict(self.session.execute(_COLUMNS, [quoted(table)]).fetchall())
 
     def names(self) -> set[TableName]:
         query = (
@@ -147,9 +148,8 @@ class PostgresEngine:
 
     def made(self, table: TableName, key: Sequence[str]) -> None:
         """Rows are found by their keys, without going through the table each time."""
-        if key:
-            columns = ", ".join(map(_quoted, key))
-            self.session.execute(f"CREATE INDEX ON {_quoted(table.schema)}.{_quoted(table.name)} ({columns})".encode())
+        make = make_primary if self.keys is Keys.PRIMARY else index_key
+        make(self.session, table, key)
 
     def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
         self.run(sql.retype_column(table, column, codec.type, using))
@@ -160,30 +160,20 @@ class PostgresEngine:
         return codec_for(column, keeps_types=self._keeps_types)
 
     def codec_of(self, sql_type: str) -> Codec | None:
-        return codec_of(sql_type)
+        return codec_of(sql_type) if sql_type else None
 
     def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
         return to.careful(held.render(value))
 
     @contextmanager
     def visible(self, rows: Input, table: TargetTable | None = None) -> Iterator[None]:
-        texts = {name for name in rows.columns if table is not None}
-        arrays = {name: canonical(array) if name in texts else array for name, array in rows.data.items()}
-        data = pa.table({name: _plain(array) for name, array in arrays.items()})
-        types = [
-            f"{name} {'text' if name in texts else _STAGED.get(rows.data[name].type, 'text')}"
-            for name in data.column_names
-        ]
-        self.session.execute(f"CREATE TEMPORARY TABLE {sql.ROWS} ({', '.join(types)})".encode())
-        buffer = io.BytesIO()
-        options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="all_valid")
-        pyarrow.csv.write_csv(data, buffer, options)
-        with self.session.cursor().copy(f"COPY {sql.ROWS} FROM STDIN (FORMAT csv)".encode()) as copy:
-            copy.write(buffer.getbuffer())
-        if len(data) >= _ANALYZED:  # for a few rows the server chooses the index anyhow
-            self.session.execute(f"ANALYZE {sql.ROWS}".encode())
+        if rows is not self._staged:
+            self._stage(rows, table)
+        self._staged = None
         yield
-        self.session.execute(f"DROP TABLE {sql.ROWS}".encode())
+
+    def _stage(self, rows: Input, table: TargetTable | None) -> None:
+        stage(self.session, rows, table.schema if table is not None else None)
 
     def fit(self, table: TargetTable, rows: Input) -> Readings:
         """A text that a type does not take would end the whole transaction, so that it must be ruled out before."""
@@ -193,9 +183,10 @@ class PostgresEngine:
             if (suspicion := table.codecs[index].suspect(sql.column(name, "s"))) is not None
         }
         if suspicions:
-            with self.visible(Input(rows.columns, {name: rows.data[name] for name in rows.columns}), table):
-                asked = [exp.func("bool_or", each) for each in suspicions.values()]
-                (answer,) = self.ask(exp.select(*asked).from_(sql.rows()))
+            self._stage(rows, table)
+            self._staged = rows
+            asked = [exp.func("bool_or", each) for each in suspicions.values()]
+            (answer,) = self.ask(exp.select(*asked).from_(sql.rows()))
             for name, found in zip(suspicions, answer, strict=True):
                 if found and not table.codecs[rows.columns[name]].is_text:
                     table.widen(self, rows.columns[name])
@@ -211,13 +202,13 @@ class PostgresEngine:
     # --- digests ----------------------------------------------------------------------------------------------------
 
     def digest_text(self, column: Column, codec: Codec) -> exp.Expression:
-        """The source's text, or its bits for floats: two servers may write another text for one."""
+        """The source's text, or its bits as a double for a float: two servers may write another text for one."""
         value = sql.column(column.name)
         if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
             bits = "('x' || encode(float8send(value_::float8), 'hex'))::bit(64)::text"
             return _filled(f"CASE WHEN value_::float8 = 'NaN' THEN 'NaN' ELSE {bits} END", value)
         if column.type.kind is Kind.VECTOR:
-            return _filled(_LITTLE_ENDIAN_HEX, value)
+            return _filled(_LITTLE_ENDIAN, value)
         return codec.render(value)
 
     def byte_length(self, text: exp.Expression) -> exp.Expression:
@@ -311,12 +302,3 @@ def _filled(template: str, value: exp.Expression) -> exp.Expression:
     )
     assert isinstance(filled, exp.Expression)
     return exp.paren(filled, copy=False)
-
-
-def _plain(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """What `pyarrow.csv` can write."""
-    return array.cast(pa.string()) if array.type in (pa.string_view(), pa.large_string()) else array
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

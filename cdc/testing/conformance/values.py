@@ -143,7 +143,15 @@ EDGES: Mapping[LogicalType, tuple[str, Sequence[str], Sequence[str]]] = {
     _of(Kind.INTERVAL): (
         "interval",
         ["00:00:00", "1 day", "1 mon -2 days +03:00:00"],
-        ["1 year -1 days", "-1 years", "1 day -00:00:00.000001", "100:00:00", "infinity", "178000000 years"],
+        [
+            "00:00:00.000001",
+            "1 year -1 days",
+            "-1 years",
+            "1 day -00:00:00.000001",
+            "100:00:00",
+            "infinity",
+            "178000000 years",
+        ],
     ),
     _of(Kind.UUID): ("uuid", ["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"], ["00000000-0000-0000-0000-000000000000"]),
     _of(Kind.JSON): (
@@ -170,5 +178,5 @@ EDGES: Mapping[LogicalType, tuple[str, Sequence[str], Sequence[str]]] = {
     ),
     _list(Kind.FLOAT64): ("double precision[]", ["{1.5,NULL}"], ["{NaN,-0,1e+15}", "{{1,2},{3,4}}"]),
     _list(Kind.BOOL): ("boolean[]", ["{t,f,NULL}"], ["{}"]),
-    _of(Kind.VECTOR): ("", ["{1,-2.5}"], ["{3.4028235e+38}"]),
+    _of(Kind.VECTOR): ("public.vector", ["{1,-2.5}"], ["{3.4028235e+38}"]),
 }

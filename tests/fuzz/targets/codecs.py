@@ -12,7 +12,7 @@ from sqlglot import exp
 
 from cdc.model.schema import Kind, LogicalType
 from cdc.tables import sql
-from cdc.targets.duckdb.codecs import codec_for
+from cdc.typed.codecs import codec_for
 from tests.fuzz.draw import Draw
 from tests.targets.test_codecs import EXACT, MISFITS, TEXT
 

@@ -12,7 +12,7 @@ from cdc.sources.postgres.fingerprint import Fingerprint
 from cdc.sources.postgres.pgoutput import Relation, RelationColumn
 from cdc.sources.postgres.state import SourceState, TableState
 from cdc.sources.postgres.types import TypeInfo, logical_type
-from cdc.targets.duckdb.codecs import codec_for
+from cdc.typed.codecs import codec_for
 from tests.fuzz.draw import Draw
 
 OIDS = [20, 21, 23, 25, 1043, 1700, 1231, 2277, 90001, 90002, 90003, 90004, 99999, 0]

@@ -14,7 +14,7 @@ from cdc.sources.mysql.state import TableState as MySqlTable
 from cdc.sources.postgres.pgoutput import Relation, RelationColumn
 from cdc.sources.postgres.state import SourceState as PostgresState
 from cdc.sources.postgres.state import TableState as PostgresTable
-from cdc.targets.duckdb.codecs import codec_for
+from cdc.typed.codecs import codec_for
 from tests.fuzz.draw import Draw, changed, damaged
 
 _LIST = LogicalType(Kind.LIST, element=LogicalType(Kind.DECIMAL, 10, 2), dimensions=1)

@@ -1,4 +1,4 @@
-"""How each logical type lives in DuckDB (see `cdc.tables.codec`)."""
+"""How each logical type lives in DuckDB (see `cdc.typed.codec`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from functools import cache
 
 from cdc.model.schema import Kind, LogicalType
-from cdc.tables.codec import VALUE as _VALUE
-from cdc.tables.codec import Codec
+from cdc.typed.codec import VALUE as _VALUE
+from cdc.typed.codec import Codec
 
 MAX_PRECISION = 38
 

@@ -1,0 +1,201 @@
+"""What a pipeline keeps beside versioned tables: records by name, all of which are read once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import orjson
+
+from cdc import faults
+from cdc.errors import CheckpointUnreadable, UsageError
+from cdc.model.position import Checkpoint, Position
+from cdc.model.records import read_record
+from cdc.model.schema import TableName, TableSchema
+from cdc.model.standing import Suspicion
+from cdc.tables.owned import OwnedTables
+from cdc.tables.versioned.store import Store
+from cdc.target import Mode
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The checkpoint as it is kept."""
+
+    format: int
+    order: int
+    position: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Becoming:
+    """The shape that a table was about to get.
+
+    Attributes:
+        schema: that shape.
+        texts: identities of the columns that hold text.
+        fill: see `cdc.model.segment.Evolve`.
+    """
+
+    schema: TableSchema
+    texts: tuple[int, ...]
+    fill: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A table as it is in the database, which may be ahead of the checkpoint: a change of shape is durable at once.
+
+    Attributes:
+        schema: its shape.
+        texts: identities of the columns that hold text, since a value had no place in their types.
+        order, ordinal: the place in the log up to which all of its changes are there.
+        passed: shapes that it had since the checkpoint.
+        becoming: another one that it was about to get, or has got.
+    """
+
+    schema: TableSchema
+    texts: tuple[int, ...] = ()
+    order: int = -1
+    ordinal: int = -1
+    passed: tuple[TableSchema, ...] = ()
+    becoming: Becoming | None = None
+
+
+class VersionedState:
+    """The records of one open database (see `cdc.tables.state.KeptState`)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._records: dict[str, str] = {}
+        self._checkpoint: Checkpoint | None = None
+
+    def open(self) -> Checkpoint | None:
+        faults.point("target.before_state")
+        self._records = self._store.records()
+        self._checkpoint = checkpoint_of(self._records)
+        return self._checkpoint
+
+    @property
+    def position(self) -> Position | None:
+        return self._checkpoint.position if self._checkpoint is not None else None
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        at = checkpoint.position
+        self._put("checkpoint", _text(_Stored(FORMAT, at.order, at.text, checkpoint.state)))
+        self._checkpoint = checkpoint
+
+    def take_mode(self, wanted: Mode | None) -> Mode:
+        found = mode_of(self._records)
+        if not any(_numbers(self._records, "table")):
+            found = wanted or Mode.MIRROR
+            self._put("mode", found.value)
+        if wanted is not None and found is not wanted:
+            raise UsageError(
+                f"The target keeps its tables as {found}, and cannot go on as {wanted}.",
+                hint=f"Leave --mode out (or say {found}), or copy into another place.",
+            )
+        return found
+
+    def owned(self) -> OwnedTables:
+        return OwnedTables({identity: table for table, identity in self.names().items()})
+
+    def names(self) -> dict[TableName, int]:
+        """The tables that this pipeline made, by their names."""
+        tables = {
+            identity: orjson.loads(self._records[f"table:{identity}"]) for identity in _numbers(self._records, "table")
+        }
+        return {read_record(TableName, table): identity for identity, table in tables.items()}
+
+    def own(self, identity: int, table: TableName, *, is_known: bool) -> None:
+        self._put(f"table:{identity}", _text(table))
+
+    def shape(self, identity: int) -> Shape | None:
+        """The shape of a table; None if it was never made."""
+        found = self._records.get(f"shape:{identity}")
+        return read_record(Shape, orjson.loads(found)) if found is not None else None
+
+    def keep_shape(self, shape: Shape) -> None:
+        """Remember how a table is."""
+        self._put(f"shape:{shape.schema.identity}", _text(shape))
+
+    def settled(self, shapes: list[Shape]) -> None:
+        """Forget the ways to shapes, since a checkpoint knows these."""
+        self._put_all({f"shape:{each.schema.identity}": _text(replace(each, passed=())) for each in shapes})
+
+    def copying(self) -> set[int]:
+        return set(_numbers(self._records, "copying"))
+
+    def copy_parts(self, identity: int) -> None:
+        self._put(f"copying:{identity}", "")
+
+    def copied(self, identity: int) -> None:
+        self._forget(f"copying:{identity}")
+
+    def suspects(self) -> dict[int, Suspicion]:
+        return suspects_of(self._records)
+
+    def suspect(self, identity: int, suspicion: Suspicion) -> None:
+        self._put(f"suspect:{identity}", _text(suspicion))
+
+    def clear(self, identity: int) -> None:
+        self._forget(f"suspect:{identity}")
+
+    def _put(self, key: str, content: str) -> None:
+        self._put_all({key: content})
+
+    def _put_all(self, records: dict[str, str]) -> None:
+        if records:
+            self._store.record(records)
+            self._records |= records
+
+    def _forget(self, key: str) -> None:
+        if key in self._records:
+            self._store.record({key: None})
+            del self._records[key]
+
+
+def checkpoint_of(records: dict[str, str]) -> Checkpoint | None:
+    """The checkpoint among records; raises CheckpointUnreadable."""
+    if "checkpoint" not in records:
+        return None
+    try:
+        stored = read_record(_Stored, orjson.loads(records["checkpoint"]))
+    except ValueError as error:
+        raise CheckpointUnreadable(
+            "The target's checkpoint cannot be read.", hint="Use the version of cdc that wrote it, or a newer one."
+        ) from error
+    if stored.format != FORMAT:
+        raise CheckpointUnreadable(
+            f"The target's checkpoint has format {stored.format}; this version of cdc writes {FORMAT}.",
+            hint="Use the version of cdc that wrote it, or a newer one.",
+        )
+    return Checkpoint(Position(stored.order, stored.position), stored.state)
+
+
+def mode_of(records: dict[str, str]) -> Mode:
+    """How the tables are kept."""
+    return Mode(records.get("mode", Mode.MIRROR))
+
+
+def copying_of(records: dict[str, str]) -> set[int]:
+    """The tables, by identity, that are copied part by part."""
+    return set(_numbers(records, "copying"))
+
+
+def suspects_of(records: dict[str, str]) -> dict[int, Suspicion]:
+    """The tables, by identity, that have to be compared with the source."""
+    return {
+        identity: read_record(Suspicion, orjson.loads(records[f"suspect:{identity}"]))
+        for identity in _numbers(records, "suspect")
+    }
+
+
+def _numbers(records: dict[str, str], kind: str) -> list[int]:
+    return [int(number) for name, _, number in (key.partition(":") for key in records) if name == kind and number]
+
+
+def _text(record: Checkpoint | TableName | Suspicion | Shape | _Stored) -> str:
+    return orjson.dumps(asdict(record), option=orjson.OPT_NON_STR_KEYS).decode()

@@ -1,0 +1,138 @@
+"""The seam to a database that keeps versioned tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from cdc.model.schema import Column, TableName
+from cdc.tables.engine import Database
+from cdc.typed.native import Home
+
+ORDER, ORDINAL, DELETED = "_cdc_order", "_cdc_ordinal", "_cdc_deleted"
+POSITION, MOMENT = "_cdc_position", "_cdc_committed_at"
+OURS = (ORDER, ORDINAL, DELETED, POSITION, MOMENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A table as people read it.
+
+    Attributes:
+        name: under which they do.
+        place: where its rows are.
+        columns: those of the source.
+        with_deleted: rows that were deleted are shown as well, with the time and the place of that.
+    """
+
+    name: TableName
+    place: TableName
+    columns: Sequence[str]
+    with_deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Between which values of its first key column the rows of a part are, both included; None for no bound."""
+
+    column: str
+    low: int | str | None
+    high: int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """What changes about a table's columns. No name is both taken away and given.
+
+    Attributes:
+        dropped: names.
+        renamed: old name -> new name.
+        added: name -> type.
+        fill: name of an added column -> the value that the rows which are there have in it, as canonical text.
+    """
+
+    dropped: Sequence[str]
+    renamed: Mapping[str, str]
+    added: Mapping[str, Home]
+    fill: Mapping[str, str]
+
+
+class Store(Database, Protocol):
+    """A database of versioned tables. Nothing here is undone: each call is durable when it returns.
+
+    Each row has the columns above beside the table's own: ORDER (int64) and ORDINAL (uint64), which say where in the
+    log it became so, DELETED (bool), POSITION (text) and MOMENT (microseconds, UTC).
+    """
+
+    def home(self, column: Column) -> Home:
+        """Where the values of a column live at first."""
+
+    @property
+    def text(self) -> Home:
+        """What holds every value as the source's text."""
+
+    def make(self, place: TableName, columns: Mapping[str, Home], key: Sequence[str], mark: str) -> None:
+        """Make an empty table; one that is there goes.
+
+        Args:
+            mark: stays with the table.
+        """
+
+    def mark(self, place: TableName) -> str | None:
+        """The mark of a table; None if there is no such table."""
+
+    def drop(self, place: TableName) -> None:
+        """Remove a table, if it is there."""
+
+    def exchange(self, place: TableName, other: TableName) -> None:
+        """Let two tables take each other's place in one step; if only the other is there, it moves to the place."""
+
+    def alter(self, place: TableName, alteration: Alteration, mark: str) -> bool:
+        """Change columns, and the mark last. What of it was done already, is not done again.
+
+        Returns:
+            False for a fill that the database would not keep exactly; then nothing was changed.
+        """
+
+    def append(self, place: TableName, rows: pa.Table) -> None:
+        """Append rows, whose columns have the types of their homes."""
+
+    def newest(self, place: TableName, homes: Mapping[str, Home], bounds: Bounds | None = None) -> Iterator[pa.Table]:
+        """The newest row of each key that was not deleted, some columns of it; a superset where there are bounds."""
+
+    def everything(self, place: TableName, homes: Mapping[str, Home]) -> Iterator[pa.Table]:
+        """The newest row of each key, deleted ones too, with all columns, those above included."""
+
+    def matching(self, place: TableName, homes: Mapping[str, Home], keys: pa.Table) -> pa.Table:
+        """The newest rows that have some keys, deleted ones too; with the columns above.
+
+        Args:
+            keys: the key's columns, among those of `homes`.
+        """
+
+    def bury(self, place: TableName, columns: Sequence[str], version: pa.Table) -> None:
+        """Append a deleted row for each one that was not deleted.
+
+        Args:
+            columns: those whose values it keeps.
+            version: one row, of ORDER, ORDINAL, POSITION and MOMENT.
+        """
+
+    def show(self, shown: Shown) -> None:
+        """Let people read a table."""
+
+    def hide(self, name: TableName) -> None:
+        """End that."""
+
+    def records(self) -> dict[str, str]:
+        """What was recorded, by its keys."""
+
+    def record(self, records: Mapping[str, str | None]) -> None:
+        """Keep records in the place of those with the same keys; None for no more.
+
+        Raises:
+            TargetBusy: another process took the lease.
+        """

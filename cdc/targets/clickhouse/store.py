@@ -1,0 +1,382 @@
+"""ClickHouse as a `cdc.tables.versioned.store.Store`: ReplacingMergeTree, whose newest version of a key counts.
+
+The engine's own column for deleted rows is not used: OPTIMIZE ... FINAL CLEANUP forgets those rows, and one that comes
+late, or is applied again, would bring the deleted row back (seen with 26.9: 20 of 20).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cdc.errors import CdcError, InvariantError
+from cdc.model.schema import Column, TableName, TableSchema
+from cdc.tables.engine import Abilities
+from cdc.tables.state import SCHEMA
+from cdc.tables.versioned.shapes import ROWS
+from cdc.tables.versioned.store import DELETED, MOMENT, ORDER, ORDINAL, OURS, POSITION, Alteration, Bounds, Shown
+from cdc.targets.clickhouse.address import Client, Error, Server, connect, meaning
+from cdc.targets.clickhouse.lease import Lease
+from cdc.targets.clickhouse.types import NARROW, TEXT, WIDE, Limits, home_of
+from cdc.typed.native import Home
+
+_VERSION = "_cdc_version"  # ORDER and ORDINAL as one number
+_LOW = (1 << 64) - 1
+_PIECE = 64 << 20  # bytes of one insert
+_EPOCHS = 40  # bits of the number of a record within its lease
+_INTERNAL = (SCHEMA, ROWS)  # schemas of ours, which no source may have; the prefix is before these as well
+
+
+class ClickHouseStore:
+    """One server, or one cluster of replicas."""
+
+    product = "ClickHouse"
+    abilities = Abilities(sees_case=True, row_id=None)
+    failures: tuple[type[Exception], ...] = (Error,)
+    text = TEXT
+
+    def __init__(self, server: Server, *, read_only: bool = False) -> None:
+        self.place = str(server)
+        self.copies = 1
+        self._server = server
+        self._read_only = read_only
+        self._client: Client | None = None
+        self._lease = Lease(server, self._name(TableName(SCHEMA, "lease")), lambda: connect(server))
+        self._limits = NARROW
+        self._recorded = 0
+
+    # --- as a database ----------------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        """The session while the database is open."""
+        if self._client is None:
+            raise InvariantError(f"{self.place} is not open.")
+        return self._client
+
+    def open(self) -> None:
+        self._client = connect(self._server)
+        try:
+            self._limits = self._measured()
+            if not self._read_only:
+                self._prepare()
+                self._lease.take(self._client)
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self) -> None:
+        """There are no transactions, and none is needed."""
+
+    def commit(self, note: str = "") -> None:
+        """Everything is durable already."""
+
+    def rollback(self) -> None:
+        """What was appended is appended again."""
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._lease.release(self._client)
+            self._client.close()
+            self._client = None
+
+    def meaning(self, failure: Exception) -> CdcError:
+        return meaning(failure, self._server)
+
+    def is_taken(self, failure: Exception) -> bool:
+        return isinstance(failure, Error) and failure.code == 57  # TABLE_ALREADY_EXISTS
+
+    def columns(self, table: TableName) -> dict[str, str]:
+        query = (
+            "SELECT name, type FROM system.columns WHERE database = {database:String} AND table = {table:String} "
+            "ORDER BY position"
+        )
+        found = {name: _bare(kind) for name, kind in self._ask(query, self._named(table))}
+        return {name: kind for name, kind in found.items() if name != _VERSION and name not in OURS}
+
+    def names(self) -> set[TableName]:
+        prefix = self._server.prefix
+        found = self._ask("SELECT database, name FROM system.tables WHERE NOT is_temporary", {})
+        return {TableName(database[len(prefix) :], name) for database, name in found if database.startswith(prefix)}
+
+    def make_room(self, schema: TableSchema) -> None:
+        """The server has its own."""
+
+    def before_changes(self, schema: TableSchema) -> None:
+        """The server has its own room."""
+
+    def committed(self) -> None:
+        """The server merges by itself."""
+
+    # --- tables -----------------------------------------------------------------------------------------------------
+
+    def home(self, column: Column) -> Home:
+        return home_of(column.type, self._limits)
+
+    def make(self, place: TableName, columns: Mapping[str, Home], key: Sequence[str], mark: str) -> None:
+        self._make_database(place.schema)
+        listed = [
+            f"{quoted(name)} {home.sql_type if name in key else f'Nullable({home.sql_type})'}"
+            for name, home in columns.items()
+        ]
+        listed += [
+            f"{_VERSION} UInt128",
+            f"{DELETED} Bool",
+            f"{POSITION} String",
+            f"{MOMENT} DateTime64(6, 'UTC')",
+        ]
+        self.drop(place)
+        self._command(
+            f"CREATE TABLE {self._name(place)}{self._everywhere()} ({', '.join(listed)}) "
+            f"ENGINE = {self._engine(f'ReplacingMergeTree({_VERSION})')} ORDER BY ({', '.join(map(quoted, key))}) "
+            f"COMMENT '{mark}'"
+        )
+
+    def mark(self, place: TableName) -> str | None:
+        query = "SELECT comment FROM system.tables WHERE database = {database:String} AND name = {table:String}"
+        return next((comment for (comment,) in self._ask(query, self._named(place))), None)
+
+    def drop(self, place: TableName) -> None:
+        self._command(f"DROP TABLE IF EXISTS {self._name(place)}{self._everywhere()} SYNC")
+
+    def exchange(self, place: TableName, other: TableName) -> None:
+        one, two = self._name(place), self._name(other)
+        if not self.columns(place):
+            self._command(f"RENAME TABLE {two} TO {one}{self._everywhere()}")
+        else:
+            self._command(f"EXCHANGE TABLES {one} AND {two}{self._everywhere()}")
+
+    def alter(self, place: TableName, alteration: Alteration, mark: str) -> bool:
+        literals = {name: _literal(alteration.added[name], value) for name, value in alteration.fill.items()}
+        if None in literals.values():
+            return False
+        alter = f"ALTER TABLE {self._name(place)}{self._everywhere()}"
+        for name in alteration.dropped:
+            self._command(f"{alter} DROP COLUMN IF EXISTS {quoted(name)}")
+        for old, new in alteration.renamed.items():
+            self._command(f"{alter} RENAME COLUMN IF EXISTS {quoted(old)} TO {quoted(new)}")
+        for name, home in alteration.added.items():
+            fill = f" DEFAULT {literals[name]}" if name in literals else ""
+            self._command(f"{alter} ADD COLUMN IF NOT EXISTS {quoted(name)} Nullable({home.sql_type}){fill}")
+        self._command(f"{alter} MODIFY COMMENT '{mark}'")
+        return True
+
+    def show(self, shown: Shown) -> None:
+        self._make_database(shown.name.schema)
+        listed = [quoted(name) for name in shown.columns]
+        where = "" if shown.with_deleted else f" WHERE NOT {DELETED}"
+        if shown.with_deleted:
+            listed.append(f"if({DELETED}, {MOMENT}, NULL) AS _cdc_deleted_at")
+            listed.append(f"if({DELETED}, {POSITION}, NULL) AS _cdc_deleted_position")
+        self._command(
+            f"CREATE OR REPLACE VIEW {self._name(shown.name)}{self._everywhere()} AS "
+            f"SELECT {', '.join(listed)} FROM {self._name(shown.place)} FINAL{where}"
+        )
+
+    def hide(self, name: TableName) -> None:
+        self._command(f"DROP VIEW IF EXISTS {self._name(name)}{self._everywhere()} SYNC")
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def append(self, place: TableName, rows: pa.Table) -> None:
+        version = _version(rows.column(ORDER), rows.column(ORDINAL))
+        rows = rows.drop_columns([ORDER, ORDINAL]).append_column(_VERSION, version)
+        self._insert(self._name(place), rows)
+
+    def newest(self, place: TableName, homes: Mapping[str, Home], bounds: Bounds | None = None) -> Iterator[pa.Table]:
+        conditions = [f"NOT {DELETED}"]
+        values: dict[str, object] = {}
+        for operator, end in ((">=", bounds.low if bounds else None), ("<=", bounds.high if bounds else None)):
+            if bounds is not None and end is not None:
+                name = "low" if operator == ">=" else "high"
+                kind = "Int128" if isinstance(end, int) else "String"
+                conditions.append(f"{quoted(bounds.column)} {operator} {{{name}:{kind}}}")
+                values[name] = end
+        query = f"SELECT {_asked(homes)} FROM {self._name(place)} FINAL WHERE {' AND '.join(conditions)}"
+        return self._stream(query, homes, values)
+
+    def everything(self, place: TableName, homes: Mapping[str, Home]) -> Iterator[pa.Table]:
+        query = f"SELECT {_asked(homes)}, {_ASKED} FROM {self._name(place)} FINAL"
+        return self._stream(query, {**homes, **_OURS}, {})
+
+    def matching(self, place: TableName, homes: Mapping[str, Home], keys: pa.Table) -> pa.Table:
+        names = keys.column_names
+        aside = self._name(TableName(SCHEMA, f"keys_{uuid.uuid4().hex}"))
+        listed = ", ".join(map(quoted, names))
+        columns = ", ".join(f"{quoted(name)} {homes[name].sql_type}" for name in names)
+        self._command(f"CREATE TABLE {aside} ({columns}) ENGINE = Memory")
+        try:
+            self._insert(aside, keys)
+            query = (
+                f"SELECT {_asked(homes)}, {_ASKED} FROM {self._name(place)} FINAL "
+                f"WHERE ({listed}) IN (SELECT {listed} FROM {aside})"
+            )
+            found = list(self._stream(query, {**homes, **_OURS}, {}))
+        finally:
+            self._command(f"DROP TABLE IF EXISTS {aside}")
+        nothing = pa.table({name: pa.array([], home.arrow) for name, home in {**homes, **_OURS}.items()})
+        return pa.concat_tables(found) if found else nothing
+
+    def bury(self, place: TableName, columns: Sequence[str], version: pa.Table) -> None:
+        (said,) = version.to_pylist()
+        number = (said[ORDER] << 64) | said[ORDINAL]
+        micros = version.column(MOMENT)[0].value
+        name, listed = self._name(place), ", ".join(map(quoted, columns))
+        self._command(
+            f"INSERT INTO {name} ({listed}, {_VERSION}, {DELETED}, {POSITION}, {MOMENT}) "
+            f"SELECT {listed}, toUInt128('{number}'), true, {{position:String}}, "
+            f"fromUnixTimestamp64Micro(toInt64({micros}), 'UTC') FROM {name} FINAL WHERE NOT {DELETED}",
+            {"position": said[POSITION]},
+        )
+
+    # --- records ----------------------------------------------------------------------------------------------------
+
+    def records(self) -> dict[str, str]:
+        place = TableName(SCHEMA, "records")
+        if not self.columns(place):
+            return {}
+        found = self._ask(f"SELECT name, content FROM {self._name(place)} FINAL WHERE NOT gone", {})
+        return dict(found)
+
+    def record(self, records: Mapping[str, str | None]) -> None:
+        self._lease.verify(self.client)
+        self._recorded += 1
+        number = (self._lease.epoch << _EPOCHS) | self._recorded
+        rows = pa.table(
+            {
+                "name": list(records),
+                "content": [content or "" for content in records.values()],
+                "gone": [content is None for content in records.values()],
+                "number": pa.array([number] * len(records), pa.uint64()),
+            }
+        )
+        self._insert(self._name(TableName(SCHEMA, "records")), rows)
+
+    def forget(self) -> None:
+        """Remove what a pipeline keeps beside its tables; what people read stays."""
+        self._command(f"DROP DATABASE IF EXISTS {quoted(self._server.prefix + SCHEMA)}{self._everywhere()} SYNC")
+
+    # --- statements -------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        self._make_database(SCHEMA)
+        create = "CREATE TABLE IF NOT EXISTS"
+        lease, records = (self._name(TableName(SCHEMA, name)) for name in ("lease", "records"))
+        self._command(
+            f"{create} {lease}{self._everywhere()} (epoch UInt32, owner String, host String, process UInt32, "
+            f"released Bool, seen DateTime64(3, 'UTC')) "
+            f"ENGINE = {self._engine('ReplacingMergeTree(seen)')} ORDER BY (epoch, owner)"
+        )
+        self._command(
+            f"{create} {records}{self._everywhere()} (name String, content String, gone Bool, number UInt64) "
+            f"ENGINE = {self._engine('ReplacingMergeTree(number)')} ORDER BY name"
+        )
+
+    def _measured(self) -> Limits:
+        """Old versions clamp what is beyond, without a word."""
+        query = (
+            "SELECT toString(CAST(toInt32(2932896) AS Date32)), "
+            "toString(fromUnixTimestamp64Micro(toInt64(-62135596800000000), 'UTC'))"
+        )
+        return WIDE if self._ask(query, {}) == [(WIDE.days[1], f"{WIDE.moments[0]}.000000")] else NARROW
+
+    def _make_database(self, schema: str) -> None:
+        name = quoted(self._server.prefix + schema)
+        self._command(f"CREATE DATABASE IF NOT EXISTS {name}{self._everywhere()}")
+
+    def _engine(self, name: str) -> str:
+        return f"Replicated{name}" if self._server.cluster else name
+
+    def _everywhere(self) -> str:
+        return f" ON CLUSTER {quoted(self._server.cluster)}" if self._server.cluster else ""
+
+    def _name(self, table: TableName) -> str:
+        return f"{quoted(self._server.prefix + table.schema)}.{quoted(table.name)}"
+
+    def _named(self, table: TableName) -> dict[str, object]:
+        return {"database": self._server.prefix + table.schema, "table": table.name}
+
+    def _command(self, statement: str, values: dict[str, object] | None = None) -> None:
+        self.client.command(statement, parameters=values)
+
+    def _ask(self, query: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in self.client.query(query, parameters=values).result_rows]
+
+    def _stream(self, query: str, homes: Mapping[str, Home], values: dict[str, object]) -> Iterator[pa.Table]:
+        with self.client.query_arrow_stream(query, parameters=values, use_strings=False) as batches:
+            for batch in batches:
+                found = pa.table(batch) if not isinstance(batch, pa.Table) else batch
+                columns = [found.column(name).cast(home.arrow) for name, home in homes.items()]
+                yield pa.table(columns, names=list(homes))
+
+    def _insert(self, table: str, rows: pa.Table) -> None:
+        """In pieces, each of which becomes a part by itself."""
+        rows = pa.table({name: _sendable(rows.column(name)) for name in rows.column_names})
+        size = max(1, len(rows) * _PIECE // max(rows.nbytes, _PIECE))
+        for begin in range(0, len(rows), size):
+            self.client.insert_arrow(table, rows.slice(begin, size))
+
+
+_ASKED = (
+    f"toInt64(bitShiftRight({_VERSION}, 64)) AS {ORDER}, toUInt64(bitAnd({_VERSION}, {_LOW})) AS {ORDINAL}, "
+    f"{DELETED}, {POSITION}, {MOMENT}"
+)
+_OURS = {
+    ORDER: Home("Int64", TEXT.codec, pa.int64()),
+    ORDINAL: Home("UInt64", TEXT.codec, pa.uint64()),
+    DELETED: Home("Bool", TEXT.codec, pa.bool_()),
+    POSITION: TEXT,
+    MOMENT: Home("DateTime64(6, 'UTC')", TEXT.codec, pa.timestamp("us", "UTC")),
+}
+
+
+def quoted(name: str) -> str:
+    """An identifier."""
+    escaped = name.replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{escaped}`"
+
+
+def _bare(kind: str) -> str:
+    return kind[len("Nullable(") : -1] if kind.startswith("Nullable(") else kind
+
+
+def _asked(homes: Mapping[str, Home]) -> str:
+    """The columns that are asked for; what is fed as text is answered as text."""
+    return ", ".join(
+        f"toString({quoted(name)}) AS {quoted(name)}" if _is_rendered(home) else quoted(name)
+        for name, home in homes.items()
+    )
+
+
+def _is_rendered(home: Home) -> bool:
+    return home.arrow == TEXT.arrow and not home.is_text
+
+
+def _literal(home: Home, value: str) -> str | None:
+    """A value that the server keeps exactly; None where that is not certain."""
+    if pa.types.is_integer(home.arrow):
+        return value
+    if home.is_text:
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return None
+
+
+def _version(order: pa.ChunkedArray, ordinal: pa.ChunkedArray) -> pa.Array:
+    """UInt128, lowest byte first."""
+    count = len(order)
+    both = np.empty((count, 2), dtype="<u8")
+    both[:, 0] = np.asarray(ordinal.cast(pa.uint64()), dtype=np.uint64)
+    both[:, 1] = np.asarray(order, dtype=np.int64).astype(np.uint64)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(both.tobytes())])
+
+
+def _sendable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """With 32-bit offsets, which every version of the server reads."""
+    if column.type in (pa.large_string(), pa.string_view()):
+        return column.cast(pa.large_string()).cast(pa.binary()) if column.nbytes < 1 << 30 else column
+    return column
