@@ -55,7 +55,8 @@ soak: .venv/dev.done servers
 		integration/test_mysql_kill.py integration/test_hostile_settings.py integration/test_journal.py
 	CDC_PROXY_POINTS=200 CDC_PROXY_SECONDS=30 $(BIN)/python -m pytest --timeout 14400 -s integration/test_proxy.py \
 		integration/test_proxy_damage.py
-	CDC_CONFORMANCE_ROUNDS=30 $(BIN)/python -m pytest --timeout 14400 -s tests/conformance integration/test_conformance.py
+	CDC_CONFORMANCE_ROUNDS=30 $(BIN)/python -m pytest --timeout 14400 -s tests/conformance integration/test_conformance.py \
+		integration/test_conformance_clickhouse.py
 	CDC_SCHEMA_CHANGES=3000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_schema_changes.py
 
 lint: .venv/dev.done

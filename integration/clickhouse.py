@@ -41,7 +41,7 @@ class PrivateClickHouse:
     """A server for as long as the block lasts."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="cdc-clickhouse-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="cdc-clickhouse-"))
         self._process: subprocess.Popen[str]
         self.port = 0
 
@@ -53,12 +53,12 @@ class PrivateClickHouse:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
         """Start it, with what it had."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "integration.clickhouse_front", str(self._folder / "data"), str(self.port)],
+            [sys.executable, "-m", "integration.clickhouse_front", str(self.folder / "data"), str(self.port)],
             env=os.environ | {"PYTHONPATH": str(engine())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -66,6 +66,11 @@ class PrivateClickHouse:
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
+
+    @property
+    def process(self) -> int:
+        """Its number."""
+        return self._process.pid
 
     def kill(self) -> None:
         """End it with no notice."""

@@ -12,8 +12,9 @@ from typing import Protocol
 import psycopg
 
 from cdc.demo.server import PrivatePostgres
-from integration.benchmarks.measure import Took, run, server_cpu
+from integration.benchmarks.measure import Took, process_cpu, run, server_cpu
 from integration.benchmarks.slots import kept_slot
+from integration.clickhouse import PrivateClickHouse
 from integration.other_duckdb import OtherDuckDb
 
 _LOOK_EVERY = 0.01  # seconds
@@ -121,6 +122,46 @@ class IntoPostgres:
 
     def end(self) -> None:
         _drop_slot(self._backlog.server, self._name)
+
+
+class IntoClickHouse:
+    """cdc into ClickHouse's engine behind HTTP, whose folder is put back each time."""
+
+    title = "cdc into ClickHouse"
+
+    def __init__(self, house: PrivateClickHouse, goal: float) -> None:
+        self.goal = goal
+        self._house = house
+        self._base = house.folder.with_name(f"{house.folder.name}.base")
+        self._backlog: Backlog
+
+    @property
+    def _name(self) -> str:
+        return f"{self._backlog.name}_clickhouse"
+
+    def begin(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self._run()
+        self._house.kill()
+        shutil.copytree(self._house.folder, self._base)
+        self._house.start()
+
+    def take(self, *, is_idle: bool) -> Took:
+        self._house.kill()
+        shutil.rmtree(self._house.folder)
+        shutil.copytree(self._base, self._house.folder)
+        self._house.start()
+        with kept_slot(self._backlog.server, self._backlog.name, self._name):
+            before = process_cpu(self._house.process)
+            took = self._run()
+        return took.with_server(process_cpu(self._house.process) - before)
+
+    def end(self) -> None:
+        _drop_slot(self._backlog.server, self._name)
+        shutil.rmtree(self._base)
+
+    def _run(self) -> Took:
+        return run(_command(self._backlog, self._house.dsn(self._name), self._name))
 
 
 class Subscription:

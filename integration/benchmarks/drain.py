@@ -16,9 +16,10 @@ from pathlib import Path
 from rich.console import Console
 
 from cdc.demo.server import PrivatePostgres
-from integration.benchmarks.contenders import Backlog, Contender, IntoFolder, IntoPostgres, Subscription
+from integration.benchmarks.contenders import Backlog, Contender, IntoClickHouse, IntoFolder, IntoPostgres, Subscription
 from integration.benchmarks.measure import compare
 from integration.benchmarks.slots import take_recvlogical
+from integration.clickhouse import PrivateClickHouse
 from integration.other_duckdb import installed
 
 TEN_COLUMNS = (
@@ -44,7 +45,7 @@ def inserts(server: PrivatePostgres, console: Console, pairs: int, scale: float)
         END LOOP; END $$
     """
     backlog = Backlog(server, "w1", f"SELECT count(*) = 1 FROM t WHERE id = {count}")
-    with _all_tables(duckdb=1.0, ducklake=0.6, postgres=0.5) as contenders:
+    with _all_tables(duckdb=1.0, ducklake=0.6, postgres=0.5, clickhouse=0.6) as contenders:
         _race(backlog, console, "W1: inserts", lambda: server.execute(work, "w1"), count, pairs, contenders)
 
 
@@ -61,7 +62,7 @@ def updates_and_deletes(server: PrivatePostgres, console: Console, pairs: int, s
         END LOOP; END $$
     """
     backlog = Backlog(server, "w2", f"SELECT count(*) = 0 FROM t WHERE id = {count}")
-    with _all_tables(duckdb=0.6, ducklake=None, postgres=0.3) as contenders:
+    with _all_tables(duckdb=0.6, ducklake=None, postgres=0.3, clickhouse=0.4) as contenders:
         _race(backlog, console, "W2: updates and deletes", lambda: server.execute(work, "w2"), count, pairs, contenders)
 
 
@@ -84,15 +85,22 @@ def pgbench(server: PrivatePostgres, console: Console, pairs: int, scale: float)
 
 
 @contextmanager
-def _all_tables(*, duckdb: float, ducklake: float | None, postgres: float) -> Iterator[list[Contender]]:
+def _all_tables(
+    *, duckdb: float, ducklake: float | None, postgres: float, clickhouse: float
+) -> Iterator[list[Contender]]:
     """Everybody who keeps tables, with the ratios that are to be reached."""
-    with tempfile.TemporaryDirectory() as folder, PrivatePostgres(18, settings=SETTINGS) as copies:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        PrivatePostgres(18, settings=SETTINGS) as copies,
+        PrivateClickHouse() as house,
+    ):
         into_postgres = IntoPostgres(copies, postgres)
         yield [
             IntoFolder("cdc into DuckDB", "duckdb", Path(folder), duckdb),
             IntoFolder("cdc into DuckLake", "ducklake", Path(folder), ducklake, installed("ducklake.txt")),
             into_postgres,
             Subscription(into_postgres),
+            IntoClickHouse(house, clickhouse),
         ]
 
 

@@ -68,6 +68,12 @@ def server_cpu(server: PrivatePostgres) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def process_cpu(process: int) -> float:
+    """Seconds of CPU that a process has taken so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def report(
     console: Console, title: str, rows: int, theirs: list[Took], ours: list[Took], tool: str, goal: float
 ) -> None:

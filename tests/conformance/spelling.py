@@ -61,11 +61,13 @@ def _float(value: float, shortest: str, digits: int) -> str:
     return f"{mantissa}e{int(exponent):+03d}"
 
 
-def _double(value: float) -> str:
+def double(value: float) -> str:
+    """A 64-bit floating-point number."""
     return _float(value, np.format_float_scientific(value, unique=True, trim="-"), 15)
 
 
-def _single(value: float) -> str:
+def single(value: float) -> str:
+    """A 32-bit one."""
     return _float(value, np.format_float_scientific(np.float32(value), unique=True, trim="-"), 6)
 
 
@@ -91,8 +93,8 @@ def _interval(parts: list[int]) -> str:
 _SPELLERS: dict[str, Callable[[Any], str]] = {
     "BOOLEAN": lambda text: text[0],
     "BLOB": lambda text: f"\\x{text.lower()}",
-    "FLOAT": _single,
-    "DOUBLE": _double,
+    "FLOAT": single,
+    "DOUBLE": double,
     "DATE": _moment,
     "TIMESTAMP": _moment,
     "TIMESTAMP WITH TIME ZONE": _moment,

@@ -26,12 +26,11 @@ from cdc.tables.table import TargetTable
 from cdc.tables.versioned.looking import Looking
 from cdc.tables.versioned.shapes import Shapes
 from cdc.tables.versioned.state import Shape
-from cdc.tables.versioned.store import DELETED, MOMENT, ORDER, ORDINAL, OURS, POSITION, Bounds, Store
+from cdc.tables.versioned.store import COPIED, DELETED, MOMENT, ORDER, ORDINAL, OURS, POSITION, Bounds, Store
 from cdc.tables.versions import refuse_reserved
 from cdc.target import HeldColumn, Mode
 from cdc.typed.native import Converter, Home
 
-_COPIED = 1 << 63  # ordinals of copied rows begin here: they come after all changes up to the place of their copy
 _BLOCK_ROWS = 250_000
 
 
@@ -100,7 +99,8 @@ class Versioned:
 
     def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
         self.refuse_shape(schema)
-        refuse_foreign(self._store, schema.table, taken)
+        if self._shapes.owner(schema.table) is None:  # a first copy that was interrupted has made tables
+            refuse_foreign(self._store, schema.table, taken)
 
     def refuse_shape(self, schema: TableSchema) -> None:
         """Raise UsageError for a table that cannot be kept so."""
@@ -179,7 +179,7 @@ class Versioned:
     def truncate(self, table: TargetTable, moments: Moments, transaction: int, ordinal: int) -> None:
         table = _versioned(table)
         at = (int(moments.order[transaction]), ordinal)
-        if at <= _mark(table):
+        if at < self._shapes.reached(_shape(table)):  # the same place may have been reached in part
             return
         order, position, moment, _ = moments.at(np.array([transaction]))
         version = pa.table(
@@ -206,7 +206,6 @@ class Versioned:
             if len(gone):
                 rows = _padded(there.take(pa.array(gone)), table)
                 self._append(table, rows, self._of_copy(moments, len(gone)), np.ones(len(gone), dtype=bool))
-        faults.point("target.before_insert")
         if came is not None:
             self._append(table, came, self._of_copy(moments, len(came)), np.zeros(len(came), dtype=bool))
 
@@ -275,27 +274,18 @@ class Versioned:
             self._append(table, rows, stamps, deleted)
             return
         lends = np.flatnonzero(last.source != ABSENT)
-        rows, kept = self._completed(table, rows, stamps, lacks, lends, lenders)
-        self._append_in_order(table, rows.take(kept), stamps.take(kept), deleted[kept])
-
-    def _append_in_order(self, table: VersionedTable, rows: pa.Table, stamps: pa.Table, deleted: np.ndarray) -> None:
-        """Live rows before deleted ones: as long as a deleted row of the same changes is not there, the row that lends
-        its values to a new one, and gives up its key with that, can be read again."""
-        for which in (np.flatnonzero(~deleted), np.flatnonzero(deleted)):
-            self._append(table, rows.take(which), stamps.take(which), deleted[which])
+        rows, kept = self._completed(table, rows, lacks, lends, lenders)
+        self._append(table, rows.take(kept), stamps.take(kept), deleted[kept])
 
     def _completed(
         self,
         table: VersionedTable,
         rows: pa.Table,
-        stamps: pa.Table,
         lacks: Sequence[np.ndarray | None],
         lends: np.ndarray,
         lenders: list[pa.Array],
     ) -> tuple[pa.Table, np.ndarray]:
         """Rows with the values that they lack, and which of them (int64[k]) are to be appended.
-
-        A key of which there is a row as new as the one that comes, or newer, had this applied before.
 
         Args:
             lacks: per column bool[n].
@@ -312,13 +302,11 @@ class Versioned:
         lending, wrong = self._converted(table, data)
         if wrong:
             raise InvariantError(f"A key of {table.schema.table} is not of its columns' types.")
-        own = rows.select(names)
-        homes = self._homes_of(table, range(len(lacks)))
-        there = self._store.matching(table.name, homes, pa.concat_tables([lending, own.take(np.flatnonzero(needs))]))
-        applied = _reached(there, _places(own, there.select(names)), stamps)
+        there = self._store.matching(table.name, self._homes_of(table, range(len(lacks))), lending)
+        there = there.filter(pc.invert(there.column(DELETED)))
         place = np.full(len(rows), ABSENT)
         place[lends[asks]] = _places(lending, there.select(names))
-        lost = needs & ~applied & ((place == ABSENT) | _reached(there, place, stamps) | _deleted(there, place))
+        lost = needs & (place == ABSENT)
         if lost.any():
             self._lose(table, rows, lost)
         made = []
@@ -329,7 +317,7 @@ class Versioned:
                 lent = lent.take(pa.array(np.where(mask, place, ABSENT), mask=~mask | (place == ABSENT)))
                 column = pc.if_else(pa.array(mask), lent, column)
             made.append(column)
-        return pa.table(made, names=rows.column_names), np.flatnonzero(~(needs & (lost | applied)))
+        return pa.table(made, names=rows.column_names), np.flatnonzero(~lost)
 
     def _lose(self, table: VersionedTable, rows: pa.Table, lost: np.ndarray) -> None:
         if not table.is_lenient:
@@ -377,6 +365,8 @@ class Versioned:
         for name in stamps.column_names:
             rows = rows.append_column(name, stamps.column(name))
         rows = rows.append_column(DELETED, pa.array(deleted))
+        order, ordinal = (np.asarray(stamps.column(name)) for name in (ORDER, ORDINAL))
+        rows = rows.take(np.lexsort((deleted, ordinal, order)))  # what is there after a failure are the first changes
         faults.point("target.before_insert")
         self._store.append(table.name, rows)
 
@@ -384,14 +374,15 @@ class Versioned:
         """The places of copied rows: later than every change up to where they were read, and than earlier copies."""
         self._last_copied = max(self._last_copied + 1, int(time.time() * 1e6))
         order, position, moment, _ = moments.at(np.zeros(count, dtype=np.int64))
-        ordinal = pa.array(np.full(count, _COPIED + self._last_copied, dtype=np.uint64))
+        ordinal = pa.array(np.full(count, COPIED + self._last_copied, dtype=np.uint64))
         return pa.table({ORDER: order, ORDINAL: ordinal, POSITION: position, MOMENT: moment})
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
     def _not_there_yet(self, table: VersionedTable, changes: Gathered, moments: Moments) -> Gathered:
-        """Without the changes that were applied before the table got its shape: the checkpoint may be before that."""
-        order, ordinal = _mark(table)
+        """Without the changes that are there already: after a crash, those behind the checkpoint come once more, and a
+        lookup would find rows as they became later."""
+        order, ordinal = self._shapes.reached(_shape(table))
         of = moments.order[changes.transaction]
         new = np.flatnonzero((of > order) | ((of == order) & (changes.ordinal > ordinal)))
         if len(new) == len(changes.op):
@@ -454,24 +445,6 @@ def _places(rows: pa.Table, others: pa.Table) -> np.ndarray:
     return places
 
 
-def _reached(rows: pa.Table, place: np.ndarray, stamps: pa.Table) -> np.ndarray:
-    """bool[n]: whether the row at a place (ABSENT for no row) is from the place in the log of a stamp, or later."""
-    found = np.flatnonzero(place != ABSENT)
-    order, ordinal = (np.asarray(rows.column(name))[place[found]] for name in (ORDER, ORDINAL))
-    wanted, after = (np.asarray(stamps.column(name))[found] for name in (ORDER, ORDINAL))
-    reached = np.zeros(len(place), dtype=bool)
-    reached[found] = (order > wanted) | ((order == wanted) & (ordinal >= after))
-    return reached
-
-
-def _deleted(rows: pa.Table, place: np.ndarray) -> np.ndarray:
-    """bool[n]: whether there is a row at a place, which was deleted."""
-    found = np.flatnonzero(place != ABSENT)
-    deleted = np.zeros(len(place), dtype=bool)
-    deleted[found] = np.asarray(rows.column(DELETED))[place[found]]
-    return deleted
-
-
 def _plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
@@ -495,8 +468,3 @@ def _versioned(table: TargetTable) -> VersionedTable:
 def _shape(table: VersionedTable) -> Shape:
     assert table.shape is not None
     return table.shape
-
-
-def _mark(table: VersionedTable) -> tuple[int, int]:
-    shape = _shape(table)
-    return shape.order, shape.ordinal

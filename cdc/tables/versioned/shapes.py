@@ -43,6 +43,7 @@ class Shapes:
         self._passed: dict[int, Shape] = {}  # tables that are ahead of the checkpoint
         self._shown = state.names()
         self._newest: dict[int, tuple[int, int]] = {}
+        self._behind: dict[int, list[TableSchema]] = {}  # shapes that are applied again before what is there is reached
 
     def place(self, identity: int) -> TableName:
         """Where the rows of a table are at the moment."""
@@ -76,10 +77,18 @@ class Shapes:
                 hint="Undo what was changed by hand, or copy it again: "
                 f"`cdc resync SOURCE TARGET --tables {schema.table}`.",
             )
+        position = self._state.position
+        order, ordinal = self._store.reached(place_of(schema.identity), position.order if position else 0)
+        self.appended(schema.identity, order, ordinal)
+        self._behind[schema.identity] = list(shape.passed)
         if shape.passed:
             self._passed[schema.identity] = shape
         self._show(shape.schema)
         return shape
+
+    def reached(self, shape: Shape) -> tuple[int, int]:
+        """The place in the log, as order and ordinal, up to which all changes of a table are there."""
+        return max(self._newest.get(shape.schema.identity, (-1, -1)), (shape.order, shape.ordinal))
 
     def make(self, schema: TableSchema, *, at_once: bool) -> Shape:
         """An empty table for a copy; the one that is there goes at once, or is seen until the checkpoint."""
@@ -96,6 +105,7 @@ class Shapes:
             self._pending[identity] = shape
             self._make(_copy_of(identity), schema, ())
         self._passed.pop(identity, None)
+        self._behind.pop(identity, None)
         return shape
 
     def settle(self) -> list[int]:
@@ -112,20 +122,23 @@ class Shapes:
             del self._pending[identity]
             self._store.drop(_copy_of(identity))
             self._show(shape.schema)
-        self._state.settled(list(self._passed.values()))
-        self._passed.clear()
+        behind = {identity: tuple(self._behind.get(identity, ())) for identity in self._passed}
+        self._state.settled([replace(shape, passed=behind[identity]) for identity, shape in self._passed.items()])
+        self._passed = {identity: shape for identity, shape in self._passed.items() if behind[identity]}
         return shown
 
     def evolve(self, shape: Shape, new: TableSchema, fill: dict[int, str]) -> Shape:
-        """Give a table another shape, unless it has that already, or had it on its way to the one that it has."""
-        if new == shape.schema or new in shape.passed:
+        """Give a table another shape, unless it got that before, on its way to the one that it has."""
+        behind = self._behind.pop(shape.schema.identity, [])
+        if new in behind:
+            self._behind[shape.schema.identity] = behind[behind.index(new) + 1 :]
             return shape
         there = {column.identity for column in new.columns}
         texts = tuple(identity for identity in shape.texts if identity in there)
         return self._become(replace(self._marked(shape), becoming=Becoming(new, texts, fill)))
 
     def _marked(self, shape: Shape) -> Shape:
-        order, ordinal = max(self._newest.get(shape.schema.identity, (-1, -1)), (shape.order, shape.ordinal))
+        order, ordinal = self.reached(shape)
         return replace(shape, order=order, ordinal=ordinal)
 
     def widen(self, shape: Shape, columns: Sequence[int]) -> Shape:

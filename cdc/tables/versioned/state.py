@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import orjson
 
@@ -100,14 +100,18 @@ class VersionedState:
         return found
 
     def owned(self) -> OwnedTables:
-        return OwnedTables({identity: table for table, identity in self.names().items()})
+        return OwnedTables(self._owned())
 
     def names(self) -> dict[TableName, int]:
-        """The tables that this pipeline made, by their names."""
-        tables = {
-            identity: orjson.loads(self._records[f"table:{identity}"]) for identity in _numbers(self._records, "table")
-        }
-        return {read_record(TableName, table): identity for identity, table in tables.items()}
+        """The tables that this pipeline made, by their names: those that are shown, whether they are owned already or a
+        crash was before that."""
+        shapes = [self.shape(identity) for identity in _numbers(self._records, "shape")]
+        made = {shape.schema.table: shape.schema.identity for shape in shapes if shape is not None}
+        return made | {table: identity for identity, table in self._owned().items()}
+
+    def _owned(self) -> dict[int, TableName]:
+        numbers = _numbers(self._records, "table")
+        return {each: read_record(TableName, orjson.loads(self._records[f"table:{each}"])) for each in numbers}
 
     def own(self, identity: int, table: TableName, *, is_known: bool) -> None:
         self._put(f"table:{identity}", _text(table))
@@ -122,8 +126,8 @@ class VersionedState:
         self._put(f"shape:{shape.schema.identity}", _text(shape))
 
     def settled(self, shapes: list[Shape]) -> None:
-        """Forget the ways to shapes, since a checkpoint knows these."""
-        self._put_all({f"shape:{each.schema.identity}": _text(replace(each, passed=())) for each in shapes})
+        """Keep what is left of the ways to shapes that a checkpoint does not know yet."""
+        self._put_all({f"shape:{each.schema.identity}": _text(each) for each in shapes})
 
     def copying(self) -> set[int]:
         return set(_numbers(self._records, "copying"))

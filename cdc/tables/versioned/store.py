@@ -14,6 +14,7 @@ from cdc.typed.native import Home
 
 ORDER, ORDINAL, DELETED = "_cdc_order", "_cdc_ordinal", "_cdc_deleted"
 POSITION, MOMENT = "_cdc_position", "_cdc_committed_at"
+COPIED = 1 << 63  # ordinals of copied rows begin here: they come after all changes up to the place of their copy
 OURS = (ORDER, ORDINAL, DELETED, POSITION, MOMENT)
 
 
@@ -98,7 +99,12 @@ class Store(Database, Protocol):
         """
 
     def append(self, place: TableName, rows: pa.Table) -> None:
-        """Append rows, whose columns have the types of their homes."""
+        """Append rows, whose columns have the types of their homes, in their order: after a failure, the first of them
+        may be there."""
+
+    def reached(self, place: TableName, order: int) -> tuple[int, int]:
+        """The latest ORDER and ORDINAL of a change, below those of copied rows, that a table has a row of; (-1, -1) for
+        one without any from that order on."""
 
     def newest(self, place: TableName, homes: Mapping[str, Home], bounds: Bounds | None = None) -> Iterator[pa.Table]:
         """The newest row of each key that was not deleted, some columns of it; a superset where there are bounds."""
@@ -118,7 +124,7 @@ class Store(Database, Protocol):
 
         Args:
             columns: those whose values it keeps.
-            version: one row, of ORDER, ORDINAL, POSITION and MOMENT.
+            version: one row, of ORDER, ORDINAL, POSITION and MOMENT; rows that are newer stay.
         """
 
     def show(self, shown: Shown) -> None:

@@ -18,7 +18,18 @@ from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables.engine import Abilities
 from cdc.tables.state import SCHEMA
 from cdc.tables.versioned.shapes import ROWS
-from cdc.tables.versioned.store import DELETED, MOMENT, ORDER, ORDINAL, OURS, POSITION, Alteration, Bounds, Shown
+from cdc.tables.versioned.store import (
+    COPIED,
+    DELETED,
+    MOMENT,
+    ORDER,
+    ORDINAL,
+    OURS,
+    POSITION,
+    Alteration,
+    Bounds,
+    Shown,
+)
 from cdc.targets.clickhouse.address import Client, Error, Server, connect, meaning
 from cdc.targets.clickhouse.lease import Lease
 from cdc.targets.clickhouse.types import NARROW, TEXT, WIDE, Limits, home_of
@@ -128,6 +139,7 @@ class ClickHouseStore:
             f"{DELETED} Bool",
             f"{POSITION} String",
             f"{MOMENT} DateTime64(6, 'UTC')",
+            f"INDEX {_VERSION} {_VERSION} TYPE minmax",  # the newest rows are found without the others
         ]
         self.drop(place)
         self._command(
@@ -187,6 +199,15 @@ class ClickHouseStore:
         rows = rows.drop_columns([ORDER, ORDINAL]).append_column(_VERSION, version)
         self._insert(self._name(place), rows)
 
+    def reached(self, place: TableName, order: int) -> tuple[int, int]:
+        latest = (
+            f"SELECT max({_VERSION}) AS latest FROM {self._name(place)} "
+            f"WHERE {_VERSION} >= toUInt128('{order << 64}') AND bitAnd({_VERSION}, {_LOW}) < {COPIED}"
+        )
+        query = f"SELECT {_LATEST_ORDER}, {_LATEST_ORDINAL} FROM ({latest}) WHERE latest > 0"
+        found = self._ask(query, {})
+        return (int(found[0][0]), int(found[0][1])) if found else (-1, -1)
+
     def newest(self, place: TableName, homes: Mapping[str, Home], bounds: Bounds | None = None) -> Iterator[pa.Table]:
         conditions = [f"NOT {DELETED}"]
         values: dict[str, object] = {}
@@ -229,7 +250,8 @@ class ClickHouseStore:
         self._command(
             f"INSERT INTO {name} ({listed}, {_VERSION}, {DELETED}, {POSITION}, {MOMENT}) "
             f"SELECT {listed}, toUInt128('{number}'), true, {{position:String}}, "
-            f"fromUnixTimestamp64Micro(toInt64({micros}), 'UTC') FROM {name} FINAL WHERE NOT {DELETED}",
+            f"fromUnixTimestamp64Micro(toInt64({micros}), 'UTC') FROM {name} FINAL WHERE NOT {DELETED} "
+            f"AND {_VERSION} < toUInt128('{number}')",
             {"position": said[POSITION]},
         )
 
@@ -321,6 +343,7 @@ class ClickHouseStore:
             self.client.insert_arrow(table, rows.slice(begin, size))
 
 
+_LATEST_ORDER, _LATEST_ORDINAL = "toInt64(bitShiftRight(latest, 64))", f"toUInt64(bitAnd(latest, {_LOW}))"
 _ASKED = (
     f"toInt64(bitShiftRight({_VERSION}, 64)) AS {ORDER}, toUInt64(bitAnd({_VERSION}, {_LOW})) AS {ORDINAL}, "
     f"{DELETED}, {POSITION}, {MOMENT}"

@@ -202,7 +202,7 @@ class PostgresEngine:
     # --- digests ----------------------------------------------------------------------------------------------------
 
     def digest_text(self, column: Column, codec: Codec) -> exp.Expression:
-        """The source's text, or its bits as a double for a float: two servers may write another text for one."""
+        """The source's text, or its bits for floats: two servers may write another text for one."""
         value = sql.column(column.name)
         if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
             bits = "('x' || encode(float8send(value_::float8), 'hex'))::bit(64)::text"

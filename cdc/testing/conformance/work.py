@@ -133,6 +133,7 @@ class Work:
 
     Args:
         is_filled: the tables have rows to begin with.
+        rotates: a statement may give rows each other's keys, so that two rows have one for a moment.
 
     Attributes:
         log: one segment for each transaction.
@@ -140,8 +141,9 @@ class Work:
         order: of the place in the log up to which everything has happened.
     """
 
-    def __init__(self, random: Random, *schemas: TableSchema, is_filled: bool = True) -> None:
+    def __init__(self, random: Random, *schemas: TableSchema, is_filled: bool = True, rotates: bool = True) -> None:
         self.random = random
+        self.rotates = rotates
         self.tables = [Table(schema) for schema in schemas]
         self.order = BEGIN
         self.log: list[Segment] = []
@@ -200,7 +202,8 @@ class Work:
                 table.rows.clear()
                 ordinal += 1
                 continue
-            acts = [self._insert, self._insert, self._delete, self._update, self._update, self._rotate]
+            acts = [self._insert, self._insert, self._delete, self._update, self._update]
+            acts += [self._rotate] if self.rotates else []
             for change in self.random.choice(acts)(table):
                 pending.setdefault(table.schema.identity, []).append((ordinal, change))
                 ordinal += 1
