@@ -45,10 +45,10 @@ soak: .venv/dev.done servers
 	CDC_COMMITS=360000 CDC_MEMORY_SCALE=5 $(BIN)/python -m pytest --timeout 14400 -s tests/targets/test_small_commits.py \
 		integration/test_memory.py
 	CDC_TABLES=5000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_many_tables.py
-	CDC_SCHEDULES=20000 FUZZ_SECONDS=300 $(BIN)/python -m pytest --timeout 14400 -s tests/simulation tests/fuzz
+	CDC_CHOICES=all CDC_SCHEDULES=20000 FUZZ_SECONDS=300 $(BIN)/python -m pytest --timeout 14400 -s tests/simulation tests/fuzz
 	CDC_CHOICES=all $(BIN)/python -m pytest --timeout 14400 -s integration/test_keys.py integration/test_long_keys.py \
 		integration/test_failover.py integration/test_duckdb_versions.py integration/test_ducklake.py \
-		integration/test_application.py
+		integration/test_application.py integration/test_past.py integration/test_mysql_replication.py
 	CDC_REPAIR_ROUNDS=100 $(BIN)/python -m pytest --timeout 14400 -s integration/test_repair.py
 	CDC_STATEFUL_STEPS=2000 CDC_FAULT_MATRIX=full CDC_KILL_ROUNDS=300 CDC_HOSTILE_ROUNDS=50 $(BIN)/python -m pytest \
 		--timeout 14400 -s integration/test_stateful.py integration/test_faults.py integration/test_kill.py \

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from cdc.demo.mysql import PrivateMySql
 from cdc.demo.shop import Workload
 from cdc.journal.folder import Folder
 from cdc.journal.inspect import verify_files
@@ -41,16 +39,9 @@ def shop(request: pytest.FixtureRequest) -> AnyDatabase:
         database: Database = request.getfixturevalue("database")
         make_shop(database, customers=500)
         return database
-    other: MySqlDatabase = request.getfixturevalue("mariadb_database")
+    other: MySqlDatabase = request.getfixturevalue("on_mariadb")
     make_tables(other, 500)
     return other
-
-
-@pytest.fixture
-def mariadb_database(mariadb: PrivateMySql) -> MySqlDatabase:
-    name = f"journal_{random.randrange(1 << 32):08x}"
-    mariadb.create_database(name)
-    return MySqlDatabase(mariadb, name)
 
 
 def fan_out(database: AnyDatabase, folder: Path, *arguments: str, fault: str = "") -> Process:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,18 @@ def chosen_at_random() -> random.Random:
     return random.Random(SEED)
 
 
+def some(choices: Sequence[T], count: int, of: str = "") -> list[T]:
+    """So many of them, in their order, of which each commit has its own; `CDC_CHOICES=all` gives all of them.
+
+    Args:
+        of: what they are for, where others are chosen for something else.
+    """
+    if os.environ.get("CDC_CHOICES") == "all":
+        return list(choices)
+    chosen = random.Random(f"{SEED} {of}").sample(range(len(choices)), count)
+    return [choices[number] for number in sorted(chosen)]
+
+
 def one_of(*choices: T) -> list[T]:
-    """One of them, of which each commit has its own; `CDC_CHOICES=all` gives all of them."""
-    return list(choices) if os.environ.get("CDC_CHOICES") == "all" else [choices[SEED % len(choices)]]
+    """One of them."""
+    return some(choices, 1)

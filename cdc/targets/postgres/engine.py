@@ -61,7 +61,7 @@ class PostgresEngine:
         self._keeps_types = keeps_types
         self._read_only = read_only
         self._session: Session | None = None
-        self._lease: Lease
+        self._lease: Lease | None = None
         self._staged: Input | None = None  # what ROWS has, until a statement has read it
 
     @property
@@ -82,6 +82,8 @@ class PostgresEngine:
             raise
 
     def begin(self) -> None:
+        if self._lease is None:
+            raise Unavailable(f"{self.place} is not open.")
         self._lease.begin()
 
     def commit(self, note: str = "") -> None:
@@ -94,6 +96,9 @@ class PostgresEngine:
 
     def close(self) -> None:
         if self._session is not None:
+            if self._lease is not None:
+                self._lease.release()
+                self._lease = None
             self._session.close()
             self._session = None
 

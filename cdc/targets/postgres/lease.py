@@ -6,10 +6,16 @@ of a session then that others write in as well, and that the next transaction is
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import psycopg
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
 from cdc.errors import UsageError
 from cdc.targets.postgres.connection import Server, Session, connect
 
 LOCK = 0x63_64_63_74_67_74  # "cdctgt"
+_LET_GO_WITHIN, _LOOK_EVERY = 2.0, 0.1  # seconds
 
 
 class Lease:
@@ -24,13 +30,29 @@ class Lease:
         """
         self._server = server
         self._session = session
-        ((self._process, is_ours),) = session.execute(
-            "SELECT pg_backend_pid(), pg_try_advisory_lock(%s)", [LOCK]
-        ).fetchall()
-        if not is_ours:
-            raise server.busy()
+        # A server may notice a moment later that the session before this one has ended.
+        trying = Retrying(
+            stop=stop_after_delay(_LET_GO_WITHIN),
+            wait=wait_fixed(_LOOK_EVERY),
+            retry=retry_if_result(lambda ours: not ours),
+        )
+        try:
+            trying(self._take)
+        except RetryError:
+            raise server.busy() from None
         if self._process != session.info.backend_pid:  # what the server itself would have said
             self._refuse_sharing()
+
+    def _take(self) -> bool:
+        statement = "SELECT pg_backend_pid(), pg_try_advisory_lock(%s)"
+        ((self._process, is_ours),) = self._session.execute(statement, [LOCK]).fetchall()
+        return bool(is_ours)
+
+    def release(self) -> None:
+        """Give it back, if the session still is one."""
+        with suppress(psycopg.Error):
+            self._session.execute("ROLLBACK")
+            self._session.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
 
     def _refuse_sharing(self) -> None:
         with connect(self._server) as other, other.transaction():
