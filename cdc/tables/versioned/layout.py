@@ -409,7 +409,7 @@ class Versioned:
 
     def _stay_current(self, table: VersionedTable) -> None:
         if table.is_ahead:
-            raise InvariantError(f"Changes of {table.schema.table} came in a shape that the table has no more.")
+            raise InvariantError(f"Changes of {table.schema.table} came in an earlier shape than the table has.")
 
 
 def unfit(schema: TableSchema) -> str | None:

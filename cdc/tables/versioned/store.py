@@ -137,7 +137,7 @@ class Store(Database, Protocol):
         """What was recorded, by its keys."""
 
     def record(self, records: Mapping[str, str | None]) -> None:
-        """Keep records in the place of those with the same keys; None for no more.
+        """Keep records in the place of those with the same keys; None removes one.
 
         Raises:
             TargetBusy: another process took the lease.

@@ -1,5 +1,8 @@
-"""One writer: a row that its process renews. ClickHouse has no locks, so that whoever took the lease later wins: what
-the earlier one records has a smaller version, and its rows say nothing that the log does not say."""
+"""One writer: a row that its process renews.
+
+ClickHouse has no locks, so the process that took the lease later wins. What the earlier one records has a smaller
+version, and its rows say nothing that the log does not say.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def _done(work: Work, checkpoint: Checkpoint | None) -> int:
     assert checkpoint is not None, "The target has lost its checkpoint."
     before = [number for number, order in enumerate(orders) if number == 0 or order <= checkpoint.position.order]
     if before[-1]:
-        assert checkpoint == work.log[before[-1] - 1].checkpoint, f"{checkpoint} is none that was applied."
+        assert checkpoint == work.log[before[-1] - 1].checkpoint, f"{checkpoint} is not one of those that were applied."
     return before[-1]
 
 
