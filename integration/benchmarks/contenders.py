@@ -143,13 +143,13 @@ class IntoClickHouse:
         self._backlog = backlog
         self._run()
         self._house.kill()
-        shutil.copytree(self._house.folder, self._base)
+        shutil.copytree(self._house.folder, self._base, symlinks=True)
         self._house.start()
 
     def take(self, *, is_idle: bool) -> Took:
         self._house.kill()
         shutil.rmtree(self._house.folder)
-        shutil.copytree(self._base, self._house.folder)
+        shutil.copytree(self._base, self._house.folder, symlinks=True)
         self._house.start()
         with kept_slot(self._backlog.server, self._backlog.name, self._name):
             before = process_cpu(self._house.process)
