@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdc.demo.server import cache_folder
+from cdc.demo.private import cache_folder
 from integration import processes
 
 _REQUIREMENTS = Path(__file__).parent.parent / "requirements"
