@@ -112,6 +112,7 @@ def connect(server: Server) -> Client:
 
 
 _FULL = {243}  # NOT_ENOUGH_SPACE
+_REFUSED = {469}  # VIOLATED_CONSTRAINT: by a table that refuses rows which only an earlier writer can send
 _DENIED = {497}  # ACCESS_DENIED
 _UNKNOWN_USER = {192, 193, 194, 516}
 _DRIFT = {16, 36, 47, 60, 81}  # no such column, bad arguments of a column, unknown identifier, table, database
@@ -133,6 +134,8 @@ def meaning(failure: Exception, server: Server) -> CdcError:
         return UsageError(
             f"{server}: the server does not let {server.user} in.", hint="Check user and CLICKHOUSE_PASSWORD."
         )
+    if code in _REFUSED:
+        return busy(server)
     if code in _DENIED:
         return UsageError(
             said, hint="Give the user the right to make databases, tables and views, and to read and write them."
