@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cdc.errors import CdcError, InvariantError
+from cdc.errors import CdcError, InvariantError, UsageError
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables.engine import Abilities
 from cdc.tables.state import SCHEMA
@@ -75,6 +75,7 @@ class ClickHouseStore:
         try:
             self._limits = self._measured()
             if not self._read_only:
+                self._verify_cluster()
                 self._prepare()
                 self._lease.take(self._client)
         except BaseException:
@@ -308,6 +309,23 @@ class ClickHouseStore:
         self._command(f"DROP DATABASE IF EXISTS {quoted(self._server.prefix + SCHEMA)}{self._everywhere()} SYNC")
 
     # --- statements -------------------------------------------------------------------------------------------------
+
+    def _verify_cluster(self) -> None:
+        """Raise UsageError for a cluster in which not every replica would have all rows."""
+        if not (name := self._server.cluster):
+            return
+        query = "SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster:String}"
+        ((shards,),) = self._ask(query, {"cluster": name})
+        if not shards:
+            raise UsageError(
+                f"{self.place}: the server knows no cluster {name}.",
+                hint="SELECT cluster FROM system.clusters says which ones it knows.",
+            )
+        if shards > 1:
+            raise UsageError(
+                f"{self.place}: the cluster {name} has {shards} shards, and each would have its own rows.",
+                hint="Name a cluster that has one shard, with all of its replicas.",
+            )
 
     def _prepare(self) -> None:
         self._make_database(SCHEMA)
