@@ -22,7 +22,6 @@ from cdc.targets.clickhouse.address import Server
 from cdc.targets.clickhouse.store import ClickHouseStore
 from integration.clickhouse import PrivateClickHouse
 from integration.conftest import Database
-from integration.processes import cdc
 from integration.test_clickhouse import Copy, execute
 
 _CHANGES_TABLES = re.compile(r"(CREATE|DROP|ALTER|RENAME|EXCHANGE)\b")
@@ -40,7 +39,7 @@ def house() -> Iterator[PrivateClickHouse]:
 def test_what_is_sent_to_a_cluster(
     database: Database, house: PrivateClickHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copies, changes, shapes, a copy made again, deleted rows that are removed, and the end of it."""
+    """Copies, changes, shapes, deleted rows that are removed, and the end of it."""
     monkeypatch.setattr(cleanup, "_MANY", 10)
     monkeypatch.setattr(cleanup, "_UNDER_WAY", 0.0)
     copy = Copy(database, house)
@@ -68,8 +67,6 @@ def test_what_is_sent_to_a_cluster(
     target.tidy()
     target.tidy()
     target.close()
-    done = cdc("resync", database.dsn, copy.target, "--name", copy.name, "--tables", "public.u")
-    assert done.returncode == 0, done.stdout + done.stderr
     execute(database, "TRUNCATE u", "INSERT INTO u SELECT i, 'y', 1 FROM generate_series(1, 10) i")
     copy.run()
     shown = copy.rows("SELECT id, vv, w FROM `{}public`.u ORDER BY id")
