@@ -505,3 +505,59 @@ def test_a_reader_that_stays(
     running.join()
     assert "does not let go of a lock that the pipeline needs" in caplog.text
     copy.assert_equal("t")
+
+
+def test_a_resync_beside_another_table_that_is_held(database: Database, copies: PrivatePostgres) -> None:
+    """D-08: while one table is copied again, another one turns out to be altered by hand, and the pipeline begins again:
+    the first is copied nevertheless."""
+    copy = Copy(database, copies)
+    execute(database, *(f"CREATE TABLE {t} (id int PRIMARY KEY, v int); INSERT INTO {t} VALUES (1, 1)" for t in "ab"))
+    copy.run()
+    for table in "ab":
+        with psycopg.connect(copy.target, autocommit=True) as theirs:
+            theirs.execute(f"ALTER TABLE {table} RENAME v TO w".encode())
+        execute(database, f"UPDATE {table} SET v = 2")
+        if table == "a":
+            with pytest.raises(TablesHeld, match=r"public\.a"):
+                copy.run()
+    done = cdc("resync", database.dsn, copy.target, "--name", copy.name, "--tables", "public.a")
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(TablesHeld, match=r"public\.b"):
+        copy.run()
+    copy.assert_equal("a")
+
+
+@pytest.mark.parametrize("mode", [Mode.MIRROR, Mode.SOFT_DELETE])
+def test_a_trigger_that_keeps_rows_out(database: Database, copies: PrivatePostgres, mode: Mode) -> None:
+    """D-08: triggers of others fire where a user may not turn them off, or made them ENABLE ALWAYS. Rows that they take
+    out hold the table, and are there after what the message says was done."""
+    copy = Copy(database, copies)
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t VALUES (1, 1)")
+    copy.run(mode)
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        theirs.execute("CREATE TRIGGER theirs BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()")
+        theirs.execute("ALTER TABLE t ENABLE ALWAYS TRIGGER theirs")
+    execute(database, "INSERT INTO t VALUES (2, 2)")
+    with pytest.raises(TablesHeld, match=r"1 rows were written to public\.t, of which the target took 0"):
+        copy.run()
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute("DROP TRIGGER theirs ON t")
+    done = cdc("resync", database.dsn, copy.target, "--name", copy.name, "--tables", "public.t")
+    assert done.returncode == 0, done.stderr
+    assert copy.rows("SELECT id, v FROM t ORDER BY 1") == [(1, 1), (2, 2)]
+
+
+def test_a_user_who_lacks_a_right(database: Database, copies: PrivatePostgres) -> None:
+    """The hint is the GRANT that helps."""
+    name = database.name
+    target = copies.create_database(f"copy_{name}")
+    copies.execute(f"CREATE ROLE weak_{name} LOGIN PASSWORD '{copies.password}'")
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY)")
+    dsn = target.replace("postgres@", f"weak_{name}@")
+    for hint in (f"GRANT CREATE ON DATABASE copy_{name} TO ", "GRANT CREATE, USAGE ON SCHEMA public TO "):
+        with pytest.raises(UsageError) as refused:
+            open_pipeline(database.dsn, dsn, Options(name, until_caught_up=True)).run()
+        assert (refused.value.hint or "").startswith(hint)
+        copies.execute(f"{hint}weak_{name}", database=f"copy_{name}")
+    open_pipeline(database.dsn, dsn, Options(name, until_caught_up=True)).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +135,7 @@ def meaning(failure: Exception, server: Server) -> CdcError:
     if state in ("28000", "28P01", "3D000"):
         return UsageError(said, hint="Check the DSN of the target.")
     if state == "42501":
-        return UsageError(said, hint=f"GRANT CREATE ON DATABASE {server.parameters.get('dbname', '...')} TO the user.")
+        return UsageError(said, hint=_grant(text, server))
     if state in ("42P01", "42703", "3F000"):
         return TargetDrift(
             said,
@@ -165,3 +166,12 @@ def _of_the_line(text: str, server: Server) -> CdcError:
     if text.endswith("does not exist"):
         return UsageError(f"{server}: {text}", hint="Make the database, or check the DSN of the target.")
     return Unavailable(f"{server}: {text}", hint="Is the server running, and are host and port right?")
+
+
+def _grant(refused: str, server: Server) -> str:
+    """What gives the user the right that he lacks."""
+    if (schema := re.fullmatch(r"permission denied for schema (.*)", refused)) is not None:
+        return f"GRANT CREATE, USAGE ON SCHEMA {schema[1]} TO the user."
+    if "for table " in refused or "owner of " in refused:
+        return "The pipeline's tables belong to the user that made them: run it as that one."
+    return f"GRANT CREATE ON DATABASE {server.parameters.get('dbname', '...')} TO the user."
