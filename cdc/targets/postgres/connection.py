@@ -106,6 +106,7 @@ def connect(server: Server) -> Session:
 
 
 _FULL = ("53100", "53200")
+_DEPENDED_ON = ("2BP01", "0A000")  # what cannot be dropped, and what cannot get another type
 _PASSES = ("08", "40", "53", "57")
 
 
@@ -134,6 +135,12 @@ def meaning(failure: Exception, server: Server) -> CdcError:
         return UsageError(said, hint="Check the DSN of the target.")
     if state == "42501":
         return UsageError(said, hint=f"GRANT CREATE ON DATABASE {server.parameters.get('dbname', '...')} TO the user.")
+    if state in _DEPENDED_ON and failure.diag.message_detail:  # which names objects, and has no values
+        return TargetDrift(
+            f"{server}: {text}: {failure.diag.message_detail} (SQLSTATE {state})",
+            hint="Drop what depends on it, such as a view of your own, copy the table again: "
+            "`cdc resync SOURCE TARGET --tables TABLE`, and make it again.",
+        )
     if state in ("42P01", "42703", "3F000"):
         return TargetDrift(
             said,
