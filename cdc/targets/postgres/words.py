@@ -7,7 +7,7 @@ from functools import lru_cache
 from sqlglot import exp, parse_one
 
 from cdc.tables import sql
-from cdc.targets.postgres.codecs import DIALECT
+from cdc.targets.postgres.codecs import DIALECT, OutputCodec
 
 _NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
 
@@ -54,7 +54,7 @@ def _adapted(statement: exp.Expr) -> exp.Expr:
     for column in [column for column in statement.find_all(exp.Column) if _is_row_id(column)]:
         column.replace(filled(_NUMBER, _place(column)))
     for cast in list(statement.find_all(exp.TryCast)):
-        cast.replace(tried(cast.this, cast.to.sql(dialect=DIALECT)))
+        cast.replace(OutputCodec(cast.to.sql(dialect=DIALECT)).careful(cast.this))
     for placeholder in list(statement.find_all(exp.Placeholder)):
         placeholder.replace(exp.Var(this="%s"))
     return statement
@@ -80,10 +80,3 @@ def filled(template: str, value: exp.Expression) -> exp.Expression:
     )
     assert isinstance(filled, exp.Expression)
     return exp.paren(filled, copy=False)
-
-
-def tried(text: exp.Expression, sql_type: str) -> exp.Expression:
-    """A text as a value of a type; NULL where the type does not take it. `pg_input_is_valid` is there since PostgreSQL
-    16."""
-    valid = exp.Anonymous(this="pg_input_is_valid", expressions=[text.copy(), sql.literal(sql_type)])
-    return exp.Case().when(valid, exp.Cast(this=text.copy(), to=exp.DataType.build(sql_type, dialect=DIALECT)))
