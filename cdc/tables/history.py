@@ -94,10 +94,11 @@ class History(VersionStatements):
         if known_as is None:
             create(self._engine, schema, past(schema), {**BEGIN, **END}, is_past=True)
             table = create(self._engine, schema, current(schema), BEGIN)
-            table.past = past(schema)
+            table.past, table.views = past(schema), views(schema.table)
         else:
-            unpublish(self._engine, known_as)
-            table = reshape(self._engine, schema, current(schema), past(schema))
+            if known_as != schema.table:
+                unpublish(self._engine, known_as)
+            table = reshape(self._engine, schema, current(schema), past(schema), views(schema.table))
             if not by_parts:
                 self._end_all(table, _stamp(END, moments, np.zeros(1, dtype=np.int64), labels(np.array([COPY]))))
                 self._registry.copy_begins(schema, int(moments.order[0]))
@@ -105,7 +106,6 @@ class History(VersionStatements):
         self._registry.nothing_is_skipped(schema.identity)
         faults.point("target.reset")
         publish(self._engine, table)
-        table.views = views(schema.table)
         if known_as is None:
             self._registry.begin(schema, NOT_YET if by_parts else int(moments.order[0]))
         else:

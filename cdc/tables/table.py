@@ -244,14 +244,20 @@ def kept_as_text(old: TableSchema, table: TargetTable) -> str | None:
     return f"{', '.join(changed)} has another type, and is kept as text" if changed else None
 
 
-def reshape(engine: Engine, schema: TableSchema, stored: TableName, past: TableName | None) -> TargetTable:
+def reshape(
+    engine: Engine,
+    schema: TableSchema,
+    stored: TableName,
+    past: TableName | None,
+    views: tuple[TableName, ...] = (),
+) -> TargetTable:
     """Give a table that was not followed for a while the shape that it has now: columns are matched by their names.
 
     One of another type keeps its values if the type that it has now holds each of them. Otherwise it is not the same
     column.
     """
     refuse_collisions(engine, schema)
-    table = TargetTable(schema, [], stored=stored, past=past)
+    table = TargetTable(schema, [], stored=stored, past=past, views=views)
     found = {name: kind for name, kind in engine.columns(stored).items() if not name.startswith(OURS)}
     held = {
         column.name: codec
