@@ -17,7 +17,7 @@ from typing import Any
 
 from clickhouse_connect import get_client
 
-from cdc.demo.server import cache_folder
+from cdc.demo.private import cache_folder
 
 _REQUIREMENTS = Path(__file__).parent.parent / "requirements" / "clickhouse.txt"
 
