@@ -73,6 +73,25 @@ def test_places(recorded: str) -> None:
         assert [histories.place(known, at).order for at in ("2025-06-01", "2025-07-31", "2025-12-31")] == [10, 12, 13]
 
 
+def test_rights(recorded: str) -> None:
+    """E-13: what a reader needs for the views, and for the function."""
+    with psycopg.connect(recorded, autocommit=True) as owner:
+        for statement in ("CREATE ROLE reader", "GRANT USAGE ON SCHEMA s, s_history TO reader"):
+            owner.execute(statement)
+        owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA s, s_history TO reader")
+        owner.execute("SET ROLE reader")
+        assert owner.execute("SELECT (SELECT count(*) FROM s.t), (SELECT count(*) FROM s_history.t)").fetchall() == [
+            (4, 4)
+        ]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            owner.execute("SELECT * FROM s.t_as_of('0/C')")
+        owner.execute("RESET ROLE")
+        owner.execute("GRANT USAGE ON SCHEMA _cdc_history, _cdc TO reader")
+        owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA _cdc_history, _cdc TO reader")
+        owner.execute("SET ROLE reader")
+        assert owner.execute("SELECT count(*) FROM s.t_as_of('0/C')").fetchall() == [(2,)]
+
+
 def test_a_condition_uses_an_index(recorded: str) -> None:
     """The planner sees through the function: a row of the past is found by its key."""
     with psycopg.connect(recorded) as connection:
@@ -260,6 +279,18 @@ def _resync(copy: Copy) -> None:
     done = cdc("resync", copy.source.dsn, copy.target, "--name", copy.name, "--tables", "public.t")
     assert done.returncode == 0, in_words(done)
     copy.run()
+
+
+def test_names_with_quotes(database: Database, copies: PrivatePostgres) -> None:
+    """E-06: names of columns, which stand in the words of a function, end none of them."""
+    names = ("it's", "$cdc$; $$", 'a"b', "back\\slash", "%s")
+    execute(database, f"CREATE TABLE t (id int PRIMARY KEY, {', '.join(f'{quoted(name)} text' for name in names)})")
+    execute(database, "INSERT INTO t VALUES (1, 'a', 'b', 'c', 'd', 'e')")
+    copy = Copy(database, copies)
+    copy.run(Mode.HISTORY)
+    ((place,),) = copy.rows("SELECT position FROM _cdc_history.commits")
+    assert copy.rows(f"SELECT * FROM t_as_of('{place}')") == [(1, "a", "b", "c", "d", "e")]
+    assert lines(told("as-of", copy.target, "t", str(place), "--format", "json"))[0]["it's"] == "a"
 
 
 def test_names_that_are_taken(database: Database, copies: PrivatePostgres) -> None:

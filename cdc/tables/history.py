@@ -270,14 +270,17 @@ class History(VersionStatements):
         self.drop_aside()
 
     def _begin(self, table: TargetTable, changes: Gathered, moments: Moments) -> None:
-        """Copied rows are new versions, without more ado."""
-        readings, count = self.fit(table, changes), len(changes.after_row)
+        """Copied rows are new versions, all of one moment: as columns of ROWS it would cost more than they do."""
+        readings = self.fit(table, changes)
+        stamp = _stamp(BEGIN, moments, np.zeros(1, dtype=np.int64), labels(np.array([COPY])))
         data = {f"c{i}": take(column, changes.after_row) for i, column in enumerate(changes.after)}
-        data |= _stamp(BEGIN, moments, np.zeros(count, dtype=np.int64), labels(np.full(count, COPY)))
-        data |= {"_cdc_valid_to": pa.nulls(count, pa.int64()), ROW: pa.array(np.full(count, ABSENT))}
         with self._engine.visible(new_rows(data), table):
             faults.point("target.before_insert")
-            self._engine.run(self._statement(table, ("insert", False), readings, self._insert(False)))
+            values = self.values(table, range(len(table.schema.columns)), readings)
+            ours = [sql.constant(stamp[name][0].as_py(), kind) for name, kind in BEGIN.items()]
+            names = [*(column.name for column in table.schema.columns), *BEGIN]
+            begun = exp.select(*values, *ours).from_(sql.rows())
+            self._engine.run(sql.insert_named(table.name, names, begun))
 
     def _candidates(self, table: TargetTable) -> exp.Select:
         """The versions that ended when this copy, or one before it that was cut off, began; of each key the last."""

@@ -202,6 +202,11 @@ def cast(value: exp.Expression, kind: Type) -> exp.Expression:
     return exp.cast(value, kind, copy=False, dialect=DIALECT)
 
 
+def constant(value: object, kind: Type) -> exp.Expression:
+    """One value of a type, or NULL, for all rows."""
+    return cast(literal(str(value)) if value is not None else exp.Null(), kind)
+
+
 def try_cast(value: exp.Expression, kind: Type) -> exp.Expression:
     return exp.TryCast(this=value, to=data_type(kind))
 

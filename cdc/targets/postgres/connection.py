@@ -29,6 +29,7 @@ _SESSION = {
     "bytea_output": "hex",
     "timezone": "UTC",
     "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
     "search_path": "pg_catalog,pg_temp",
     "statement_timeout": "0",
     "lock_timeout": "0",

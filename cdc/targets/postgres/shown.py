@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import psycopg
+from psycopg.sql import Literal
 
 from cdc.errors import UsageError
 from cdc.model.schema import TableName
 from cdc.targets.postgres.connection import Session
 from cdc.targets.postgres.keys import quoted, quoted_name
-
-_OURS = "kept by cdc"
-_BODY = "$cdc_body$"
 
 
 def make_view(session: Session, view: TableName, query: str) -> None:
@@ -26,10 +24,7 @@ def make_view(session: Session, view: TableName, query: str) -> None:
 
 def make_lookup(session: Session, function: TableName, text: str, number: str, query: str) -> None:
     """Make a function of one number: the first value of a query's row, or an error that says the second one."""
-    session.execute(
-        f"""
-CREATE OR REPLACE FUNCTION {quoted(function)}({text} text, {number} bigint DEFAULT -1) RETURNS bigint
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS {_BODY}
+    body = f"""
 DECLARE
     answer_ bigint;
     refusal_ text;
@@ -39,7 +34,10 @@ BEGIN
         RAISE invalid_parameter_value USING MESSAGE = refusal_;
     END IF;
     RETURN answer_;
-END {_BODY}""".encode()
+END"""
+    session.execute(
+        f"CREATE OR REPLACE FUNCTION {quoted(function)}({text} text, {number} bigint DEFAULT -1) RETURNS bigint "
+        f"LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS {_literal(session, body)}".encode()
     )
 
 
@@ -52,15 +50,16 @@ def make_rows(session: Session, function: TableName, parameter: str, columns: Ma
     named = f"FUNCTION {quoted(function)}(text)"
     asked = "SELECT obj_description(found, 'pg_proc') FROM to_regprocedure(%s) AS f (found) WHERE found IS NOT NULL"
     found = session.execute(asked, [f"{quoted(function)}(text)"]).fetchall()
-    if found and found != [(_OURS,)]:
+    ours = f"kept by cdc: {function}"  # by its whole name, of which PostgreSQL has 63 bytes
+    if found and found != [(ours,)]:
         raise UsageError(
             f"The target has a function {function} already, which this pipeline did not make.",
             hint="Remove or rename it, or use another target: cdc never replaces what it did not make.",
         )
     returned = ", ".join(f"{quoted_name(name)} {kind}" for name, kind in columns.items())
     made = f"{quoted(function)}({parameter} text) RETURNS TABLE ({returned}) LANGUAGE sql STABLE"
-    _put(session, named, f"FUNCTION {made} AS {_BODY}{query}{_BODY}")
-    session.execute(f"COMMENT ON {named} IS '{_OURS}'".encode())
+    _put(session, named, f"FUNCTION {made} AS {_literal(session, query)}")
+    session.execute(f"COMMENT ON {named} IS {_literal(session, ours)}".encode())
 
 
 def drop_rows(session: Session, function: TableName) -> None:
@@ -75,3 +74,7 @@ def _put(session: Session, named: str, made: str) -> None:
     except (psycopg.errors.InvalidTableDefinition, psycopg.errors.InvalidFunctionDefinition):
         session.execute(f"DROP {named}".encode())
         session.execute(f"CREATE {made}".encode())
+
+
+def _literal(session: Session, text: str) -> str:
+    return Literal(text).as_string(session)
