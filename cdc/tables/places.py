@@ -86,17 +86,19 @@ def place_query(
     given = {name: value for name, value in ((AT, at), (TABLE, table)) if value is not None}
     query = sql.worded(
         engine,
+        # Each step once: what is not materialized, PostgreSQL puts in wherever it is named.
         f"""
-SELECT place, CASE {_REFUSAL} END AS refusal FROM (SELECT *, {unknown} AS unknown FROM (
-    SELECT *, coalesce({since}, (SELECT min(position_order) FROM {SCHEMA}.commits)) AS begins,
-        CASE {_FOUND} END AS place
-    FROM (SELECT *, CASE {_WHY_NOT} END AS why_not,
-            coalesce((SELECT min(position_order) FROM {SCHEMA}.commits WHERE micros(committed_at) > micros
-                AND (transaction IS NOT NULL OR position_order = (SELECT min(position_order) FROM {SCHEMA}.commits))),
-                {NOT_YET}) AS later
-        FROM (SELECT *, CASE {_MICROS} END AS micros, CASE {_LSN} END AS lsn,
-                (SELECT max(position_order) FROM {SCHEMA}.commits WHERE position = asked) AS exact
-            FROM (SELECT coalesce(trim(CAST({AT} AS VARCHAR)), 'NULL') AS asked)))))""",
+WITH written AS MATERIALIZED (SELECT coalesce(trim(CAST({AT} AS VARCHAR)), 'NULL') AS asked),
+read AS MATERIALIZED (SELECT *, CASE {_MICROS} END AS micros, CASE {_LSN} END AS lsn,
+    (SELECT max(position_order) FROM {SCHEMA}.commits WHERE position = asked) AS exact FROM written),
+sought AS MATERIALIZED (SELECT *, CASE {_WHY_NOT} END AS why_not, CASE WHEN micros IS NOT NULL THEN coalesce(
+    (SELECT min(position_order) FROM {SCHEMA}.commits WHERE micros(committed_at) > micros
+        AND (transaction IS NOT NULL OR position_order = (SELECT min(position_order) FROM {SCHEMA}.commits))),
+    {NOT_YET}) END AS later FROM read),
+found AS MATERIALIZED (SELECT *, CASE {_FOUND} END AS place,
+    coalesce({since}, (SELECT min(position_order) FROM {SCHEMA}.commits)) AS begins FROM sought),
+told AS MATERIALIZED (SELECT *, {unknown} AS unknown FROM found)
+SELECT place, CASE {_REFUSAL} END AS refusal FROM told""",
         given,
     )
     assert isinstance(query, exp.Query)

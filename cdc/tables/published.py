@@ -69,7 +69,8 @@ class Registry:
         """Make what is not there, also in a file that an older version made; the order of the newest commit, or -1."""
         for statement in _CREATE:
             self._engine.run(sql.worded(self._engine, statement))
-        self._engine.made(TableName(SCHEMA, "commits"), ["position_order"], is_unique=False)
+        for looked_up in ("position_order", "position"):
+            self._engine.made(TableName(SCHEMA, "commits"), [looked_up], is_unique=False)
         self._engine.make_lookup(PLACE, AT, TABLE, place_query(self._engine, SINCE, gaps.UNKNOWN))
         ((known,),) = self._engine.ask(f"SELECT max(position_order) FROM {SCHEMA}.commits")
         self._last = int(known) if known is not None else -1
