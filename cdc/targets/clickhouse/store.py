@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cdc.errors import CdcError, InvariantError
+from cdc.errors import CdcError, InvariantError, UsageError
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables.engine import Abilities
 from cdc.tables.state import SCHEMA
@@ -37,6 +37,7 @@ from cdc.typed.native import Home
 
 _VERSION = "_cdc_version"  # ORDER and ORDINAL as one number
 _LOW = (1 << 64) - 1
+_FLOOR = "_cdc_floor"  # the constraint by which a table refuses old rows
 _PIECE = 64 << 20  # bytes of one insert
 _EPOCHS = 40  # bits of the number of a record within its lease
 _INTERNAL = (SCHEMA, ROWS)  # schemas of ours, which no source may have; the prefix is before these as well
@@ -74,6 +75,7 @@ class ClickHouseStore:
         try:
             self._limits = self._measured()
             if not self._read_only:
+                self._verify_cluster()
                 self._prepare()
                 self._lease.take(self._client)
         except BaseException:
@@ -176,6 +178,30 @@ class ClickHouseStore:
             self._command(f"{alter} ADD COLUMN IF NOT EXISTS {quoted(name)} Nullable({home.sql_type}){fill}")
         self._command(f"{alter} MODIFY COMMENT '{mark}'")
         return True
+
+    def count_deleted(self, place: TableName, order: int) -> tuple[int, int]:
+        ((deleted, count),) = self._ask(
+            f"SELECT countIf({DELETED} AND {_below(order)}), count() FROM {self._name(place)}", {}
+        )
+        return int(deleted), int(count)
+
+    def refuse_older(self, place: TableName, order: int) -> None:
+        self._command(
+            f"ALTER TABLE {self._name(place)}{self._everywhere()} DROP CONSTRAINT IF EXISTS {_FLOOR}, "
+            f"ADD CONSTRAINT {_FLOOR} CHECK NOT {_below(order)}"
+        )
+
+    def merge(self, place: TableName) -> None:
+        self._command(f"OPTIMIZE TABLE {self._name(place)} FINAL SETTINGS optimize_skip_merged_partitions = 1")
+
+    def hides_older(self, place: TableName, key: Sequence[str], order: int) -> bool:
+        name, listed = self._name(place), ", ".join(map(quoted, key))
+        deleted = f"SELECT {listed} FROM {name} WHERE {DELETED} AND {_below(order)}"
+        hidden = f"NOT {DELETED} AND {_below(order)} AND ({listed}) IN ({deleted})"
+        return bool(self._ask(f"SELECT 1 FROM {name} WHERE {hidden} LIMIT 1", {}))
+
+    def remove_deleted(self, place: TableName, order: int) -> None:
+        self._command(f"ALTER TABLE {self._name(place)} DELETE WHERE {DELETED} AND {_below(order)}")
 
     def show(self, shown: Shown) -> None:
         self._make_database(shown.name.schema)
@@ -284,6 +310,23 @@ class ClickHouseStore:
 
     # --- statements -------------------------------------------------------------------------------------------------
 
+    def _verify_cluster(self) -> None:
+        """Raise UsageError for a cluster in which not every replica would have all rows."""
+        if not (name := self._server.cluster):
+            return
+        query = "SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster:String}"
+        ((shards,),) = self._ask(query, {"cluster": name})
+        if not shards:
+            raise UsageError(
+                f"{self.place}: the server knows no cluster {name}.",
+                hint="SELECT cluster FROM system.clusters says which ones it knows.",
+            )
+        if shards > 1:
+            raise UsageError(
+                f"{self.place}: the cluster {name} has {shards} shards, and each would have its own rows.",
+                hint="Name a cluster that has one shard, with all of its replicas.",
+            )
+
     def _prepare(self) -> None:
         self._make_database(SCHEMA)
         create = "CREATE TABLE IF NOT EXISTS"
@@ -361,6 +404,10 @@ def quoted(name: str) -> str:
     """An identifier."""
     escaped = name.replace("\\", "\\\\").replace("`", "\\`")
     return f"`{escaped}`"
+
+
+def _below(order: int) -> str:
+    return f"({_VERSION} < toUInt128('{order << 64}'))"
 
 
 def _bare(kind: str) -> str:
