@@ -48,7 +48,8 @@ soak: .venv/dev.done servers
 	CDC_CHOICES=all CDC_SCHEDULES=20000 FUZZ_SECONDS=300 $(BIN)/python -m pytest --timeout 14400 -s tests/simulation tests/fuzz
 	CDC_CHOICES=all $(BIN)/python -m pytest --timeout 14400 -s integration/test_keys.py integration/test_long_keys.py \
 		integration/test_failover.py integration/test_duckdb_versions.py integration/test_ducklake.py \
-		integration/test_application.py integration/test_past.py integration/test_mysql_replication.py
+		integration/test_application.py integration/test_past.py integration/test_mysql_replication.py \
+		integration/test_postgres_history.py
 	CDC_CHOICES=all CDC_WORK_ROUNDS=100 $(BIN)/python -m pytest --timeout 14400 -s integration/test_random_work.py \
 		integration/test_mysql_random_work.py
 	CDC_REPAIR_ROUNDS=100 $(BIN)/python -m pytest --timeout 14400 -s integration/test_repair.py

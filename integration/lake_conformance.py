@@ -32,13 +32,17 @@ def lake(folder: Path) -> Place:
         with attached(address) as connection:
             return duckdb_rows(connection, schema)
 
+    def recall(schema: TableSchema, position: str) -> list[Texts]:
+        with attached(address) as connection:
+            return duckdb_rows(connection, schema, position) or []
+
     def occupy(table: TableName) -> None:
         with duckdb.connect() as connection:
             connection.execute(f"ATTACH '{address}' AS lake (DATA_PATH '{folder / 'catalogue.files'}/')")
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(table.schema)}")
             connection.execute(f"CREATE TABLE lake.{quoted(table.schema)}.{quoted(table.name)} (theirs INTEGER)")
 
-    return Place(ABILITIES, make, read, occupy)
+    return Place(ABILITIES, make, read, occupy, recall)
 
 
 CHECKS = conformance.checks(ABILITIES, rounds=ROUNDS, seed=SEED)

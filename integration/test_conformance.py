@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -37,27 +38,43 @@ def database(dsn: str, source: str) -> Place:
         return target_factory(source, dsn, Options("conformance", mode=mode))()
 
     def read(schema: TableSchema) -> list[Texts] | None:
-        name = f"{quoted(schema.table.schema)}.{quoted(schema.table.name)}"
+        name = _named(schema.table)
         with psycopg.connect(dsn, options=_SPELLED) as connection:
             live = " WHERE _cdc_deleted_at IS NULL" if "_cdc_deleted_at" in _columns(connection, name) else ""
-            columns = ", ".join(quoted(column.name) for column in schema.columns)
-            found = connection.pgconn.exec_(f"SELECT {columns} FROM {name}{live}".encode())
-            if found.error_message:
-                return None
-            return [
-                tuple(
-                    None if (value := found.get_value(row, column)) is None else value.decode()
-                    for column in range(found.nfields)
-                )
-                for row in range(found.ntuples)
-            ]
+            return _rows(connection, schema, f"{name}{live}")
+
+    def recall(schema: TableSchema, position: str) -> list[Texts]:
+        function = replace(schema.table, name=f"{schema.table.name}_as_of")
+        with psycopg.connect(dsn, options=_SPELLED) as connection:
+            found = _rows(connection, schema, f"{_named(function)}('{position}')")
+            assert found is not None, connection.pgconn.error_message
+            return found
 
     def occupy(table: TableName) -> None:
         with psycopg.connect(dsn) as connection:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.schema)}".encode())
-            connection.execute(f"CREATE TABLE {quoted(table.schema)}.{quoted(table.name)} (theirs integer)".encode())
+            connection.execute(f"CREATE TABLE {_named(table)} (theirs integer)".encode())
 
-    return Place(POSTGRES, make, read, occupy)
+    return Place(POSTGRES, make, read, occupy, recall)
+
+
+def _named(table: TableName) -> str:
+    return f"{quoted(table.schema)}.{quoted(table.name)}"
+
+
+def _rows(connection: psycopg.Connection[tuple[object, ...]], schema: TableSchema, of: str) -> list[Texts] | None:
+    """The texts that libpq has of some columns; None if there is no such table."""
+    columns = ", ".join(quoted(column.name) for column in schema.columns)
+    found = connection.pgconn.exec_(f"SELECT {columns} FROM {of}".encode())
+    if found.error_message:
+        return None
+    return [
+        tuple(
+            None if (value := found.get_value(row, column)) is None else value.decode()
+            for column in range(found.nfields)
+        )
+        for row in range(found.ntuples)
+    ]
 
 
 def _columns(connection: psycopg.Connection[tuple[object, ...]], name: str) -> list[object]:

@@ -235,7 +235,7 @@ def test_the_command() -> None:
     said = CliRunner().invoke(app, ["targets", "--json"])
     assert said.exit_code == 0, said.output
     found = {kind["product"]: kind for kind in orjson.loads(said.stdout)}
-    assert found["PostgreSQL"]["modes"] == ["mirror", "soft-delete"]
+    assert found["ClickHouse"]["modes"] == ["mirror", "soft-delete"]
     assert "decimal without bounds" in found["DuckDB"]["text"]
     assert found["Kafka"]["types"] == {}
     said = CliRunner().invoke(app, ["targets"])

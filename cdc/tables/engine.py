@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -145,9 +145,62 @@ class Digesting(Protocol):
         """The sum of such numbers, exact, as a text."""
 
 
-class Engine(Database, Digesting, Protocol):
+class Recalling(Digesting, Protocol):
+    """What answers questions about the past: what is said in another way by each database.
+
+    Attributes:
+        address: of the database, as a command has it.
+    """
+
+    address: str
+
+    def micros(self, time: exp.Expression) -> exp.Expression:
+        """A time as microseconds since the Unix epoch."""
+
+    def shown(self, micros: exp.Expression) -> exp.Expression:
+        """Such a number as people read it: in UTC, whatever the session's zone."""
+
+    def as_json(self, value: exp.Expression, sql_type: str) -> exp.Expression:
+        """A value of a type as JSON has it: numbers and booleans as they are, everything else as text."""
+
+    def is_written(self, column: str, sql_type: str, text: str) -> exp.Condition:
+        """Whether a column of a type has the value that a text of `as_json` stands for."""
+
+    def each(self, query: exp.Expr) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, of which only some are in memory at a time."""
+
+
+class Publishing(Protocol):
+    """What makes views and functions for users, inside whatever transaction is open. A new one takes the place of one
+    that is there."""
+
+    def make_view(self, view: TableName, query: exp.Query) -> None:
+        """Make a view."""
+
+    def make_lookup(self, function: TableName, text: str, number: str, query: exp.Query) -> None:
+        """Make a function of one whole number, which is the first value of a query's only row; unless the second one is
+        NULL, to call the function is an error that says that text.
+
+        Args:
+            text, number: columns of the query that stand for what the function is given; the latter is -1 if it is
+                left out.
+        """
+
+    def make_rows(self, function: TableName, parameter: str, columns: Mapping[str, Codec], query: exp.Query) -> None:
+        """Make a function whose rows are those of a query.
+
+        Args:
+            parameter: a column of the query that stands for the text that the function is given.
+            columns: that the rows have.
+        """
+
+    def drop_rows(self, function: TableName) -> None:
+        """Remove such a function, if it is there."""
+
+
+class Engine(Database, Recalling, Publishing, Protocol):
     """A database whose rows change where they are, in whatever transaction is open. Statements are sqlglot's
-    expressions, or what `render` made of them."""
+    expressions, or what `render` made of them, or texts in DuckDB's words with `?` for values."""
 
     def render(self, statement: exp.Expr) -> str:
         """The text of a statement, to be run more than once."""
@@ -158,14 +211,24 @@ class Engine(Database, Digesting, Protocol):
     def numbers(self, query: exp.Expr | str) -> list[np.ndarray]:
         """The columns, int64[n] each, of a query for whole numbers that are not NULL."""
 
-    def made(self, table: TableName, key: Sequence[str]) -> None:
-        """A table was made, or has got another shape: its rows are to be found by these columns."""
+    def made(self, table: TableName, key: Sequence[str], *, is_unique: bool) -> None:
+        """A table was made, or has got another shape: its rows are to be found by these columns.
+
+        Args:
+            is_unique: no two rows have the same values in them.
+        """
 
     def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
         """A value in another type, NULL where that has no place for it; None if no value is the same in both types."""
 
-    def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
-        """Give a column the type of a codec, with what an expression makes of its values."""
+    def retype(
+        self, table: TableName, column: str, codec: Codec, using: exp.Expression, views: Sequence[TableName]
+    ) -> None:
+        """Give a column the type of a codec, with what an expression makes of its values.
+
+        Args:
+            views: that show it, and are made again afterwards: a database that cannot do it under them removes them.
+        """
 
     # --- values -----------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from cdc.model.moment import written
 from cdc.model.schema import TableName
+from cdc.tables import sql
 from cdc.tables.engine import Engine
-from cdc.tables.places import SCHEMA, shown
+from cdc.tables.places import SCHEMA, TABLE
 
 _TABLE = f"{SCHEMA}.gaps"
 _NEVER = (1 << 63) - 1
@@ -21,22 +22,23 @@ _NEVER = (1 << 63) - 1
 def _commit(which: str, order: str) -> str:
     """The position and the time of a commit, as people read them."""
     return (
-        f"(SELECT position || ', ' || {shown('epoch_us(committed_at)')} FROM {SCHEMA}.commits "
+        f"(SELECT position || ', ' || shown(micros(committed_at)) FROM {SCHEMA}.commits "
         f"WHERE {which} ORDER BY position_order {order} LIMIT 1)"
     )
 
 
-CREATE = f"""
-CREATE TABLE IF NOT EXISTS {_TABLE} (
-    identity BIGINT, begins BIGINT, ends BIGINT, reason VARCHAR, is_doubt BOOLEAN, is_skipped BOOLEAN);
-CREATE OR REPLACE VIEW {SCHEMA}.unknown AS SELECT schema_name, table_name,
+# As `sql.worded` takes them.
+CREATE = (
+    f"CREATE TABLE IF NOT EXISTS {_TABLE} (identity BIGINT, begins BIGINT, ends BIGINT, reason VARCHAR, "
+    "is_doubt BOOLEAN, is_skipped BOOLEAN)",
+    f"""CREATE OR REPLACE VIEW {SCHEMA}.unknown AS SELECT schema_name, table_name,
     {_commit("position_order >= begins", "ASC")} AS "from", {_commit("position_order >= ends", "ASC")} AS "to", reason
-    FROM {_TABLE} JOIN {SCHEMA}.tables USING (identity);
-"""
-# For the macro that finds places: of the place `found` and the table `_cdc_table`, what is not known; NULL if all is.
+    FROM {_TABLE} JOIN {SCHEMA}.tables USING (identity)""",
+)
+# For the query that finds places: of `place` and the table TABLE, what is not known; NULL if all is.
 UNKNOWN = f"""(SELECT 'from ' || coalesce({_commit("position_order >= begins", "ASC")}, 'now on') ||
         coalesce(' to ' || {_commit("position_order >= ends", "ASC")}, ' on') || ': ' || reason
-    FROM {_TABLE} WHERE identity = _cdc_table AND begins <= found AND found < coalesce(ends, {_NEVER})
+    FROM {_TABLE} WHERE identity = {TABLE} AND begins <= place AND place < coalesce(ends, {_NEVER})
     ORDER BY begins LIMIT 1)"""
 
 
@@ -142,6 +144,6 @@ class Gaps:
         return GapInHistory(begins, ends, first, before[0] if before is not None else None, known, when, reason)
 
     def _commit(self, which: str, order: str) -> tuple[str, str] | None:
-        query = f"SELECT position, epoch_us(committed_at) FROM {SCHEMA}.commits WHERE {which}"
-        found = self._engine.ask(f"{query} ORDER BY position_order {order} LIMIT 1")
+        query = f"SELECT position, micros(committed_at) FROM {SCHEMA}.commits WHERE {which}"
+        found = self._engine.ask(sql.worded(self._engine, f"{query} ORDER BY position_order {order} LIMIT 1"))
         return (found[0][0], written(found[0][1])) if found else None

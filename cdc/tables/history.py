@@ -37,7 +37,7 @@ from cdc.tables.published import (
     refuse_taken,
     stored,
     unpublish,
-    versions_view,
+    views,
 )
 from cdc.tables.rows import MERGE_ROWS
 from cdc.tables.table import TargetTable, create, evolve, held_columns, inspect, reshape
@@ -57,6 +57,8 @@ from cdc.tables.versions import (
 from cdc.target import HeldColumn
 from cdc.typed.fitting import Readings
 
+_AGE = ("_cdc_valid_to", "_cdc_valid_from")  # of two versions of one key, the later one has the larger numbers
+_NTH = "_cdc_nth"
 Make = Callable[[TargetTable, Readings], exp.Expr]
 
 
@@ -64,6 +66,7 @@ class History(VersionStatements):
     """Keeps the versions of tables (see `cdc.tables.layout.Layout`)."""
 
     places = 2
+    age = ("_cdc_valid_from", "_cdc_ordinal")
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -76,7 +79,7 @@ class History(VersionStatements):
 
     def find(self, schema: TableSchema) -> TargetTable:
         table = inspect(self._engine, schema, current(schema), BEGIN)
-        table.past = past(schema)
+        table.past, table.views = past(schema), views(schema.table)
         table.had_rows = self._registry.copied_since(schema) is not None
         return table
 
@@ -89,12 +92,13 @@ class History(VersionStatements):
         if known_as != schema.table:
             refuse_taken(self._engine, schema.table)
         if known_as is None:
-            create(self._engine, schema, past(schema), {**BEGIN, **END})
+            create(self._engine, schema, past(schema), {**BEGIN, **END}, is_past=True)
             table = create(self._engine, schema, current(schema), BEGIN)
-            table.past = past(schema)
+            table.past, table.views = past(schema), views(schema.table)
         else:
-            unpublish(self._engine, known_as)
-            table = reshape(self._engine, schema, current(schema), past(schema))
+            if known_as != schema.table:
+                unpublish(self._engine, known_as)
+            table = reshape(self._engine, schema, current(schema), past(schema), views(schema.table))
             if not by_parts:
                 self._end_all(table, _stamp(END, moments, np.zeros(1, dtype=np.int64), labels(np.array([COPY]))))
                 self._registry.copy_begins(schema, int(moments.order[0]))
@@ -110,14 +114,15 @@ class History(VersionStatements):
 
     def refuse(self, schema: TableSchema, taken: Set[TableName]) -> None:
         refuse_reserved(self._engine, schema)
-        for name in (schema.table, versions_view(schema.table)):
+        for name in views(schema.table):
             refuse_foreign(self._engine, name, taken)
 
     def evolve(self, table: TargetTable, step: Evolve) -> TargetTable:
         refuse_reserved(self._engine, step.new)
-        unpublish(self._engine, step.old.table)
         if step.old.table != step.new.table:
+            unpublish(self._engine, step.old.table)
             refuse_taken(self._engine, step.new.table)
+            table.views = views(step.new.table)
         made = evolve(self._engine, table, step.new, step.fill)
         publish(self._engine, made)
         self._registry.name(step.new)
@@ -265,14 +270,17 @@ class History(VersionStatements):
         self.drop_aside()
 
     def _begin(self, table: TargetTable, changes: Gathered, moments: Moments) -> None:
-        """Copied rows are new versions, without more ado."""
-        readings, count = self.fit(table, changes), len(changes.after_row)
+        """Copied rows are new versions, all of one moment: as columns of ROWS it would cost more than they do."""
+        readings = self.fit(table, changes)
+        stamp = _stamp(BEGIN, moments, np.zeros(1, dtype=np.int64), labels(np.array([COPY])))
         data = {f"c{i}": take(column, changes.after_row) for i, column in enumerate(changes.after)}
-        data |= _stamp(BEGIN, moments, np.zeros(count, dtype=np.int64), labels(np.full(count, COPY)))
-        data |= {"_cdc_valid_to": pa.nulls(count, pa.int64()), ROW: pa.array(np.full(count, ABSENT))}
         with self._engine.visible(new_rows(data), table):
             faults.point("target.before_insert")
-            self._engine.run(self._statement(table, ("insert", False), readings, self._insert(False)))
+            values = self.values(table, range(len(table.schema.columns)), readings)
+            ours = [sql.constant(stamp[name][0].as_py(), kind) for name, kind in BEGIN.items()]
+            names = [*(column.name for column in table.schema.columns), *BEGIN]
+            begun = exp.select(*values, *ours).from_(sql.rows())
+            self._engine.run(sql.insert_named(table.name, names, begun))
 
     def _candidates(self, table: TargetTable) -> exp.Select:
         """The versions that ended when this copy, or one before it that was cut off, began; of each key the last."""
@@ -283,15 +291,20 @@ class History(VersionStatements):
                 this=sql.column("_cdc_valid_to"), expression=exp.convert(self._registry.copied_since(table.schema))
             ),
         )
-        query = exp.select("*", exp.alias_(sql.row_id(), ROW)).from_(sql.table(table.past)).where(ended)
+        of_past = exp.alias_(sql.row_id(), ROW)
         if not table.schema.key:
-            return query
+            return exp.select("*", of_past).from_(sql.table(table.past)).where(ended)
         newest = exp.Window(
             this=exp.RowNumber(),
-            partition_by=[sql.column(table.schema.columns[index].name) for index in table.schema.key],
-            order=exp.Order(expressions=[exp.Ordered(this=sql.row_id(), desc=True)]),
+            partition_by=[sql.column(name) for name in table.key],
+            order=exp.Order(expressions=[exp.Ordered(this=sql.column(name), desc=True) for name in _AGE]),
         )
-        return query.qualify(exp.EQ(this=newest, expression=exp.convert(1)))
+        numbered = exp.select("*", of_past, exp.alias_(newest, _NTH)).from_(sql.table(table.past)).where(ended)
+        return (
+            exp.select("*")
+            .from_(numbered.subquery("ended"))
+            .where(exp.EQ(this=sql.column(_NTH), expression=exp.convert(1)))
+        )
 
     def _go_on(self, table: TargetTable, row_ids: np.ndarray) -> None:
         """Versions of the past are current again."""

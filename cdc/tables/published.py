@@ -1,4 +1,4 @@
-"""What a user sees of a history: views and macros under the source's names, and commits to look places up in.
+"""What a user sees of a history: views and functions under the source's names, and commits to look places up in.
 
 `shop.orders` is the table as it is now, `shop_history.orders` has all versions, and `shop.orders_as_of(...)` is the
 table as it was.
@@ -13,7 +13,7 @@ from cdc.tables import gaps, sql
 from cdc.tables.engine import Engine, Input
 from cdc.tables.layout import refusing_foreign
 from cdc.tables.moments import Moments
-from cdc.tables.places import AT, NOT_YET, SCHEMA, place_macro
+from cdc.tables.places import AT, NOT_YET, PLACE, SCHEMA, TABLE, place_query
 from cdc.tables.table import DROPPED, TargetTable
 
 BEGIN = {
@@ -33,19 +33,20 @@ END = {
     "_cdc_ended_ordinal": "BIGINT",
 }
 
-_CREATE = f"""
-CREATE SCHEMA IF NOT EXISTS {SCHEMA};
-CREATE TABLE IF NOT EXISTS {SCHEMA}.commits (
-    position_order BIGINT, position VARCHAR, committed_at TIMESTAMPTZ, transaction BIGINT);
-CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (
-    identity BIGINT, schema_name VARCHAR, table_name VARCHAR, key VARCHAR[], copied_since BIGINT);
-ALTER TABLE {SCHEMA}.tables ADD COLUMN IF NOT EXISTS since BIGINT;
-CREATE OR REPLACE VIEW {SCHEMA}.times AS SELECT *, max(committed_at) OVER (ORDER BY position_order) AS time
-    FROM {SCHEMA}.commits WHERE transaction IS NOT NULL;
-{gaps.CREATE}
-"""
+# As `sql.worded` takes them.
+_CREATE = (
+    f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
+    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.commits (position_order BIGINT, position VARCHAR, committed_at TIMESTAMPTZ, "
+    "transaction BIGINT)",
+    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (identity BIGINT, schema_name VARCHAR, table_name VARCHAR, "
+    "key VARCHAR[], copied_since BIGINT)",
+    f"ALTER TABLE {SCHEMA}.tables ADD COLUMN IF NOT EXISTS since BIGINT",
+    f"CREATE OR REPLACE VIEW {SCHEMA}.times AS SELECT *, max(committed_at) OVER (ORDER BY position_order) AS time "
+    f"FROM {SCHEMA}.commits WHERE transaction IS NOT NULL",
+    *gaps.CREATE,
+)
 _PLACES, _PLACE = "_cdc_places", "_cdc_place"
-SINCE = f"(SELECT since FROM {SCHEMA}.tables WHERE identity = _cdc_table)"
+SINCE = f"(SELECT since FROM {SCHEMA}.tables WHERE identity = {TABLE})"
 
 
 class Registry:
@@ -66,7 +67,11 @@ class Registry:
 
     def _begin(self) -> int:
         """Make what is not there, also in a file that an older version made; the order of the newest commit, or -1."""
-        self._engine.run(_CREATE + place_macro(f"{SCHEMA}.place", SINCE, gaps.UNKNOWN))
+        for statement in _CREATE:
+            self._engine.run(sql.worded(self._engine, statement))
+        for looked_up in ("position_order", "position"):
+            self._engine.made(TableName(SCHEMA, "commits"), [looked_up], is_unique=False)
+        self._engine.make_lookup(PLACE, AT, TABLE, place_query(self._engine, SINCE, gaps.UNKNOWN))
         ((known,),) = self._engine.ask(f"SELECT max(position_order) FROM {SCHEMA}.commits")
         self._last = int(known) if known is not None else -1
         return self._last
@@ -152,23 +157,28 @@ def versions_view(table: TableName) -> TableName:
     return TableName(f"{table.schema}_history", table.name)
 
 
+def views(table: TableName) -> tuple[TableName, TableName]:
+    """The views of a table: of its rows as they are now, and of all versions."""
+    return table, versions_view(table)
+
+
 def refuse_taken(engine: Engine, table: TableName) -> None:
     """Raise UsageError if the target has something else under a name that a table's views are to have."""
-    for name in (table, versions_view(table)):
+    for name in views(table):
         with refusing_foreign(engine, name):  # `publish` puts the view in the place of this one
             engine.run(sql.create_schema(name.schema))
             engine.run(exp.Create(kind="VIEW", this=sql.table(name), expression=exp.select("1")))
 
 
 def unpublish(engine: Engine, table: TableName) -> None:
-    """Take away the views and the macro of a table."""
-    for view in (table, versions_view(table)):
-        engine.run(exp.Drop(kind="VIEW", tables=[sql.table(view)], exists=True))
-    engine.run(f"DROP MACRO TABLE IF EXISTS {_macro(engine, table)}")
+    """Take away the views and the function of a table."""
+    engine.drop_rows(_as_of(table))
+    for view in views(table):
+        engine.run(sql.drop_view(view))
 
 
 def publish(engine: Engine, table: TargetTable) -> None:
-    """Make the views and the macro of a table as it is now."""
+    """Make the views and the function of a table as it is now."""
     assert table.past is not None
     name = table.schema.table
     columns = [column.name for column in table.schema.columns]
@@ -178,38 +188,45 @@ def publish(engine: Engine, table: TargetTable) -> None:
     ends = [exp.alias_(sql.cast(exp.Null(), kind), text, quoted=True) for text, kind in END.items()]
     current = exp.select(*map(sql.column, everything), *ends).from_(now)
     ended = exp.select(*map(sql.column, [*everything, *END])).from_(was)
-    for view, query in (
-        (name, exp.select(*map(sql.column, columns)).from_(now)),
-        (versions_view(name), exp.union(current, ended, distinct=False)),
+    for view, query in zip(
+        views(name),
+        (exp.select(*map(sql.column, columns)).from_(now), exp.union(current, ended, distinct=False)),
+        strict=True,
     ):
         engine.run(sql.create_schema(view.schema))
-        engine.run(exp.Create(kind="VIEW", this=sql.table(view), expression=query, replace=True))
-    place = f"{SCHEMA}.place({AT}, {table.schema.identity})"
-    rows = engine.render(as_of(columns, now, was, place))
-    engine.run(f"CREATE OR REPLACE MACRO {_macro(engine, name)}({AT}) AS TABLE {rows}")
+        engine.make_view(view, query)
+    place = exp.Dot(
+        this=sql.name(PLACE.schema),
+        expression=exp.Anonymous(
+            this=sql.name(PLACE.name), expressions=[sql.column(AT), exp.convert(table.schema.identity)]
+        ),
+    )
+    held = dict(zip(columns, table.codecs, strict=True))
+    engine.make_rows(_as_of(name), AT, held, as_of(columns, now, was, place))
 
 
-def as_of(columns: list[str], now: exp.Table, was: exp.Table, place: str) -> exp.Query:
+def as_of(columns: list[str], now: exp.Table, was: exp.Table, place: exp.Expr) -> exp.Query:
     """The versions that had begun at a place, and had not ended.
 
     Args:
         now, was: the current versions, and the past ones.
-        place: an expression. It is looked up once, and also where there is no row: it may be an error.
+        place: is looked up once, and also where there is no row: it may be an error. PostgreSQL does so since each part
+            asks first, without any row, whether there is one.
     """
     at = exp.select(_PLACE).from_(_PLACES).subquery()
-    begun = exp.LTE(this=sql.column("_cdc_valid_from"), expression=at)
+    is_there = exp.Not(this=exp.Is(this=at, expression=exp.Null()))
+    begun = exp.and_(is_there, exp.LTE(this=sql.column("_cdc_valid_from"), expression=at.copy()))
     lasts = exp.GT(this=sql.column("_cdc_valid_to"), expression=at.copy())
     shown = [sql.column(text) for text in columns]
     still = exp.select(*shown).from_(now).where(begun)
     ended = exp.select(*(column.copy() for column in shown)).from_(was).where(exp.and_(begun.copy(), lasts))
     rows = exp.union(still, ended, distinct=False)
-    return rows.with_(
-        _PLACES, exp.select(exp.alias_(exp.maybe_parse(place, dialect="duckdb"), _PLACE)), materialized=True
-    )
+    return rows.with_(_PLACES, exp.select(exp.alias_(place, _PLACE)), materialized=True)
 
 
-def _macro(engine: Engine, table: TableName) -> str:
-    return engine.render(sql.table(TableName(table.schema, f"{table.name}_as_of")))
+def _as_of(table: TableName) -> TableName:
+    """The function that has the rows of a table as they were."""
+    return TableName(table.schema, f"{table.name}_as_of")
 
 
 def inside(table: TableName) -> exp.Table:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from sqlglot import exp
+from sqlglot import exp, parse_one
 
 from cdc.model.schema import TableName
 from cdc.typed import fitting
+
+if TYPE_CHECKING:
+    from cdc.tables.engine import Recalling
 
 DIALECT = fitting.DIALECT
 ROWS = fitting.ROWS
@@ -57,6 +62,10 @@ def create_table(of: TableName, columns: Iterable[tuple[str, Type]]) -> exp.Expr
 
 def drop_table(of: TableName) -> exp.Expr:
     return exp.Drop(kind="TABLE", tables=[table(of)], exists=True)
+
+
+def drop_view(of: TableName) -> exp.Expr:
+    return exp.Drop(kind="VIEW", tables=[table(of)], exists=True)
 
 
 def delete_all(of: TableName) -> exp.Expr:
@@ -193,6 +202,11 @@ def cast(value: exp.Expression, kind: Type) -> exp.Expression:
     return exp.cast(value, kind, copy=False, dialect=DIALECT)
 
 
+def constant(value: object, kind: Type) -> exp.Expression:
+    """One value of a type, or NULL, for all rows."""
+    return cast(literal(str(value)) if value is not None else exp.Null(), kind)
+
+
 def try_cast(value: exp.Expression, kind: Type) -> exp.Expression:
     return exp.TryCast(this=value, to=data_type(kind))
 
@@ -204,3 +218,19 @@ def scalar(value: exp.Expression) -> exp.Expr:
 def matching(of: TableName, key: Sequence[tuple[str, exp.Expression]], number: str) -> exp.Expr:
     """The numbers of those of ROWS whose key is in the table."""
     return exp.select(column(number, "s")).distinct().from_(rows()).join(table(of, "t"), on=_equal(key))
+
+
+def worded(engine: Recalling, text: str, given: Mapping[str, exp.Expr] = MappingProxyType({})) -> exp.Expr:
+    """A statement in DuckDB's words, in which `micros(TIME)` and `shown(MICROS)` are what an engine has for that.
+
+    Args:
+        given: what takes the place of columns of some names.
+    """
+    own = {"MICROS": engine.micros, "SHOWN": engine.shown}
+
+    def put(node: exp.Expr) -> exp.Expr:
+        if isinstance(node, exp.Anonymous) and node.name.upper() in own:
+            return own[node.name.upper()](*node.expressions).transform(put)
+        return given[node.name].copy() if isinstance(node, exp.Column) and node.name in given else node
+
+    return parse_one(text, dialect=DIALECT).transform(put)

@@ -36,6 +36,7 @@ class TargetTable:
         missed: keys of rows whose changes could not be applied while it is.
         stored: where its rows are, unless under the source's name for it.
         past: where its rows are that are there no more, if these are kept apart (`cdc.tables.history`).
+        views: that show it to users, and are made again whenever its columns hold their values in another way.
         had_rows: it may have had some when its copy began.
         live: what its rows fulfil, if the table has others as well.
     """
@@ -47,6 +48,7 @@ class TargetTable:
     missed: set[tuple[str, ...]] = field(default_factory=set)
     stored: TableName | None = None
     past: TableName | None = None
+    views: tuple[TableName, ...] = ()
     had_rows: bool = False
     live: exp.Expression | None = None
 
@@ -76,7 +78,7 @@ class TargetTable:
         )
         using = codec.render(sql.column(column.name))
         for place in self.places:
-            engine.retype(place, column.name, engine.text, using)
+            engine.retype(place, column.name, engine.text, using, self.views)
         faults.point("target.widened")
         self.codecs[index] = engine.text
         self.forget_statements()
@@ -91,12 +93,15 @@ def create(
     schema: TableSchema,
     stored: TableName | None = None,
     ours: Mapping[str, str] = MappingProxyType({}),
+    *,
+    is_past: bool = False,
 ) -> TargetTable:
     """Make an empty table.
 
     Args:
         stored: its name in the file; the source's if there is none.
         ours: names and types of further columns.
+        is_past: it is for rows that are there no more, of which any number may have one key.
     """
     refuse_collisions(engine, schema)
     codecs = [engine.codec(column) for column in schema.columns]
@@ -107,7 +112,7 @@ def create(
     ]
     engine.run(sql.create_table(name, [*columns, *ours.items()]))
     table = TargetTable(schema, codecs, stored=stored)
-    engine.made(name, table.key)
+    engine.made(name, table.key, is_unique=not is_past)
     return table
 
 
@@ -119,7 +124,7 @@ def emptied(engine: Engine, schema: TableSchema) -> TargetTable | None:
         return None
     engine.run(sql.delete_all(schema.table))
     table = TargetTable(schema, codecs)
-    engine.made(schema.table, table.key)
+    engine.made(schema.table, table.key, is_unique=True)
     return table
 
 
@@ -265,14 +270,20 @@ def kept_as_text(old: TableSchema, table: TargetTable) -> str | None:
     return f"{', '.join(changed)} has another type, and is kept as text" if changed else None
 
 
-def reshape(engine: Engine, schema: TableSchema, stored: TableName, past: TableName | None) -> TargetTable:
+def reshape(
+    engine: Engine,
+    schema: TableSchema,
+    stored: TableName,
+    past: TableName | None,
+    views: tuple[TableName, ...] = (),
+) -> TargetTable:
     """Give a table that was not followed for a while the shape that it has now: columns are matched by their names.
 
     One of another type keeps its values if the type that it has now holds each of them. Otherwise it is not the same
     column.
     """
     refuse_collisions(engine, schema)
-    table = TargetTable(schema, [], stored=stored, past=past)
+    table = TargetTable(schema, [], stored=stored, past=past, views=views)
     found = {name: kind for name, kind in engine.columns(stored).items() if not name.startswith(OURS)}
     held = {
         column.name: codec
@@ -292,7 +303,7 @@ def reshape(engine: Engine, schema: TableSchema, stored: TableName, past: TableN
 
 def _find_by_key(engine: Engine, table: TargetTable) -> None:
     for place in table.places:
-        engine.made(place, table.key)
+        engine.made(place, table.key, is_unique=place != table.past)
 
 
 def _holds(engine: Engine, table: TargetTable, column: Column, held: Codec) -> bool:
@@ -364,5 +375,5 @@ def _retype(engine: Engine, table: TargetTable, column: Column, held: Codec) -> 
     if using is None:
         raise InvariantError(f"{table.schema.table}.{column.name} cannot become {codec.sql_type}.")
     for place in table.places:
-        engine.retype(place, column.name, codec, using)
+        engine.retype(place, column.name, codec, using, table.views)
     return codec

@@ -73,7 +73,12 @@ class VersionStatements(RowStatements):
 
     A row id means the same row until the transaction ends, as long as no column is given another type: columns are
     widened first.
+
+    Attributes:
+        age: columns that say which of two rows that have all values in common is the older one.
     """
+
+    age: tuple[str, ...] = ()
 
     def fit(self, table: TargetTable, changes: Gathered) -> Readings:
         """How the values of the new rows are to be read; widens what cannot hold them."""
@@ -89,11 +94,12 @@ class VersionStatements(RowStatements):
             statement = ("find", *readings.values())
             if statement not in table.statements:
                 row_id = sql.row_id("t")
+                age = [] if table.schema.key else [sql.column(name, "t") for name in self.age]
                 query = (
                     exp.select(sql.column(_NUMBER, "s"), exp.alias_(row_id, ROW))
                     .from_(sql.rows())
                     .join(sql.table(table.name, "t"), on=self._same(table, rows, readings))
-                    .order_by(sql.column(_NUMBER, "s"), row_id)
+                    .order_by(sql.column(_NUMBER, "s"), *age, row_id)
                 )
                 found = query.where(table.live.copy()) if table.live else query
                 table.statements[statement] = self._engine.render(found)

@@ -1,4 +1,4 @@
-"""A small history in a file, as the target makes it, whose commits have times of their own."""
+"""A small history, as a target makes it, whose commits have times of their own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cdc.model.change import Op, Transactions
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment
+from cdc.tables.target import TableTarget
 from cdc.target import Mode
 from cdc.targets.duckdb.target import DuckDbTarget
 from tests.model.batches import batch, table
@@ -27,9 +28,19 @@ TIMES = {
 
 
 def keep(path: Path, *, is_whole: bool = True) -> Path:
+    """The history in a file."""
+    fill(DuckDbTarget(path, 128 << 20, Mode.HISTORY), is_whole=is_whole)
+    with duckdb.connect(str(path)) as connection:
+        for order, time in TIMES.items():
+            connection.execute(
+                "UPDATE _cdc_history.commits SET committed_at = ?::TIMESTAMPTZ WHERE position_order = ?", [time, order]
+            )
+    return path
+
+
+def fill(target: TableTarget, *, is_whole: bool = True) -> None:
     """Rows '1' to '4' of `s.t` came at 10 (a copy), 12, 14 and 15; `s.empty` has none; `s.late` is there from 13 on,
-    and of `s.parted` all parts, if it is whole, at 15."""
-    target = DuckDbTarget(path, 128 << 20, Mode.HISTORY)
+    and of `s.parted` all parts, if it is whole, at 15. The times are this machine's."""
     target.open()
     t, empty, late, parted = (_table(n, name) for n, name in enumerate(("t", "empty", "late", "parted"), 1))
     target.apply(Segment([Reset(t), Reset(empty), _rows(t, "1", copied=True)], Transactions.none(), _at(11, "0/A")))
@@ -41,12 +52,6 @@ def keep(path: Path, *, is_whole: bool = True) -> Path:
     if is_whole:
         target.copied(parted)
     target.close()
-    with duckdb.connect(str(path)) as connection:
-        for order, time in TIMES.items():
-            connection.execute(
-                "UPDATE _cdc_history.commits SET committed_at = ?::TIMESTAMPTZ WHERE position_order = ?", [time, order]
-            )
-    return path
 
 
 def _table(identity: int, name: str) -> TableSchema:

@@ -11,7 +11,7 @@ import pytest
 
 from cdc.errors import UsageError
 from cdc.model.moment import Moment
-from cdc.targets.duckdb.histories import open_histories
+from cdc.targets.duckdb import open_histories
 from tests.targets.recorded_history import ZONE, keep
 
 TIMES = {
@@ -35,6 +35,15 @@ NEITHER = [
     "2026-13-01",
     "2026-01-31 25:00",
     "12:00",
+]
+UNKNOWN = [
+    ("2024-12-31", "before this history begins: at 0/A, 2025-01-01 00:00:00"),
+    ("0/9", "before this history begins: at 0/A, 2025-01-01 00:00:00"),
+    ("2999-01-01", "2999-01-01 00:00:00.* is in the future"),
+    ("@99999999999", "is in the future"),
+    ("FFFFFFFF/FFFFFFFF", "is in the future: this history ends at 0/14"),
+    ("0/15", "is in the future: this history ends at 0/14"),
+    ("0-1-5", "neither a position that this history knows"),
 ]
 
 
@@ -72,18 +81,7 @@ def test_what_is_neither_is_refused(file: Path, sql: duckdb.DuckDBPyConnection, 
             sql.execute(f"FROM s.t_as_of({text})")
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("2024-12-31", "before this history begins: at 0/A, 2025-01-01 00:00:00"),
-        ("0/9", "before this history begins: at 0/A, 2025-01-01 00:00:00"),
-        ("2999-01-01", "2999-01-01 00:00:00.* is in the future"),
-        ("@99999999999", "is in the future"),
-        ("FFFFFFFF/FFFFFFFF", "is in the future: this history ends at 0/14"),
-        ("0/15", "is in the future: this history ends at 0/14"),
-        ("0-1-5", "neither a position that this history knows"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), UNKNOWN)
 def test_what_is_not_known_is_an_error(file: Path, sql: duckdb.DuckDBPyConnection, text: str, said: str) -> None:
     """O31, H9: before a history begins and after it ends, also where the table has no row, and where a filter leaves
     none."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cdc.errors import UsageError
@@ -12,12 +13,12 @@ from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
+from cdc.tables.histories import Histories
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
 from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.duckdb.backup import back_up as copy_file
 from cdc.targets.duckdb.engine import DuckDbEngine
-from cdc.targets.duckdb.histories import open_histories as open_histories
 from cdc.targets.duckdb.target import DuckDbTarget
 from cdc.typed.codecs import codec_for
 
@@ -74,6 +75,21 @@ def back_up(path: str, to: Path) -> Checkpoint | None:
     with control.opened(DuckDbEngine(file, _SMALL)) as engine:
         copy_file(engine.connection, file, to, lambda: None)
     return read_checkpoint(str(to), "")
+
+
+@contextmanager
+def open_histories(path: str) -> Iterator[Histories]:
+    """The histories of a file.
+
+    Raises:
+        TargetBusy: a pipeline has it open.
+        UsageError: there is no such file, or no history in it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"There is no file {file}.")
+    with control.opened(DuckDbEngine(file, _LARGE, read_only=True)) as engine:
+        yield Histories(engine)
 
 
 def target_removals(path: str, _pipeline: str) -> list[Removal]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,13 @@ _FAMILIES = (
     {"SMALLINT", "INTEGER", "BIGINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL"},
     {"DATE", "TIMESTAMP"},
 )
+
+
+_OF_JSON = {
+    *("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
+    *("FLOAT", "DOUBLE"),
+}
+_AT_ONCE = 10_000  # rows
 
 
 class DuckDbEngine(DuckDbDigests):
@@ -121,15 +128,58 @@ class DuckDbEngine(DuckDbDigests):
         query = "SELECT lower(table_schema), lower(table_name) FROM information_schema.tables"
         return {TableName(*found) for found in self.ask(f"{query} WHERE table_catalog = current_database()")}
 
-    def made(self, table: TableName, key: Sequence[str]) -> None:
+    def made(self, table: TableName, key: Sequence[str], *, is_unique: bool) -> None:
         """An index would make applying slower: what is looked up is joined with all keys."""
 
     def changed(self, value: exp.Expression, held: Codec, to: Codec) -> exp.Expression | None:
         names = {codec.sql_type.partition("(")[0] for codec in (held, to)}
         return sql.try_cast(value, to.type) if any(names <= family for family in _FAMILIES) else None
 
-    def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
+    def retype(
+        self, table: TableName, column: str, codec: Codec, using: exp.Expression, views: Sequence[TableName]
+    ) -> None:
         self.run(sql.retype_column(table, column, codec.type, using))
+
+    # --- the past ---------------------------------------------------------------------------------------------------
+
+    def micros(self, time: exp.Expression) -> exp.Expression:
+        return exp.Anonymous(this="epoch_us", expressions=[time])
+
+    def shown(self, micros: exp.Expression) -> exp.Expression:
+        time = exp.Anonymous(this="make_timestamp", expressions=[micros])
+        return exp.Anonymous(this="strftime", expressions=[time, sql.literal("%Y-%m-%d %H:%M:%S.%f+00")])
+
+    def as_json(self, value: exp.Expression, sql_type: str) -> exp.Expression:
+        return value if sql_type in _OF_JSON else sql.cast(value, "VARCHAR")
+
+    def is_written(self, column: str, sql_type: str, text: str) -> exp.Condition:
+        """A UUID may be written in other ways than DuckDB's."""
+        if sql_type == "UUID":
+            return exp.EQ(this=sql.column(column), expression=sql.try_cast(sql.literal(text), sql_type))
+        return exp.EQ(this=sql.cast(sql.column(column), "VARCHAR"), expression=sql.literal(text))
+
+    def each(self, query: exp.Expr) -> Iterator[tuple[Any, ...]]:
+        answer = self._execute(query)
+        while rows := answer.fetchmany(_AT_ONCE):
+            yield from rows
+
+    def make_view(self, view: TableName, query: exp.Query) -> None:
+        self.run(exp.Create(kind="VIEW", this=sql.table(view), expression=query, replace=True))
+
+    def make_lookup(self, function: TableName, text: str, number: str, query: exp.Query) -> None:
+        self.run(
+            f"CREATE OR REPLACE MACRO {self._named(function)}({text}, {number} := -1) AS (SELECT CASE WHEN _2 IS NULL "
+            f"THEN _1 ELSE CAST(error(_2) AS BIGINT) END FROM ({self.render(query)}) AS _(_1, _2))"
+        )
+
+    def make_rows(self, function: TableName, parameter: str, columns: Mapping[str, Codec], query: exp.Query) -> None:
+        self.run(f"CREATE OR REPLACE MACRO {self._named(function)}({parameter}) AS TABLE {self.render(query)}")
+
+    def drop_rows(self, function: TableName) -> None:
+        self.run(f"DROP MACRO TABLE IF EXISTS {self._named(function)}")
+
+    def _named(self, function: TableName) -> str:
+        return self.render(sql.table(function))
 
     # --- values -----------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
+from cdc.tables.histories import Histories
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
 from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
-from cdc.targets.duckdb.histories import Histories, histories_of
 from cdc.targets.ducklake.address import parse
 from cdc.targets.ducklake.codecs import codec_for
 from cdc.targets.ducklake.engine import DuckLakeEngine
@@ -77,7 +77,7 @@ def target_removals(place: str, _pipeline: str) -> list[Removal]:
 def open_histories(place: str) -> Iterator[Histories]:
     """The histories of a lake; raises TargetBusy, UsageError."""
     with control.opened(_reading(place)) as engine:
-        yield histories_of(engine)
+        yield Histories(engine)
 
 
 def target_factory(place: str, settings: TargetSettings) -> Callable[[], DuckLakeTarget]:

@@ -147,7 +147,9 @@ class DuckLakeEngine(DuckDbEngine):
         with super().visible(Input(rows.columns, plain), table):
             yield
 
-    def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
+    def retype(
+        self, table: TableName, column: str, codec: Codec, using: exp.Expression, views: Sequence[TableName]
+    ) -> None:
         """DuckLake changes a type only into a wider one of its kind: another column takes the place of this one."""
         self.run(sql.add_column(table, _RETYPED, codec.type))
         self.run(sql.fill_column(table, _RETYPED, using, None))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cdc.model.parts import Digest
@@ -11,6 +12,7 @@ from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables import control
+from cdc.tables.histories import Histories
 from cdc.tables.state import SCHEMA
 from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings, takes_all
 from cdc.targets.postgres.codecs import codec_for
@@ -21,8 +23,8 @@ from cdc.targets.postgres.target import PostgresTarget
 ABILITIES = TargetAbilities(
     product=PostgresEngine.product,
     keeps="tables",
-    modes=(Mode.MIRROR, Mode.SOFT_DELETE),
-    keyless=(Mode.MIRROR,),
+    modes=tuple(Mode),
+    keyless=(Mode.MIRROR, Mode.HISTORY),
     compares=True,
     sees_case=PostgresEngine.abilities.sees_case,
     options=frozenset({"--mode", "--keys"}),
@@ -59,6 +61,14 @@ def read_marks(place: str, _pipeline: str) -> dict[int, Standing]:
 def copy_parts(place: str, _pipeline: str, schemas: Iterable[TableSchema]) -> None:
     """Have tables of a database that no pipeline writes to copied again, part by part, when one does again."""
     control.copy_parts(_engine(place), schemas)
+
+
+@contextmanager
+def open_histories(place: str) -> Iterator[Histories]:
+    """The histories of a database, as of this moment, whether a pipeline writes to it or not; raises UsageError."""
+    with control.opened(_engine(place, read_only=True)) as engine:
+        engine.look_back()
+        yield Histories(engine)
 
 
 def target_removals(place: str, _pipeline: str) -> list[Removal]:

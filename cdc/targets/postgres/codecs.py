@@ -36,9 +36,12 @@ class OutputCodec(Codec):
         return exp.Cast(this=text, to=self.type)
 
     def careful(self, text: exp.Expression) -> exp.Expression:
-        """`pg_input_is_valid` is there since PostgreSQL 16."""
+        """`pg_input_is_valid` is there since PostgreSQL 16. A constant would be cast before it was asked."""
         valid = exp.Anonymous(this="pg_input_is_valid", expressions=[text.copy(), sql.literal(self.sql_type)])
-        return exp.Case().when(valid, exp.Cast(this=text.copy(), to=self.type))
+        value = (
+            exp.select(sql.cast(text.copy(), "VARCHAR")).subquery() if isinstance(text, exp.Literal) else text.copy()
+        )
+        return exp.Case().when(valid, exp.Cast(this=value, to=self.type))
 
     def suspect(self, text: exp.Expression) -> exp.Expression | None:
         return None if self.is_same else self.misfit(text)

@@ -30,6 +30,7 @@ _SESSION = {
     "bytea_output": "hex",
     "timezone": "UTC",
     "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
     "search_path": "pg_catalog,pg_temp",
     "statement_timeout": "0",
     # Who waits for a lock lets nobody else have it, and cannot be stopped: it is given up, and tried again.
@@ -108,6 +109,7 @@ def connect(server: Server) -> Session:
 
 
 _FULL = ("53100", "53200")
+_DEPENDED_ON = ("2BP01", "0A000")  # what cannot be dropped, and what cannot get another type
 _PASSES = ("08", "40", "53", "57")
 
 
@@ -141,8 +143,8 @@ def meaning(failure: Exception, server: Server) -> CdcError:
             said,
             hint="Undo what was changed by hand, or copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
         )
-    if state == "2BP01" or (state == "0A000" and " depends on " in (failure.diag.message_detail or "")):
-        # Its details are names of tables and views.
+    if state in _DEPENDED_ON and " depends on " in (failure.diag.message_detail or ""):
+        # Its details are names of tables and views, and no values.
         found = "; ".join((failure.diag.message_detail or "").splitlines())
         return TargetDrift(
             f"{said}: {found}. Drop that, copy the table again, and make it again.",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import psycopg
-from sqlglot import exp, parse_one
+from sqlglot import exp
 
 from cdc.errors import CdcError, Unavailable, ValueRefused
 from cdc.model.parts import BUCKETS
@@ -22,11 +21,12 @@ from cdc.targets.postgres.codecs import DIALECT, TEXT, codec_for, codec_of
 from cdc.targets.postgres.connection import Server, Session, connect, meaning
 from cdc.targets.postgres.keys import index_key, make_primary, quoted
 from cdc.targets.postgres.lease import Lease
+from cdc.targets.postgres.shown import drop_rows, make_lookup, make_rows, make_view
 from cdc.targets.postgres.staging import stage
+from cdc.targets.postgres.words import Rendered, filled, rendered, translated
 from cdc.typed.codec import Codec
 from cdc.typed.fitting import Reading, Readings
 
-_NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
 # The bytes of a list of 32-bit floats, as little-endian machines have them.
 _LITTLE_ENDIAN = """
 (SELECT string_agg(upper(encode(substr(b, 4, 1) || substr(b, 3, 1) || substr(b, 2, 1) || substr(b, 1, 1), 'hex')), ''
@@ -36,6 +36,10 @@ _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+
+
+_OF_JSON = {"boolean", "smallint", "integer", "bigint", "real", "double precision"}
+_AT_ONCE = 10_000  # rows
 
 
 class PostgresEngine:
@@ -117,7 +121,7 @@ class PostgresEngine:
     # --- statements -------------------------------------------------------------------------------------------------
 
     def render(self, statement: exp.Expr) -> str:
-        return Rendered(_adapted(statement.copy()).sql(dialect=DIALECT))
+        return rendered(statement)
 
     def run(self, statement: exp.Expr | str, values: Sequence[object] = ()) -> int:
         return max(0, self._execute(statement, values).rowcount)
@@ -137,7 +141,7 @@ class PostgresEngine:
         if isinstance(statement, Rendered):
             text = str(statement)
         else:
-            text = _translated(statement) if isinstance(statement, str) else self.render(statement)
+            text = translated(statement) if isinstance(statement, str) else self.render(statement)
         if "\0" in text:  # a default of MySQL, or a key to look for: libpq would send what is before it
             raise ValueRefused(
                 f"A text has the character U+0000, which {self.product} has no place for.",
@@ -157,13 +161,55 @@ class PostgresEngine:
         )
         return {TableName(*found) for found in self.session.execute(query).fetchall()}
 
-    def made(self, table: TableName, key: Sequence[str]) -> None:
+    def made(self, table: TableName, key: Sequence[str], *, is_unique: bool) -> None:
         """Rows are found by their keys, without going through the table each time."""
-        make = make_primary if self.keys is Keys.PRIMARY else index_key
+        make = make_primary if is_unique and self.keys is Keys.PRIMARY else index_key
         make(self.session, table, key)
 
-    def retype(self, table: TableName, column: str, codec: Codec, using: exp.Expression) -> None:
+    def retype(
+        self, table: TableName, column: str, codec: Codec, using: exp.Expression, views: Sequence[TableName]
+    ) -> None:
+        for view in views:
+            self.run(sql.drop_view(view))
         self.run(sql.retype_column(table, column, codec.type, using))
+
+    # --- the past ---------------------------------------------------------------------------------------------------
+
+    def look_back(self) -> None:
+        """Have all questions from here on answered as of this moment."""
+        self.session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def micros(self, time: exp.Expression) -> exp.Expression:
+        return filled("(extract(epoch FROM value_) * 1000000)::int8", time)
+
+    def shown(self, micros: exp.Expression) -> exp.Expression:
+        time = "timestamp 'epoch' + value_ * interval '1 microsecond'"
+        return filled(f"to_char({time}, 'YYYY-MM-DD HH24:MI:SS.US+00')", micros)
+
+    def as_json(self, value: exp.Expression, sql_type: str) -> exp.Expression:
+        return value if sql_type in _OF_JSON else codec_of(sql_type).render(value)
+
+    def is_written(self, column: str, sql_type: str, text: str) -> exp.Condition:
+        """By the value, so that an index finds it."""
+        return exp.EQ(this=sql.column(column), expression=codec_of(sql_type).careful(sql.literal(text)))
+
+    def each(self, query: exp.Expr) -> Iterator[tuple[Any, ...]]:
+        with self.session.cursor(name="cdc") as cursor:
+            cursor.itersize = _AT_ONCE
+            yield from cursor.execute(self.render(query).encode())
+
+    def make_view(self, view: TableName, query: exp.Query) -> None:
+        make_view(self.session, view, self.render(query))
+
+    def make_lookup(self, function: TableName, text: str, number: str, query: exp.Query) -> None:
+        make_lookup(self.session, function, text, number, self.render(query))
+
+    def make_rows(self, function: TableName, parameter: str, columns: Mapping[str, Codec], query: exp.Query) -> None:
+        types = {name: codec.type.sql(dialect=DIALECT) for name, codec in columns.items()}
+        make_rows(self.session, function, parameter, types, self.render(query))
+
+    def drop_rows(self, function: TableName) -> None:
+        drop_rows(self.session, function)
 
     # --- values -----------------------------------------------------------------------------------------------------
 
@@ -217,13 +263,13 @@ class PostgresEngine:
         value = sql.column(column.name)
         if column.type.kind in (Kind.FLOAT32, Kind.FLOAT64):
             bits = "('x' || encode(float8send(value_::float8), 'hex'))::bit(64)::text"
-            return _filled(f"CASE WHEN value_::float8 = 'NaN' THEN 'NaN' ELSE {bits} END", value)
+            return filled(f"CASE WHEN value_::float8 = 'NaN' THEN 'NaN' ELSE {bits} END", value)
         if column.type.kind is Kind.VECTOR:
-            return _filled(_LITTLE_ENDIAN, value)
+            return filled(_LITTLE_ENDIAN, value)
         return codec.render(value)
 
     def byte_length(self, text: exp.Expression) -> exp.Expression:
-        return _filled("octet_length(convert_to(value_, 'UTF8'))", text)
+        return filled("octet_length(convert_to(value_, 'UTF8'))", text)
 
     def concatenated(self, texts: Sequence[exp.Expression]) -> exp.Expression:
         listed = exp.Array(expressions=list(texts))
@@ -233,14 +279,14 @@ class PostgresEngine:
         bits = 4 * digits
         signed = f"('x' || substr(encode(sha256(convert_to(value_, 'UTF8')), 'hex'), 1, {digits}))::bit({bits})::int8"
         if bits < 64:
-            return _filled(signed, text)
-        return _filled(f"(({signed})::numeric + 18446744073709551616) % 18446744073709551616", text)
+            return filled(signed, text)
+        return filled(f"(({signed})::numeric + 18446744073709551616) % 18446744073709551616", text)
 
     def bucket(self, hashed: exp.Expression) -> exp.Expression:
-        return _filled(f"(value_ % {BUCKETS})::int4", hashed)
+        return filled(f"(value_ % {BUCKETS})::int4", hashed)
 
     def total(self, hashed: exp.Expression) -> exp.Expression:
-        return _filled("sum(value_)::text", hashed)
+        return filled("sum(value_)::text", hashed)
 
     # --- room -------------------------------------------------------------------------------------------------------
 
@@ -252,79 +298,3 @@ class PostgresEngine:
 
     def committed(self) -> None:
         pass
-
-
-class Rendered(str):
-    """A statement in PostgreSQL's own words."""
-
-    __slots__ = ()
-
-
-@lru_cache(maxsize=512)
-def _translated(statement: str) -> str:
-    """A statement in DuckDB's words, with `?` for values, in PostgreSQL's."""
-    parsed = parse_one(statement, dialect=sql.DIALECT)
-    text = _adapted(parsed).sql(dialect=DIALECT)
-    return text.replace("UBIGINT", "NUMERIC(20, 0)")
-
-
-def _adapted(statement: exp.Expr) -> exp.Expr:
-    """Without a catalog; rows are known by their ctid, as a number; rows that go are named by DELETE USING."""
-    if isinstance(statement, exp.Merge):
-        using, on = statement.args["using"], exp.Where(this=statement.args["on"])
-        statement = exp.Delete(this=statement.this, using=[using], where=on)
-    for table in list(statement.find_all(exp.Table)):
-        if table.catalog == sql.CATALOG:
-            table.set("catalog", None)
-    for equal in list(statement.find_all(exp.EQ)):
-        if _is_row_id(equal.this):
-            equal.set("expression", _as_place(equal.expression))
-            equal.set("this", _place(equal.this))
-    for among in list(statement.find_all(exp.In)):
-        if _is_row_id(among.this):
-            select = among.args["query"].this
-            select.set("expressions", [_as_place(select.expressions[0].unalias())])
-            among.set("this", _place(among.this))
-    for column in [column for column in statement.find_all(exp.Column) if _is_row_id(column)]:
-        column.replace(
-            _filled("((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8", _place(column))
-        )
-    for placeholder in list(statement.find_all(exp.Placeholder)):
-        placeholder.replace(exp.Var(this="%s"))
-    for join in list(statement.find_all(exp.Join)):
-        _have_hashed(join)
-    return statement
-
-
-def _have_hashed(join: exp.Join) -> None:
-    """Whole rows are the same if arrays of their texts are equal, which takes NULLs for equal as well.
-
-    No fast join of PostgreSQL knows IS NOT DISTINCT FROM: it compared each row with each, 20,000 with 20,000 in 30 s.
-    """
-    condition = join.args["on"]
-    pairs = list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
-    if all(isinstance(pair, exp.NullSafeEQ) for pair in pairs):
-        ours = exp.Array(expressions=[pair.this.copy() for pair in pairs])
-        theirs = exp.Array(expressions=[pair.expression.copy() for pair in pairs])
-        join.set("on", exp.EQ(this=ours, expression=theirs))
-
-
-def _is_row_id(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Column) and node.name == sql.ROW_ID and not node.this.quoted
-
-
-def _place(node: exp.Expr) -> exp.Column:
-    return exp.Column(this=exp.to_identifier("ctid"), table=node.args.get("table"))
-
-
-def _as_place(number: exp.Expression) -> exp.Expression:
-    return _filled("format('(%s,%s)', value_ >> 16, value_ & 65535)::tid", number)
-
-
-def _filled(template: str, value: exp.Expression) -> exp.Expression:
-    parsed = parse_one(template, dialect=DIALECT)
-    filled = parsed.transform(
-        lambda node: value.copy() if isinstance(node, exp.Column) and node.name == "value_" else node
-    )
-    assert isinstance(filled, exp.Expression)
-    return exp.paren(filled, copy=False)

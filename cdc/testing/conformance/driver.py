@@ -10,8 +10,9 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from random import Random
 from typing import NoReturn
 
@@ -99,6 +100,22 @@ class Driver:
                 differ(schema, held, Counter(found))
             self.open()
 
+    def verify_past(self, now: State, past: Mapping[str, State]) -> None:
+        """As of positions the tables held these rows, by those of their columns that they still have."""
+        if self.place.recall is None or self.mode is not Mode.HISTORY:
+            return
+        self.close()
+        for position, state in past.items():
+            for identity, (then, held) in state.items():
+                schema, _ = now[identity]
+                places = {column.identity: index for index, column in enumerate(then.columns)}
+                columns = tuple(column for column in schema.columns if column.identity in places)
+                chosen = [places[column.identity] for column in columns]
+                expected = Counter(tuple(row[index] for index in chosen) for row in held.elements())
+                recalled = replace(schema, columns=columns)
+                differ(recalled, expected, Counter(self.place.recall(recalled, position)), f" as of {position}")
+        self.open()
+
     def _verify_by_target(self, target: Comparable, schema: TableSchema, held: Counter[Texts]) -> None:
         if schema.key:
             rows = target.values(schema, sorted(target.keys(schema, WHOLE)))
@@ -110,11 +127,11 @@ class Driver:
         assert target.digest(schema, WHOLE) == digest_of(schema, held), f"{schema.table}: the digest is another one."
 
 
-def differ(schema: TableSchema, expected: Counter[Texts], found: Counter[Texts]) -> None:
+def differ(schema: TableSchema, expected: Counter[Texts], found: Counter[Texts], when: str = "") -> None:
     """Say which rows are not the same on both sides."""
     missing, more = expected - found, found - expected
     assert expected == found, (
-        f"{schema.table} {[column.name for column in schema.columns]}: the target lacks {_some(missing)}, "
+        f"{schema.table}{when} {[column.name for column in schema.columns]}: the target lacks {_some(missing)}, "
         f"and has {_some(more)} instead."
     )
 

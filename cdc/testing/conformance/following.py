@@ -10,9 +10,10 @@ from cdc.errors import CdcError, TargetBusy
 from cdc.model.position import Checkpoint
 from cdc.model.segment import Segment, join
 from cdc.testing.conformance.driver import Driver, dies, held_by_another_process, once_let_go, parts, refused
-from cdc.testing.conformance.work import Work, at, keyed, keyed_by_two, keyless
+from cdc.testing.conformance.work import BEGIN, Work, at, keyed, keyed_by_two, keyless
 
 _POINTS = [name for name in faults.POINTS if name.startswith(("target.", "versioned."))]
+_RECALLED = 6  # commits, of each check, as of which the tables are looked at
 
 
 def work_for(driver: Driver, random: Random) -> Work:
@@ -84,6 +85,15 @@ def _follow(driver: Driver, random: Random, *, shapes: bool) -> None:
             assert _done(work, driver.again()) == done, "The checkpoint is not that of what was applied."
     driver.apply(work.log[-1])  # and once more, as a whole
     driver.verify(work.states[-1])
+    _verify_past(driver, work)
+
+
+def _verify_past(driver: Driver, work: Work) -> None:
+    """As of some commits, the copy and the last one among them, the tables hold what they held then."""
+    positions = [str(BEGIN), *(segment.transactions[-1].position.text for segment in work.log)]
+    numbers = range(1, len(positions) - 1)
+    chosen = [0, *sorted(work.random.sample(numbers, min(len(numbers), _RECALLED))), len(positions) - 1]
+    driver.verify_past(work.state(), {positions[number]: work.states[number] for number in chosen})
 
 
 def gets_up_again(driver: Driver, random: Random) -> None:
@@ -113,6 +123,7 @@ def gets_up_again(driver: Driver, random: Random) -> None:
             driver.verify(work.states[done])
     driver.apply(*work.log[done:])
     driver.verify(work.states[-1])
+    _verify_past(driver, work)
 
 
 def survives_being_killed(driver: Driver, random: Random) -> None:
@@ -134,6 +145,7 @@ def survives_being_killed(driver: Driver, random: Random) -> None:
         done = end
         driver.verify(work.states[done])
         driver.close()
+    _verify_past(driver, work)
 
 
 def _apply_each(driver: Driver, segments: list[Segment]) -> None:

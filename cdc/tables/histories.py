@@ -1,15 +1,12 @@
-"""Reading the histories in a file that no pipeline has open: versions of a row, a table as it was, what differs."""
+"""Reading the histories in a database: versions of a row, a table as it was, what differs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import duckdb
 from sqlglot import exp
 
 from cdc.errors import NotKnown, UsageError
@@ -17,19 +14,13 @@ from cdc.model.moment import HOW_TO_WRITE, Moment, written
 from cdc.model.schema import TableName
 from cdc.tables import sql
 from cdc.tables.applied import mapped_errors
-from cdc.tables.control import opened
+from cdc.tables.engine import Engine
 from cdc.tables.gaps import GapInHistory, Gaps
-from cdc.tables.places import SCHEMA, place_macro
+from cdc.tables.places import SCHEMA, place_query
 from cdc.tables.published import BEGIN, END, SINCE, as_of, inside, stored, versions_view
 from cdc.tables.table import OURS
-from cdc.targets.duckdb.engine import DuckDbEngine
 
 Row = dict[str, Any]
-
-_MEMORY = 256 << 20
-_AT_ONCE = 10_000
-_PLAIN = {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-_FLOATS = {"FLOAT", "DOUBLE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +76,21 @@ class Event:
 
 
 class Histories:
-    """The histories of one file."""
+    """The histories of one open database.
 
-    def __init__(self, engine: DuckDbEngine) -> None:
+    Raises:
+        UsageError: there are none in it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        columns = engine.columns(TableName(SCHEMA, "tables"))
+        if not columns:
+            raise UsageError(
+                f"{engine.place} has no history.", hint="`cdc run ... --mode history` keeps one, from then on."
+            )
         self._engine = engine
-        self._connection = engine.connection
         self._gaps = Gaps(engine)
+        self._since = SINCE if "since" in columns else "CAST(NULL AS BIGINT)"  # which older versions did not have
 
     def table(self, name: str) -> Known:
         """Find a table by `schema.table`, or by its name alone if there is one of that name.
@@ -100,9 +100,9 @@ class Histories:
         """
         found = [
             Known(identity, TableName(schema, table), tuple(key))
-            for schema, table, key, identity in self._connection.execute(
-                f"SELECT schema_name, table_name, key, identity FROM {SCHEMA}.tables ORDER BY ALL"
-            ).fetchall()
+            for schema, table, key, identity in self._engine.ask(
+                f"SELECT schema_name, table_name, key, identity FROM {SCHEMA}.tables ORDER BY 1, 2, 3, 4"
+            )
         ]
         matching = [known for known in found if name == str(known.table)]
         matching = matching or [known for known in found if name == known.table.name]
@@ -122,12 +122,12 @@ class Histories:
             NotKnown: it is in a gap of it.
         """
         asked = Moment.parse(at)
-        try:
-            found = self._connection.execute("SELECT _cdc_place(?, ?)", [str(asked), known.identity]).fetchone()
-        except duckdb.InvalidInputException as error:
-            message = str(error).removeprefix("Invalid Input Error: ")
-            raise UsageError(f"{known.table}: {message}", hint=HOW_TO_WRITE) from error
-        order = int(found[0]) if found is not None else -1
+        # Not by the function of the database, which an older version may have made.
+        query = place_query(self._engine, self._since, at=sql.literal(str(asked)), table=exp.convert(known.identity))
+        ((place, refusal),) = self._engine.ask(query)
+        if refusal is not None:
+            raise UsageError(f"{known.table}: {refusal}", hint=HOW_TO_WRITE)
+        order = int(place)
         if (gap := self._gaps.at(known.identity, order)) is not None:
             raise self._not_known(known, asked, gap)
         here = self._commit(f"position_order <= {order} ORDER BY position_order DESC") or "unknown"
@@ -148,9 +148,9 @@ class Histories:
 
     def _commit(self, which: str) -> str | None:
         """A commit as people read it: its position and its own time."""
-        query = f"SELECT position, epoch_us(committed_at) FROM {SCHEMA}.commits WHERE {which} LIMIT 1"
-        found = self._connection.execute(query).fetchone()
-        return f"{found[0]}, {written(found[1])}" if found is not None else None
+        query = f"SELECT position, micros(committed_at) FROM {SCHEMA}.commits WHERE {which} LIMIT 1"
+        found = self._engine.ask(sql.worded(self._engine, query))
+        return f"{found[0][0]}, {written(found[0][1])}" if found else None
 
     def versions(self, known: Known, key: Sequence[str]) -> list[Event]:
         """What happened to the rows that have had a key, one event after the other."""
@@ -165,7 +165,7 @@ class Histories:
         view = versions_view(known.table)
         kinds = self._engine.columns(view)
         columns = [name for name in kinds if not name.startswith(OURS)]
-        same = [_is_written(name, kinds[name], text) for name, text in zip(known.key, key, strict=True)]
+        same = [self._engine.is_written(name, kinds[name], text) for name, text in zip(known.key, key, strict=True)]
         ours = [sql.cast(sql.column(name), "VARCHAR") if "time" in name else sql.column(name) for name in BEGIN | END]
         query = (
             exp.select(*self._values(view, columns), *ours)
@@ -173,7 +173,7 @@ class Histories:
             .where(*same)
             .order_by("_cdc_valid_from", "_cdc_ordinal NULLS LAST", "_cdc_valid_to NULLS LAST")
         )
-        found = self._connection.execute(self._engine.render(query)).fetchall()
+        found = self._engine.ask(query)
         rows = [_plain(columns, row) for row in found]
         told = list(_events(rows, [dict(zip(BEGIN | END, row[len(columns) :], strict=True)) for row in found]))
         if told:
@@ -194,9 +194,9 @@ class Histories:
         then, now = (_rows_at(known, columns, place) for place in (before, after))
         if not known.key:
             for old, new in ((then, now), (now, then)):
-                gone = exp.except_(exp.select("*").from_(old.copy()), exp.select("*").from_(new.copy()), distinct=False)
-                query = exp.select(*self._values(known.table, columns)).from_(gone.subquery("gone"))
-                yield from ((row, None) if old is then else (None, row) for row in self._rows(columns, query))
+                had, has = (exp.select(*self._values(known.table, columns)).from_(rows.copy()) for rows in (old, new))
+                gone = exp.except_(had, has, distinct=False)
+                yield from ((row, None) if old is then else (None, row) for row in self._rows(columns, gone))
             return
         then.set("alias", exp.TableAlias(this=sql.name("a")))
         now.set("alias", exp.TableAlias(this=sql.name("b")))
@@ -221,63 +221,26 @@ class Histories:
                 _plain(columns, values[width:]) if is_there else None,
             )
 
-    def _values(self, of: TableName, columns: Sequence[str], alias: str | None = None) -> list[exp.Expression]:
-        """Numbers and booleans as such, everything else as text."""
+    def _values(self, of: TableName, columns: Sequence[str], alias: str | None = None) -> list[exp.Expr]:
+        """Values as JSON has them, under their names."""
         kinds = self._engine.columns(of)
         return [
-            sql.column(name, alias) if kinds[name] in _PLAIN | _FLOATS else sql.cast(sql.column(name, alias), "VARCHAR")
+            exp.alias_(self._engine.as_json(sql.column(name, alias), kinds[name]), name, quoted=True)
             for name in columns
         ]
 
-    def _rows(self, columns: Sequence[str], query: exp.Select) -> Iterator[Row]:
+    def _rows(self, columns: Sequence[str], query: exp.Query) -> Iterator[Row]:
         return (_plain(columns, row) for row in self._fetched(query))
 
-    def _fetched(self, query: exp.Select) -> Iterator[tuple[Any, ...]]:
+    def _fetched(self, query: exp.Query) -> Iterator[tuple[Any, ...]]:
         with mapped_errors(self._engine):
-            cursor = self._connection.execute(self._engine.render(query))
-            while rows := cursor.fetchmany(_AT_ONCE):
-                yield from rows
-
-
-@contextmanager
-def open_histories(path: str) -> Iterator[Histories]:
-    """The histories of a file.
-
-    Raises:
-        TargetBusy: a pipeline has it open.
-        UsageError: there is no such file, or no history in it.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise UsageError(f"There is no file {file}.")
-    with opened(DuckDbEngine(file, _MEMORY, read_only=True)) as engine:
-        yield histories_of(engine)
-
-
-def histories_of(engine: DuckDbEngine) -> Histories:
-    """The histories of an open database; raises UsageError if there are no histories in it."""
-    columns = engine.columns(TableName(SCHEMA, "tables"))
-    if not columns:
-        raise UsageError(
-            f"{engine.place} has no history.", hint="`cdc run ... --mode history` keeps one, from then on."
-        )
-    # Not those of the database, which an older version may have made.
-    engine.run(place_macro("_cdc_place", SINCE if "since" in columns else "CAST(NULL AS BIGINT)"))
-    return Histories(engine)
-
-
-def _is_written(name: str, kind: str, text: str) -> exp.Condition:
-    """Whether a column has the value that a text stands for; a UUID may be written in other ways than DuckDB's."""
-    value = exp.EQ(this=sql.cast(sql.column(name), "VARCHAR"), expression=sql.literal(text))
-    if kind != "UUID":
-        return value
-    return exp.EQ(this=sql.column(name), expression=sql.try_cast(sql.literal(text), kind))
+            yield from self._engine.each(query)
 
 
 def _rows_at(known: Known, columns: list[str], place: Place) -> exp.Subquery:
     """A table's rows at a place."""
     now, was = map(inside, stored(known.identity))
-    return as_of(columns, now, was, str(place.order)).subquery("t")
+    return as_of(columns, now, was, exp.convert(place.order)).subquery("t")
 
 
 def _plain(columns: Sequence[str], values: Sequence[Any]) -> Row:
