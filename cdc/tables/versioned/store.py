@@ -100,7 +100,7 @@ class Store(Database, Protocol):
 
     def append(self, place: TableName, rows: pa.Table) -> None:
         """Append rows, whose columns have the types of their homes, in their order: after a failure, the first of them
-        may be there."""
+        may be there; of the changes of one ORDER and ORDINAL, which follow each other, all rows are or none is."""
 
     def reached(self, place: TableName, order: int) -> tuple[int, int]:
         """The latest ORDER and ORDINAL of a change, below those of copied rows, that a table has a row of; (-1, -1) for

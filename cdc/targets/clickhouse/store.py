@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from cdc.typed.native import Home
 _VERSION = "_cdc_version"  # ORDER and ORDINAL as one number
 _LOW = (1 << 64) - 1
 _PIECE = 64 << 20  # bytes of one insert
+_PIECE_ROWS = 1_000_000  # of which the server makes one block, up to 1,048,449 (min_insert_block_size_rows)
 _EPOCHS = 40  # bits of the number of a record within its lease
 _INTERNAL = (SCHEMA, ROWS)  # schemas of ours, which no source may have; the prefix is before these as well
 
@@ -196,8 +198,9 @@ class ClickHouseStore:
 
     def append(self, place: TableName, rows: pa.Table) -> None:
         version = _version(rows.column(ORDER), rows.column(ORDINAL))
+        begins = _begins(rows.column(ORDER), rows.column(ORDINAL))
         rows = rows.drop_columns([ORDER, ORDINAL]).append_column(_VERSION, version)
-        self._insert(self._name(place), rows)
+        self._insert(self._name(place), rows, begins)
 
     def reached(self, place: TableName, order: int) -> tuple[int, int]:
         latest = (
@@ -335,12 +338,17 @@ class ClickHouseStore:
                 columns = [found.column(name).cast(home.arrow) for name, home in homes.items()]
                 yield pa.table(columns, names=list(homes))
 
-    def _insert(self, table: str, rows: pa.Table) -> None:
-        """In pieces, each of which becomes a part by itself."""
+    def _insert(self, table: str, rows: pa.Table, begins: np.ndarray | None = None) -> None:
+        """In pieces, each of which is one block, which is there as a whole or not at all.
+
+        Args:
+            begins: int64[k], the rows with which a piece may begin; None for all of them.
+        """
         rows = pa.table({name: _sendable(rows.column(name)) for name in rows.column_names})
-        size = max(1, len(rows) * _PIECE // max(rows.nbytes, _PIECE))
-        for begin in range(0, len(rows), size):
-            self.client.insert_arrow(table, rows.slice(begin, size))
+        size = max(1, min(_PIECE_ROWS, len(rows) * _PIECE // max(rows.nbytes, _PIECE)))
+        begins = np.arange(len(rows)) if begins is None else begins
+        for begin, end in pairwise(_cuts(begins, len(rows), size)):
+            self.client.insert_arrow(table, rows.slice(begin, end - begin).combine_chunks())
 
 
 _LATEST_ORDER, _LATEST_ORDINAL = "toInt64(bitShiftRight(latest, 64))", f"toUInt64(bitAnd(latest, {_LOW}))"
@@ -396,6 +404,27 @@ def _version(order: pa.ChunkedArray, ordinal: pa.ChunkedArray) -> pa.Array:
     both[:, 0] = np.asarray(ordinal.cast(pa.uint64()), dtype=np.uint64)
     both[:, 1] = np.asarray(order, dtype=np.int64).astype(np.uint64)
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(both.tobytes())])
+
+
+def _begins(order: pa.ChunkedArray, ordinal: pa.ChunkedArray) -> np.ndarray:
+    """int64[k]: the rows that are not of the same place in the log as the row before. What one place appends belongs
+    together (a key that moves is a deleted row and a row): where half of it was there, `reached` would take it for all.
+    A copy is of one place, and begins again if it was cut."""
+    orders, ordinals = np.asarray(order, dtype=np.int64), np.asarray(ordinal.cast(pa.uint64()), dtype=np.uint64)
+    is_begin = np.ones(len(orders), dtype=bool)
+    is_begin[1:] = (orders[1:] != orders[:-1]) | (ordinals[1:] != ordinals[:-1]) | (ordinals[1:] >= COPIED)
+    return np.flatnonzero(is_begin)
+
+
+def _cuts(begins: np.ndarray, count: int, size: int) -> list[int]:
+    """The borders of pieces of so many rows at most, or of as many as there are up to the next begin."""
+    allowed = np.append(begins, count)
+    cuts = [0]
+    while cuts[-1] < count:
+        last = int(np.searchsorted(allowed, cuts[-1] + size, side="right")) - 1
+        first = int(np.searchsorted(allowed, cuts[-1], side="right"))
+        cuts.append(int(allowed[max(last, first)]))
+    return cuts
 
 
 def _sendable(column: pa.ChunkedArray) -> pa.ChunkedArray:
