@@ -15,7 +15,7 @@ from cdc.model.schema import Kind, TableName, TableSchema
 from cdc.options import Options
 from cdc.target import Mode, Target
 from cdc.targets.clickhouse import ABILITIES
-from cdc.targets.clickhouse.store import quoted
+from cdc.targets.clickhouse.spelling import literal, quoted
 from cdc.testing import conformance
 from integration.clickhouse import PrivateClickHouse
 from tests.conformance.spelling import double, single
@@ -62,7 +62,7 @@ def test_clickhouse(check: conformance.Check, house: PrivateClickHouse) -> None:
 
 def rows_of(house: PrivateClickHouse, database: str, schema: TableSchema) -> list[conformance.Texts] | None:
     """The rows of a view as they are now, spelled by Python."""
-    at = f"database = {text(database)} AND table = {text(schema.table.name)}"
+    at = f"database = {literal(database)} AND table = {literal(schema.table.name)}"
     kinds = dict(house.rows(f"SELECT name, type FROM system.columns WHERE {at}"))
     if not kinds:
         return None
@@ -99,9 +99,3 @@ def speller(kind: str, means: Kind) -> Callable[[Any], str]:
     if kind.startswith("DateTime64"):
         return lambda value: value.rstrip("0").rstrip(".") + ("+00" if means is Kind.TIMESTAMPTZ else "")
     return (lambda value: f"\\x{value.lower()}") if means is Kind.BYTES else str
-
-
-def text(value: str) -> str:
-    """A literal."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -61,6 +61,8 @@ def table_digests(store: Store, schemas: Iterable[TableSchema]) -> dict[TableSch
     with opened(store), closing(Looking()) as looking, closing(Converter()) as converter:
         kept = state.VersionedState(store)
         kept.open()
+        if state.mode_of(store.records()) is Mode.HISTORY:
+            store.keep_versions()
         names = kept.names()
         shapes = Shapes(store, kept, converter, with_deleted=False)
         layout = Versioned(store, shapes, converter, looking, Mode.MIRROR)

@@ -22,7 +22,7 @@ from cdc.targets.clickhouse.types import NARROW, home_of
 ABILITIES = TargetAbilities(
     product=ClickHouseStore.product,
     keeps="tables",
-    modes=(Mode.MIRROR, Mode.SOFT_DELETE),
+    modes=(Mode.MIRROR, Mode.HISTORY, Mode.SOFT_DELETE),
     is_atomic=False,
     compares=True,
     notices_drift=False,

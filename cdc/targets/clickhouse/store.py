@@ -18,26 +18,28 @@ from cdc.errors import CdcError, InvariantError
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables.engine import Abilities
 from cdc.tables.state import SCHEMA
+from cdc.tables.table import OURS
 from cdc.tables.versioned.shapes import ROWS
 from cdc.tables.versioned.store import (
     COPIED,
     DELETED,
     MOMENT,
+    OP,
     ORDER,
     ORDINAL,
-    OURS,
     POSITION,
+    TRANSACTION,
     Alteration,
     Bounds,
     Shown,
 )
 from cdc.targets.clickhouse.address import Client, Error, Server, connect, meaning
+from cdc.targets.clickhouse.histories import COMMITS, names_of, queries_of
 from cdc.targets.clickhouse.lease import Lease
+from cdc.targets.clickhouse.spelling import LOW, VERSION, literal, order_of, ordinal_of, quoted
 from cdc.targets.clickhouse.types import NARROW, TEXT, WIDE, Limits, home_of
 from cdc.typed.native import Home
 
-_VERSION = "_cdc_version"  # ORDER and ORDINAL as one number
-_LOW = (1 << 64) - 1
 _PIECE = 64 << 20  # bytes of one insert
 _PIECE_ROWS = 1_000_000  # of which the server makes one block, up to 1,048,449 (min_insert_block_size_rows)
 _EPOCHS = 40  # bits of the number of a record within its lease
@@ -61,6 +63,7 @@ class ClickHouseStore:
         self._lease = Lease(server, self._name(TableName(SCHEMA, "lease")), lambda: connect(server))
         self._limits = NARROW
         self._recorded = 0
+        self.keeps_versions = False
 
     # --- as a database ----------------------------------------------------------------------------------------------
 
@@ -109,7 +112,7 @@ class ClickHouseStore:
             "ORDER BY position"
         )
         found = {name: _bare(kind) for name, kind in self._ask(query, self._named(table))}
-        return {name: kind for name, kind in found.items() if name != _VERSION and name not in OURS}
+        return {name: kind for name, kind in found.items() if not name.startswith(OURS)}
 
     def names(self) -> set[TableName]:
         prefix = self._server.prefix
@@ -127,6 +130,14 @@ class ClickHouseStore:
 
     # --- tables -----------------------------------------------------------------------------------------------------
 
+    def keep_versions(self) -> None:
+        self.keeps_versions = True
+        if not self._read_only:
+            self._command(
+                f"CREATE TABLE IF NOT EXISTS {self._commits}{self._everywhere()} ({COMMITS}) "
+                f"ENGINE = {self._engine('ReplacingMergeTree')} ORDER BY position_order"
+            )
+
     def home(self, column: Column) -> Home:
         return home_of(column.type, self._limits)
 
@@ -137,16 +148,20 @@ class ClickHouseStore:
             for name, home in columns.items()
         ]
         listed += [
-            f"{_VERSION} UInt128",
+            f"{VERSION} UInt128",
             f"{DELETED} Bool",
             f"{POSITION} String",
             f"{MOMENT} DateTime64(6, 'UTC')",
-            f"INDEX {_VERSION} {_VERSION} TYPE minmax",  # the newest rows are found without the others
+            f"INDEX {VERSION} {VERSION} TYPE minmax",  # the newest rows are found without the others
         ]
+        sorted_by, engine = [*map(quoted, key)], f"ReplacingMergeTree({VERSION})"
+        if self.keeps_versions:
+            listed += [f"{OP} LowCardinality(String)", f"{TRANSACTION} Nullable(Int64)"]
+            sorted_by, engine = [*sorted_by, VERSION], "MergeTree"
         self.drop(place)
         self._command(
             f"CREATE TABLE {self._name(place)}{self._everywhere()} ({', '.join(listed)}) "
-            f"ENGINE = {self._engine(f'ReplacingMergeTree({_VERSION})')} ORDER BY ({', '.join(map(quoted, key))}) "
+            f"ENGINE = {self._engine(engine)} ORDER BY ({', '.join(sorted_by)}) "
             f"COMMENT '{mark}'"
         )
 
@@ -179,7 +194,17 @@ class ClickHouseStore:
         self._command(f"{alter} MODIFY COMMENT '{mark}'")
         return True
 
+    def names_of(self, table: TableName) -> Sequence[TableName]:
+        return names_of(table) if self.keeps_versions else [table]
+
     def show(self, shown: Shown) -> None:
+        if self.keeps_versions:
+            records = self._name(TableName(SCHEMA, "records"))
+            queries = queries_of(shown, self._name(shown.place), records, self._commits)
+            for name, query in zip(names_of(shown.name), queries, strict=True):
+                self._make_database(name.schema)
+                self._command(f"CREATE OR REPLACE VIEW {self._name(name)}{self._everywhere()} AS {query}")
+            return
         self._make_database(shown.name.schema)
         listed = [quoted(name) for name in shown.columns]
         where = "" if shown.with_deleted else f" WHERE NOT {DELETED}"
@@ -192,40 +217,42 @@ class ClickHouseStore:
         )
 
     def hide(self, name: TableName) -> None:
-        self._command(f"DROP VIEW IF EXISTS {self._name(name)}{self._everywhere()} SYNC")
+        for each in self.names_of(name):
+            self._command(f"DROP VIEW IF EXISTS {self._name(each)}{self._everywhere()} SYNC")
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def append(self, place: TableName, rows: pa.Table) -> None:
         version = _version(rows.column(ORDER), rows.column(ORDINAL))
         begins = _begins(rows.column(ORDER), rows.column(ORDINAL))
-        rows = rows.drop_columns([ORDER, ORDINAL]).append_column(_VERSION, version)
+        rows = rows.drop_columns([ORDER, ORDINAL]).append_column(VERSION, version)
         self._insert(self._name(place), rows, begins)
 
     def reached(self, place: TableName, order: int) -> tuple[int, int]:
         latest = (
-            f"SELECT max({_VERSION}) AS latest FROM {self._name(place)} "
-            f"WHERE {_VERSION} >= toUInt128('{order << 64}') AND bitAnd({_VERSION}, {_LOW}) < {COPIED}"
+            f"SELECT max({VERSION}) AS latest FROM {self._name(place)} "
+            f"WHERE {VERSION} >= toUInt128('{order << 64}') AND bitAnd({VERSION}, {LOW}) < {COPIED}"
         )
-        query = f"SELECT {_LATEST_ORDER}, {_LATEST_ORDINAL} FROM ({latest}) WHERE latest > 0"
+        query = f"SELECT {order_of('latest')}, {ordinal_of('latest')} FROM ({latest}) WHERE latest > 0"
         found = self._ask(query, {})
         return (int(found[0][0]), int(found[0][1])) if found else (-1, -1)
 
     def newest(self, place: TableName, homes: Mapping[str, Home], bounds: Bounds | None = None) -> Iterator[pa.Table]:
-        conditions = [f"NOT {DELETED}"]
+        within = ["true"]
         values: dict[str, object] = {}
         for operator, end in ((">=", bounds.low if bounds else None), ("<=", bounds.high if bounds else None)):
             if bounds is not None and end is not None:
                 name = "low" if operator == ">=" else "high"
                 kind = "Int128" if isinstance(end, int) else "String"
-                conditions.append(f"{quoted(bounds.column)} {operator} {{{name}:{kind}}}")
+                within.append(f"{quoted(bounds.column)} {operator} {{{name}:{kind}}}")
                 values[name] = end
-        query = f"SELECT {_asked(homes)} FROM {self._name(place)} FINAL WHERE {' AND '.join(conditions)}"
+        query = f"SELECT {_asked(homes)} FROM {self._newest(place, ' AND '.join(within))} AND NOT {DELETED}"
         return self._stream(query, homes, values)
 
     def everything(self, place: TableName, homes: Mapping[str, Home]) -> Iterator[pa.Table]:
-        query = f"SELECT {_asked(homes)}, {_ASKED} FROM {self._name(place)} FINAL"
-        return self._stream(query, {**homes, **_OURS}, {})
+        final = "" if self.keeps_versions else " FINAL"
+        query = f"SELECT {_asked(homes)}, {_asked_of_ours(self._ours)} FROM {self._name(place)}{final}"
+        return self._stream(query, {**homes, **self._ours}, {})
 
     def matching(self, place: TableName, homes: Mapping[str, Home], keys: pa.Table) -> pa.Table:
         names = keys.column_names
@@ -235,28 +262,60 @@ class ClickHouseStore:
         self._command(f"CREATE TABLE {aside} ({columns}) ENGINE = Memory")
         try:
             self._insert(aside, keys)
-            query = (
-                f"SELECT {_asked(homes)}, {_ASKED} FROM {self._name(place)} FINAL "
-                f"WHERE ({listed}) IN (SELECT {listed} FROM {aside})"
-            )
-            found = list(self._stream(query, {**homes, **_OURS}, {}))
+            newest = self._newest(place, f"({listed}) IN (SELECT {listed} FROM {aside})")
+            query = f"SELECT {_asked(homes)}, {_asked_of_ours(self._ours)} FROM {newest}"
+            found = list(self._stream(query, {**homes, **self._ours}, {}))
         finally:
             self._command(f"DROP TABLE IF EXISTS {aside}")
-        nothing = pa.table({name: pa.array([], home.arrow) for name, home in {**homes, **_OURS}.items()})
+        nothing = pa.table({name: pa.array([], home.arrow) for name, home in {**homes, **self._ours}.items()})
         return pa.concat_tables(found) if found else nothing
 
     def bury(self, place: TableName, columns: Sequence[str], version: pa.Table) -> None:
         (said,) = version.to_pylist()
-        number = (said[ORDER] << 64) | said[ORDINAL]
-        micros = version.column(MOMENT)[0].value
+        number = f"toUInt128('{(said[ORDER] << 64) | said[ORDINAL]}')"
+        values = {
+            VERSION: number,
+            DELETED: "true",
+            POSITION: "{position:String}",
+            MOMENT: f"fromUnixTimestamp64Micro(toInt64({version.column(MOMENT)[0].value}), 'UTC')",
+        }
+        if self.keeps_versions:
+            values |= {OP: literal(said[OP]), TRANSACTION: "NULL" if (of := said[TRANSACTION]) is None else str(of)}
         name, listed = self._name(place), ", ".join(map(quoted, columns))
         self._command(
-            f"INSERT INTO {name} ({listed}, {_VERSION}, {DELETED}, {POSITION}, {MOMENT}) "
-            f"SELECT {listed}, toUInt128('{number}'), true, {{position:String}}, "
-            f"fromUnixTimestamp64Micro(toInt64({micros}), 'UTC') FROM {name} FINAL WHERE NOT {DELETED} "
-            f"AND {_VERSION} < toUInt128('{number}')",
+            f"INSERT INTO {name} ({listed}, {', '.join(values)}) SELECT {listed}, {', '.join(values.values())} "
+            f"FROM {self._newest(place, 'true')} AND NOT {DELETED} AND {VERSION} < {number}",
             {"position": said[POSITION]},
         )
+
+    def add_commits(self, commits: pa.Table) -> None:
+        self._insert(
+            self._commits, commits.rename_columns(["position_order", "position", "committed_at", "transaction"])
+        )
+
+    def last_commit(self) -> int:
+        ((last,),) = self._ask(f"SELECT ifNull(maxOrNull(position_order), -1) FROM {self._commits}", {})
+        return int(last)
+
+    def _newest(self, place: TableName, within: str) -> str:
+        """The newest row of each key, of those that fulfil a condition, which is about keys; more may follow by AND."""
+        if not self.keeps_versions:
+            return f"{self._name(place)} FINAL WHERE {within}"
+        query = "SELECT sorting_key FROM system.tables WHERE database = {database:String} AND name = {table:String}"
+        ((sorted_by,),) = self._ask(query, self._named(place))
+        key = sorted_by.removesuffix(f", {VERSION}")
+        return (
+            f"(SELECT * FROM {self._name(place)} WHERE {within} ORDER BY {key}, {VERSION} DESC LIMIT 1 BY {key}) "
+            "WHERE true"
+        )
+
+    @property
+    def _ours(self) -> dict[str, Home]:
+        return {**_OURS, **_OURS_OF_VERSIONS} if self.keeps_versions else _OURS
+
+    @property
+    def _commits(self) -> str:
+        return self._name(TableName(SCHEMA, "commits"))
 
     # --- records ----------------------------------------------------------------------------------------------------
 
@@ -351,11 +410,6 @@ class ClickHouseStore:
             self.client.insert_arrow(table, rows.slice(begin, end - begin).combine_chunks())
 
 
-_LATEST_ORDER, _LATEST_ORDINAL = "toInt64(bitShiftRight(latest, 64))", f"toUInt64(bitAnd(latest, {_LOW}))"
-_ASKED = (
-    f"toInt64(bitShiftRight({_VERSION}, 64)) AS {ORDER}, toUInt64(bitAnd({_VERSION}, {_LOW})) AS {ORDINAL}, "
-    f"{DELETED}, {POSITION}, {MOMENT}"
-)
 _OURS = {
     ORDER: Home("Int64", TEXT.codec, pa.int64()),
     ORDINAL: Home("UInt64", TEXT.codec, pa.uint64()),
@@ -365,10 +419,12 @@ _OURS = {
 }
 
 
-def quoted(name: str) -> str:
-    """An identifier."""
-    escaped = name.replace("\\", "\\\\").replace("`", "\\`")
-    return f"`{escaped}`"
+_OURS_OF_VERSIONS = {OP: TEXT, TRANSACTION: Home("Int64", TEXT.codec, pa.int64())}
+
+
+def _asked_of_ours(ours: Mapping[str, Home]) -> str:
+    parts = {ORDER: order_of(VERSION), ORDINAL: ordinal_of(VERSION)}
+    return ", ".join(f"{parts[name]} AS {name}" if name in parts else name for name in ours)
 
 
 def _bare(kind: str) -> str:
@@ -392,8 +448,7 @@ def _literal(home: Home, value: str) -> str | None:
     if pa.types.is_integer(home.arrow):
         return value
     if home.is_text:
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
+        return literal(value)
     return None
 
 
