@@ -38,7 +38,11 @@ def lake(folder: Path) -> Place:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(table.schema)}")
             connection.execute(f"CREATE TABLE lake.{quoted(table.schema)}.{quoted(table.name)} (theirs INTEGER)")
 
-    return Place(ABILITIES, make, read, occupy)
+    def read_as_of(schema: TableSchema, position: str) -> list[Texts]:
+        with attached(address) as connection:
+            return duckdb_rows(connection, schema, position) or []
+
+    return Place(ABILITIES, make, read, occupy, read_as_of)
 
 
 CHECKS = conformance.checks(ABILITIES, rounds=ROUNDS, seed=SEED)

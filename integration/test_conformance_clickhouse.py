@@ -57,11 +57,16 @@ def test_clickhouse(check: conformance.Check, house: PrivateClickHouse) -> None:
     def read(schema: TableSchema) -> list[conformance.Texts] | None:
         return rows_of(house, f"{prefix}_{schema.table.schema}", schema)
 
-    check(conformance.Place(ABILITIES, make, read, occupy))
+    def read_as_of(schema: TableSchema, position: str) -> list[conformance.Texts]:
+        return rows_of(house, f"{prefix}_{schema.table.schema}", schema, position) or []
+
+    check(conformance.Place(ABILITIES, make, read, occupy, read_as_of))
 
 
-def rows_of(house: PrivateClickHouse, database: str, schema: TableSchema) -> list[conformance.Texts] | None:
-    """The rows of a view as they are now, spelled by Python."""
+def rows_of(
+    house: PrivateClickHouse, database: str, schema: TableSchema, position: str | None = None
+) -> list[conformance.Texts] | None:
+    """The rows of a view as they are now, or were at a position, spelled by Python."""
     at = f"database = {literal(database)} AND table = {literal(schema.table.name)}"
     kinds = dict(house.rows(f"SELECT name, type FROM system.columns WHERE {at}"))
     if not kinds:
@@ -72,7 +77,10 @@ def rows_of(house: PrivateClickHouse, database: str, schema: TableSchema) -> lis
     }
     listed = [asked(quoted(column.name), found[column.name], column.type.kind) for column in schema.columns]
     live = "WHERE _cdc_deleted_at IS NULL" if "_cdc_deleted_at" in kinds else ""
-    rows = house.rows(f"SELECT {', '.join(listed)} FROM {quoted(database)}.{quoted(schema.table.name)} {live}")
+    view = quoted(schema.table.name)
+    if position is not None:
+        view = f"{quoted(f'{schema.table.name}_as_of')}(at = {literal(position)})"
+    rows = house.rows(f"SELECT {', '.join(listed)} FROM {quoted(database)}.{view} {live}")
     spellers = [speller(found[column.name], column.type.kind) for column in schema.columns]
     return [
         tuple(None if value is None else spell(value) for spell, value in zip(spellers, row, strict=True))

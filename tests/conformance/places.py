@@ -45,11 +45,18 @@ def duckdb_file(folder: Path, abilities: TargetAbilities) -> Place:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.schema)}")
             connection.execute(f"CREATE TABLE {quoted(table.schema)}.{quoted(table.name)} (theirs INTEGER)")
 
-    return Place(abilities, lambda mode: DuckDbTarget(path, _MEMORY, mode), read, occupy)
+    def read_as_of(schema: TableSchema, position: str) -> list[Texts]:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            return duckdb_rows(connection, schema, position) or []
+
+    return Place(abilities, lambda mode: DuckDbTarget(path, _MEMORY, mode), read, occupy, read_as_of)
 
 
-def duckdb_rows(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> list[Texts] | None:
-    """The rows of a table as they are now: deleted ones, which a soft delete keeps, are none of them."""
+def duckdb_rows(
+    connection: duckdb.DuckDBPyConnection, schema: TableSchema, position: str | None = None
+) -> list[Texts] | None:
+    """The rows of a table as they are now, or were at a position; deleted ones, which a soft delete keeps, are none of
+    them."""
     connection.execute("SET TimeZone = 'UTC'")
     name = f"{quoted(schema.table.schema)}.{quoted(schema.table.name)}"
     try:
@@ -60,6 +67,8 @@ def duckdb_rows(connection: duckdb.DuckDBPyConnection, schema: TableSchema) -> l
     columns = [asked(quoted(column.name), kind) for column, kind in zip(schema.columns, kinds, strict=True)]
     spellers = [speller(kind) for kind in kinds]
     live = "WHERE _cdc_deleted_at IS NULL" if "_cdc_deleted_at" in described else ""
+    if position is not None:
+        name = f"{quoted(schema.table.schema)}.{quoted(f'{schema.table.name}_as_of')}('{position}')"
     rows = connection.execute(f"SELECT {', '.join(columns)} FROM {name} {live}").fetchall()
     return [tuple(spell(value) for spell, value in zip(spellers, row, strict=True)) for row in rows]
 

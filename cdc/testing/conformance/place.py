@@ -25,9 +25,11 @@ class Place:
         occupy: makes an empty table of a name that is not the pipeline's, with one column `theirs` of whole numbers,
             while no target is open. It may be left out for a
             target that is not durable, where nobody else could make one.
+        read_as_of: as `read`, the rows as they were at a position, given as text; of a target that keeps histories.
     """
 
     abilities: TargetAbilities
     make: Callable[[Mode | None], Target]
     read: Callable[[TableSchema], Sequence[Texts] | None] | None = None
     occupy: Callable[[TableName], None] | None = None
+    read_as_of: Callable[[TableSchema, str], Sequence[Texts]] | None = None
