@@ -8,17 +8,18 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+import orjson
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from cdc.errors import TablesHeld
+from cdc.errors import NotKnown, TablesHeld, UsageError
 from cdc.model.change import Op, Transactions
 from cdc.model.segment import Changes, Gap, Reset, Segment
 from cdc.options import Options
 from cdc.runs import open_pipeline
 from cdc.tables.versioned.target import VersionedTarget
 from cdc.target import Mode, TargetSettings
-from cdc.targets.clickhouse import target_factory
+from cdc.targets.clickhouse import open_histories, target_factory
 from cdc.testing.batches import batch
 from cdc.testing.conformance.work import Work, at, keyed, transactions
 from integration.clickhouse import PrivateClickHouse
@@ -74,9 +75,12 @@ def test_every_version_is_there(database: Database, house: PrivateClickHouse) ->
         "ALTER TABLE t ALTER big SET STORAGE EXTERNAL",
         "INSERT INTO t SELECT i, 'v' || i, repeat('x', 9000) FROM generate_series(1, 3) i",
     )
-    first = past.run("UPDATE t SET v = 'a' WHERE id = 1; UPDATE t SET v = 'b' WHERE id = 1; DELETE FROM t WHERE id = 2")
-    second = past.run("UPDATE t SET id = 4 WHERE id = 1", "INSERT INTO t VALUES (2, 'again', 'y')")
-    past.verify()
+    second = past.run(
+        "UPDATE t SET v = 'a' WHERE id = 1; UPDATE t SET v = 'b' WHERE id = 1; DELETE FROM t WHERE id = 2",
+        "UPDATE t SET id = 4 WHERE id = 1",
+        "INSERT INTO t VALUES (2, 'again', 'y')",
+    )
+    ((first,),) = past.rows("SELECT DISTINCT _cdc_valid_to_position FROM `{}public_history`.t WHERE v = 'a'")
     whole = past.versions("id, v, length(big), _cdc_op, _cdc_ended_by, _cdc_valid_to = _cdc_valid_from", "t")
     assert whole == [
         (1, "v1", 9000, "copy", "update", 0),
@@ -91,6 +95,24 @@ def test_every_version_is_there(database: Database, house: PrivateClickHouse) ->
     assert [row[:2] for row in past.as_of(first, "t")] == [(1, "b"), (3, "v3")]
     now = [(2, "again"), (3, "v3"), (4, "b")]
     assert [row[:2] for row in past.as_of(second, "t")] == now
+    with open_histories(past.target.removeprefix("clickhouse:")) as histories:
+        known = histories.table("t")
+        told = [(event.op, event.changed, event.row and event.row["v"]) for event in histories.versions(known, ["1"])]
+        assert told == [
+            ("copy", ("id", "v", "big"), "v1"),
+            ("update", ("v",), "a"),
+            ("update", ("v",), "b"),
+            ("moved", (), None),
+        ]
+        old, new = histories.place(known, first), histories.place(known, second)
+        _, rows = histories.as_of(known, old)
+        assert [(row["id"], row["v"]) for row in rows] == [(1, "b"), (3, "v3")]
+        there = [(was and was["id"], is_there and is_there["id"]) for was, is_there in histories.diff(known, old, new)]
+        assert there == [(1, None), (None, 2), (None, 4)]
+        with pytest.raises(UsageError, match="before this history begins"):
+            histories.place(known, "2020-01-01")
+    done = cdc("history", past.target, "t", "2", "--json")
+    assert [orjson.loads(line)["op"] for line in done.stdout.splitlines()] == ["copy", "delete", "insert"], done.stderr
     ((lsn,),) = database.execute("SELECT pg_current_wal_lsn()::text")
     past.run("TRUNCATE t", "INSERT INTO t VALUES (3, 'new', '')")
     assert [row[:2] for row in past.as_of(lsn, "t")] == now
@@ -139,7 +161,6 @@ def test_copies_and_shapes(database: Database, house: PrivateClickHouse) -> None
         past.house.rows(f"{spoil.format(wrong)}{key}")
     done = cdc("repair", database.dsn, past.target, "--name", past.name, "--table", "public.t")
     assert done.returncode == 0, done.stdout + done.stderr
-    past.verify()
     done = cdc("resync", database.dsn, past.target, "--name", past.name, "--tables", "public.t")
     assert done.returncode == 0, done.stdout + done.stderr
     past.run("DELETE FROM t WHERE id = 5")
@@ -257,6 +278,8 @@ def test_a_gap_and_half_a_transaction(house: PrivateClickHouse) -> None:
     for place in (10, 15):
         with pytest.raises(DatabaseError, match="not known what this table held"):
             count(f"_as_of(at = '{work.order + place}')")
+    with open_histories(dsn) as histories, pytest.raises(NotKnown, match="a test says so"):
+        histories.place(histories.table("orders"), f"0/{work.order + 16:X}")
     rows = replace(batch(table.schema, [(Op.INSERT, None, ("99", *[None] * 5))]), copied=True)
     target.apply(Segment([Reset(table.schema), Changes(rows)], Transactions.none(), at(work.order + 20)))
     with pytest.raises(DatabaseError, match="not known what this table held"):

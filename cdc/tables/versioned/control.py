@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from typing import TypeVar
 
 from cdc.model.parts import WHOLE, Digest
 from cdc.model.position import Checkpoint
@@ -20,9 +21,11 @@ from cdc.tables.versioned.target import joined
 from cdc.target import Mode
 from cdc.typed.native import Converter
 
+S = TypeVar("S", bound=Store)
+
 
 @contextmanager
-def opened(store: Store) -> Iterator[Store]:
+def opened(store: S) -> Iterator[S]:
     """A store that is open meanwhile; raises TargetBusy if a pipeline keeps others from it."""
     with mapped_errors(store):
         store.open()

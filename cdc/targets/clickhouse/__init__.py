@@ -16,6 +16,7 @@ from cdc.tables.versioned.layout import unfit
 from cdc.tables.versioned.target import VersionedTarget
 from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.clickhouse.address import Server
+from cdc.targets.clickhouse.histories import open_histories as open_histories
 from cdc.targets.clickhouse.store import ClickHouseStore
 from cdc.targets.clickhouse.types import NARROW, home_of
 

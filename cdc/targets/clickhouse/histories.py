@@ -1,150 +1,199 @@
-"""What people read of a history: a table's versions, and its rows now, at the checkpoint, and as of a place."""
+"""Reading histories: versions of a row, a table as it was, what differs. A pipeline may write meanwhile."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import pyarrow as pa
+
+from cdc.errors import InvariantError, UsageError
+from cdc.model.moment import HOW_TO_WRITE, Moment, written
 from cdc.model.schema import TableName
-from cdc.tables.places import NOT_YET
-from cdc.tables.versioned.store import COPIED, DELETED, MOMENT, OP, POSITION, SAME, TRANSACTION, Shown
-from cdc.targets.clickhouse.spelling import VERSION, begin_of, literal, order_of, ordinal_of, quoted
+from cdc.tables.answers import Event, Known, Place, Row, events, named, not_known, plain, unknown
+from cdc.tables.applied import mapped_errors
+from cdc.tables.gaps import GapInHistory
+from cdc.tables.published import BEGIN, END, versions_view
+from cdc.tables.state import SCHEMA
+from cdc.tables.versioned.control import opened
+from cdc.tables.versioned.shapes import Shapes, place_of
+from cdc.tables.versioned.state import Shape, Unknown, VersionedState, mode_of
+from cdc.tables.versioned.store import Shown
+from cdc.target import Mode
+from cdc.targets.clickhouse.address import Error, Server
+from cdc.targets.clickhouse.published import order_query, rows_at
+from cdc.targets.clickhouse.spelling import VERSION, begin_of, qualified, quoted
+from cdc.targets.clickhouse.store import ClickHouseStore, asked
+from cdc.targets.clickhouse.types import TEXT, UTC
+from cdc.typed.native import Converter, Home
 
-COMMITS = "position_order Int64, position String, committed_at DateTime64(6, 'UTC'), transaction Nullable(Int64)"
-_FOUND, _FOLLOWING, _NEXT, _PLACE = "_cdc_found", "_cdc_following", "_cdc_next", "_cdc_place"
-_NEVER = (1 << 63) - 1
-
-
-def names_of(table: TableName) -> list[TableName]:
-    """The views of a table: its rows now, at the checkpoint, and as of a place, and its versions."""
-    return [
-        table,
-        TableName(table.schema, f"{table.name}_at_checkpoint"),
-        TableName(table.schema, f"{table.name}_as_of"),
-        TableName(f"{table.schema}_history", table.name),
-    ]
-
-
-def queries_of(shown: Shown, rows: str, records: str, commits: str) -> list[str]:
-    """What these views ask.
-
-    Args:
-        rows, records, commits: the tables that they read, quoted.
-    """
-    behind = f"(SELECT JSONExtractInt(any(content), 'order') FROM {records} FINAL WHERE name = 'checkpoint')"
-    place = f"WITH ({_place(shown, records, commits)}) AS {_PLACE} "
-    return [
-        _rows_at(shown, rows, "true"),
-        _rows_at(shown, rows, f"{VERSION} < {begin_of(behind)}"),
-        place + _rows_at(shown, rows, f"{VERSION} < {begin_of(f'{_PLACE} + 1')}"),
-        _versions(shown, rows),
-    ]
+_THROWN = 395  # FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
+_NUMBER, _MOMENT = Home("Int64", TEXT.codec, pa.int64()), Home("DateTime64(6, 'UTC')", TEXT.codec, UTC)
+_KINDS = {"BIGINT": _NUMBER, "VARCHAR": TEXT, "TIMESTAMP WITH TIME ZONE": _MOMENT}
+_STAMPS = {name: _KINDS[kind] for name, kind in (BEGIN | END).items()}
 
 
-def _rows_at(shown: Shown, rows: str, condition: str) -> str:
-    """The newest of each key's versions that fulfil a condition, unless that is a deleted row."""
-    others = [name for name in shown.columns if name not in shown.key]
-    key = ", ".join(map(quoted, shown.key))
-    newest = f"argMax(tuple({', '.join([*map(quoted, others), DELETED])}), {VERSION}) AS {_FOUND}"
-    listed = [
-        quoted(name) if name in shown.key else f"tupleElement({_FOUND}, {others.index(name) + 1}) AS {quoted(name)}"
-        for name in shown.columns
-    ]
-    return (
-        f"SELECT {', '.join(listed)} FROM (SELECT {key}, {newest} FROM {rows} WHERE {condition} GROUP BY {key} "
-        f"SETTINGS optimize_aggregation_in_order = 1) WHERE NOT tupleElement({_FOUND}, {len(others) + 1})"
-    )
+class Histories:
+    """The histories of the databases of one prefix."""
+
+    def __init__(self, store: ClickHouseStore, server: Server, converter: Converter) -> None:
+        self._store = store
+        self._server = server
+        self._converter = converter
+        self._state = VersionedState(store)
+        self._state.open()
+        self._shapes = Shapes(store, self._state, converter, with_deleted=False)
+        self._commits, self._records = (
+            qualified(server.prefix, TableName(SCHEMA, name)) for name in ("commits", "records")
+        )
+
+    def table(self, name: str) -> Known:
+        """Find a table by `schema.table`, or by its name alone if there is one of that name.
+
+        Raises:
+            UsageError: there is none, or more than one.
+        """
+        found = []
+        for table, identity in sorted(self._state.names().items(), key=str):
+            schema = self._shape(identity).schema
+            found.append(Known(identity, table, tuple(schema.columns[index].name for index in schema.key)))
+        return named(name, found, str(self._server))
+
+    def place(self, known: Known, at: str) -> Place:
+        """Where a position or a time is in the history of a table.
+
+        Raises:
+            UsageError: it is neither, or not a moment of this history.
+            NotKnown: it is in a gap of it.
+        """
+        moment = Moment.parse(at)
+        query = order_query(known.identity, known.table, self._records, self._commits, with_gaps=False)
+        try:
+            ((order,),) = self._store.client.query(query, parameters={"at": str(moment)}).result_rows
+        except Error as error:
+            if error.code != _THROWN:
+                raise self._store.meaning(error) from error
+            said = str(error).partition("DB::Exception: ")[2].partition(": while executing")[0]
+            raise UsageError(said, hint=HOW_TO_WRITE) from error
+        for gap in self._gaps(known):
+            if gap.begins <= order and (gap.ends is None or order < gap.ends):
+                raise not_known(str(self._server), known, moment, gap)
+        here = self._commit(f"position_order <= {order} ORDER BY position_order DESC")
+        ahead = self._commit(f"position_order > {order} AND committed_at > now64(6) ORDER BY position_order")
+        later = ", ".join(ahead) if ahead is not None and moment.time is not None else None
+        return Place(order, str(moment), ", ".join(here or ("unknown",)), later)
+
+    def versions(self, known: Known, key: Sequence[str]) -> list[Event]:
+        """What happened to the rows that have had a key, one event after the other."""
+        known.refuse_key(key)
+        shape = self._shape(known.identity)
+        homes = self._homes(shape)
+        types = {column.name: column.type for column in shape.schema.columns}
+        given = {name: pa.array([text], pa.string_view()) for name, text in zip(known.key, key, strict=True)}
+        keys, wrong = self._converter.native({name: homes[name] for name in known.key}, types, given)
+        if wrong:
+            return []
+        view = qualified(self._server.prefix, versions_view(known.table))
+        with mapped_errors(self._store), self._store.beside(homes, keys) as among:
+            query = (
+                f"SELECT {asked({**homes, **_STAMPS})} FROM {view} WHERE {among} "
+                "ORDER BY _cdc_valid_from, _cdc_ordinal NULLS LAST, _cdc_valid_to NULLS LAST"
+            )
+            blocks = list(self._store.stream(query, {**homes, **_STAMPS}, {}))
+        rows = [row for block in blocks for row in self._rows(homes, block)]
+        stamps = [row for block in blocks for row in self._rows(_STAMPS, block)]
+        told = list(events(rows, stamps))
+        if told:
+            told += [(gap.begins, unknown(gap)) for gap in self._gaps(known)]
+        return [event for _, event in sorted(told, key=lambda entry: entry[0])]
+
+    def as_of(self, known: Known, place: Place) -> tuple[list[str], Iterator[Row]]:
+        """The names of a table's columns, and its rows as they were."""
+        columns = [column.name for column in self._shape(known.identity).schema.columns]
+        return columns, self._rows_at(known, place)
+
+    def diff(self, known: Known, before: Place, after: Place) -> Iterator[tuple[Row | None, Row | None]]:
+        """Rows that differ between two places, as they were at each; None where there was none."""
+        first, last = sorted((before.order, after.order))
+        listed = ", ".join(map(quoted, known.key))
+        between = f"{VERSION} >= {begin_of(str(first + 1))} AND {VERSION} < {begin_of(str(last + 1))}"
+        rows = qualified(self._server.prefix, place_of(known.identity))
+        changed = f"({listed}) IN (SELECT {listed} FROM {rows} WHERE {between})"
+        then, now = (
+            {tuple(row[name] for name in known.key): row for row in self._rows_at(known, place, changed)}
+            for place in (before, after)
+        )
+        for key in sorted(then.keys() | now.keys()):
+            if then.get(key) != now.get(key):
+                yield then.get(key), now.get(key)
+
+    def _rows_at(self, known: Known, place: Place, condition: str = "true") -> Iterator[Row]:
+        shape = self._shape(known.identity)
+        homes, rows = self._homes(shape), place_of(known.identity)
+        shown = Shown(known.identity, known.table, rows, list(homes), known.key, with_deleted=False)
+        condition = f"{VERSION} < {begin_of(str(place.order + 1))} AND {condition}"
+        query = (
+            f"SELECT {asked(homes)} FROM ({rows_at(shown, qualified(self._server.prefix, rows), condition)}) "
+            f"ORDER BY {', '.join(map(quoted, known.key))}"
+        )
+        with mapped_errors(self._store):
+            for block in self._store.stream(query, homes, {}):
+                yield from self._rows(homes, block)
+
+    def _rows(self, homes: dict[str, Home], block: pa.Table) -> Iterator[Row]:
+        """Numbers and booleans as such, everything else as the source's text."""
+        as_text = {name: home for name, home in homes.items() if not _is_number(home) and home is not _MOMENT}
+        texts = self._converter.texts(as_text, block) if as_text else block
+        columns = []
+        for name, home in homes.items():
+            if home is _MOMENT:
+                micros = block.column(name).cast(pa.int64()).to_pylist()
+                columns.append([written(each) if each is not None else None for each in micros])
+            else:
+                columns.append((texts if name in as_text else block).column(name).to_pylist())
+        return (plain(list(homes), row) for row in zip(*columns, strict=True))
+
+    def _shape(self, identity: int) -> Shape:
+        shape = self._state.shape(identity)
+        if shape is None:
+            raise InvariantError(f"The table {identity} has a name, and no shape.")
+        return shape
+
+    def _homes(self, shape: Shape) -> dict[str, Home]:
+        names = [column.name for column in shape.schema.columns]
+        return dict(zip(names, self._shapes.homes(shape.schema, shape.texts), strict=True))
+
+    def _gaps(self, known: Known) -> list[GapInHistory]:
+        past = self._state.pasts().get(known.identity)
+        return [self._described(gap) for gap in past.unknown] if past is not None else []
+
+    def _described(self, gap: Unknown) -> GapInHistory:
+        ends = gap.ends if gap.ends >= 0 else None
+        before = self._commit(f"position_order < {gap.begins} ORDER BY position_order DESC")
+        first = self._commit(f"position_order >= {gap.begins} ORDER BY position_order")
+        after = self._commit(f"position_order >= {ends} ORDER BY position_order") if ends is not None else None
+        known, when = after if after is not None else (None, None)
+        return GapInHistory(gap.begins, ends, first, before[0] if before else None, known, when, gap.reason)
+
+    def _commit(self, which: str) -> tuple[str, str] | None:
+        """A commit as people read it: its position and its own time."""
+        said = "position, toUnixTimestamp64Micro(committed_at)"
+        query = f"SELECT {said} FROM {self._commits} FINAL WHERE {which} LIMIT 1"
+        found = self._store.client.query(query).result_rows
+        return (str(found[0][0]), written(int(found[0][1]))) if found else None
 
 
-def _versions(shown: Shown, rows: str) -> str:
-    """Each version with its begin and its end. One that was appended twice counts once, and one that ended where a copy
-    began, which found it again, goes on."""
-    over = (
-        f"OVER (PARTITION BY {', '.join(map(quoted, shown.key))} ORDER BY {VERSION} "
-        "ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)"
-    )
-    following = f"SELECT *, leadInFrame(tuple({VERSION}, {OP})) {over} AS {_FOLLOWING} FROM {rows}"
-    counts = (
-        f"tupleElement({_FOLLOWING}, 1) <> {VERSION} AND {OP} <> '{SAME}' "
-        f"AND NOT ({DELETED} AND {OP} = 'copy' AND tupleElement({_FOLLOWING}, 2) = '{SAME}')"
-    )
-    stamps = [VERSION, POSITION, MOMENT, OP, TRANSACTION]
-    following = f"SELECT *, leadInFrame(tuple({', '.join(stamps)})) {over} AS {_NEXT} FROM ({following}) WHERE {counts}"
-    version, position, moment, op, transaction = (f"tupleElement({_NEXT}, {number})" for number in range(1, 6))
-    ends = {
-        "_cdc_valid_to": order_of(version),
-        "_cdc_valid_to_position": position,
-        "_cdc_valid_to_time": moment,
-        "_cdc_ended_by": op,
-        "_cdc_ended_transaction": transaction,
-        "_cdc_ended_ordinal": _ordinal(version),
-    }
-    said = [
-        *map(quoted, shown.columns),
-        f"{order_of(VERSION)} AS _cdc_valid_from",
-        f"{POSITION} AS _cdc_valid_from_position",
-        f"{MOMENT} AS _cdc_valid_from_time",
-        OP,
-        TRANSACTION,
-        f"{_ordinal(VERSION)} AS _cdc_ordinal",
-        *(f"if({version} = 0, NULL, {value}) AS {name}" for name, value in ends.items()),
-    ]
-    return f"SELECT {', '.join(said)} FROM ({following}) WHERE NOT {DELETED}"
+@contextmanager
+def open_histories(place: str) -> Iterator[Histories]:
+    """The histories of a server; raises UsageError if there are none."""
+    server = Server.parse(place)
+    with opened(ClickHouseStore(server, read_only=True)) as store, closing(Converter()) as converter:
+        if mode_of(store.records()) is not Mode.HISTORY:
+            raise UsageError(f"{server} has no history.", hint="`cdc run ... --mode history` keeps one, from then on.")
+        store.keep_versions()
+        yield Histories(store, server, converter)
 
 
-def _ordinal(version: str) -> str:
-    """NULL where a copy is what was read."""
-    return f"if({ordinal_of(version)} >= {COPIED}, NULL, toInt64({ordinal_of(version)}))"
-
-
-def _place(shown: Shown, records: str, commits: str) -> str:
-    """A query for the ORDER of what {at:String} names; an error where the history does not know it.
-
-    What that is, is as `cdc.tables.places` has it. Commits beyond the checkpoint are none yet: half may be there.
-    """
-    record = f"(SELECT toString(any(content)) FROM {records} FINAL WHERE NOT gone AND name ="
-    known = f"(SELECT * FROM {commits} FINAL WHERE position_order < behind)"
-    committed, now = "toUnixTimestamp64Micro(committed_at)", "toUnixTimestamp64Micro(now64(6))"
-    high, low = (
-        f"reinterpretAsUInt64(reverse(unhex(leftPad(splitByChar('/', asked)[{half}], 16, '0'))))" for half in (1, 2)
-    )
-    steps = {
-        "behind": f"JSONExtractInt(ifNull({record} 'checkpoint'), ''), 'order')",
-        "past": f"ifNull({record} 'past:{shown.identity}'), '')",
-        "asked": "trim({at:String})",
-        "micros": "multiIf(match(asked, '^@[0-9]{1,18}([.][0-9]{1,6})?$'), "
-        "accurateCastOrNull(toDecimal128OrNull(substring(asked, 2), 6) * 1000000, 'Int64'), "
-        "match(asked, '^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}.*)?$'), "
-        "toUnixTimestamp64Micro(parseDateTime64BestEffortOrNull(asked, 6, 'UTC')), NULL)",
-        "lsn": "if(match(asked, '^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$'), "
-        f"toInt64({high} * {1 << 32} + {low}), NULL)",
-        "exact": f"(SELECT maxOrNullIf(position_order, position = asked) FROM {known})",
-        "first": f"(SELECT min(position_order) FROM {known})",
-        "later": f"(SELECT ifNull(minOrNullIf(position_order, {committed} > micros "
-        f"AND (transaction IS NOT NULL OR position_order = first)), {_NEVER}) FROM {known})",
-        "logged": "(SELECT ifNull(maxOrNullIf(position_order, transaction IS NOT NULL AND position_order < later), -1) "
-        f"FROM {known})",
-        "of_time": "(SELECT maxOrNullIf(position_order, position_order < later AND "
-        f"(position_order <= logged OR {committed} <= micros)) FROM {known})",
-        "of_lsn": f"(SELECT maxOrNullIf(position_order, position_order < lsn) FROM {known})",
-        "newest": f"(SELECT greatest({now}, max({committed})) FROM {known})",
-        "found": "ifNull(multiIf(micros IS NOT NULL, of_time, exact IS NOT NULL, exact, of_lsn), -1)",
-        "since": "JSONExtractInt(past, 'since')",
-        "gaps": "JSONExtract(past, 'unknown', 'Array(Tuple(begins Int64, ends Int64))')",
-        "is_position": "micros IS NULL AND exact IS NULL",
-    }
-    problems = {
-        "micros > newest OR is_position AND lsn >= behind": "That is in the future.",
-        "is_position AND lsn IS NULL": "That is neither a position that this history knows nor a time. Write a time as "
-        "2026-01-31 12:00:00+00 (UTC if it names no zone) or @1769860800 (seconds since 1970), a position as the "
-        "versions of the table show it (_cdc_valid_from_position).",
-        f"since = {NOT_YET}": "This table is still being copied: its history has not begun.",
-        "found < since": "That is before this history begins.",
-        "arrayExists(gap -> gap.begins <= found AND (gap.ends = -1 OR found < gap.ends), gaps)": "That is where it is "
-        f"not known what this table held. In {records.replace(chr(96), '')} the row past:{shown.identity} says why.",
-    }
-    number = ", ".join(f"{problem}, {number}" for number, problem in enumerate(problems, 1))
-    steps["problem"] = f"multiIf({number}, 0)"
-    errors = [
-        f"throwIf(problem = {number}, {literal(f'{shown.name}: {text}')})"
-        for number, text in enumerate(problems.values(), 1)
-    ]
-    listed = ", ".join(f"{expression} AS {name}" for name, expression in steps.items())
-    return f"WITH {listed} SELECT {' + '.join(['found', *errors])}"
+def _is_number(home: Home) -> bool:
+    kind = home.arrow
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cdc.model.schema import TableName
+
 VERSION = "_cdc_version"
 LOW = (1 << 64) - 1
 
@@ -10,6 +12,11 @@ def quoted(name: str) -> str:
     """An identifier."""
     escaped = name.replace("\\", "\\\\").replace("`", "\\`")
     return f"`{escaped}`"
+
+
+def qualified(prefix: str, table: TableName) -> str:
+    """A table in the database of its schema."""
+    return f"{quoted(prefix + table.schema)}.{quoted(table.name)}"
 
 
 def literal(text: str) -> str:

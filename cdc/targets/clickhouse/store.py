@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -34,9 +35,9 @@ from cdc.tables.versioned.store import (
     Shown,
 )
 from cdc.targets.clickhouse.address import Client, Error, Server, connect, meaning
-from cdc.targets.clickhouse.histories import COMMITS, names_of, queries_of
 from cdc.targets.clickhouse.lease import Lease
-from cdc.targets.clickhouse.spelling import LOW, VERSION, literal, order_of, ordinal_of, quoted
+from cdc.targets.clickhouse.published import COMMITS, names_of, queries_of
+from cdc.targets.clickhouse.spelling import LOW, VERSION, literal, order_of, ordinal_of, qualified, quoted
 from cdc.targets.clickhouse.types import NARROW, TEXT, WIDE, Limits, home_of
 from cdc.typed.native import Home
 
@@ -246,15 +247,24 @@ class ClickHouseStore:
                 kind = "Int128" if isinstance(end, int) else "String"
                 within.append(f"{quoted(bounds.column)} {operator} {{{name}:{kind}}}")
                 values[name] = end
-        query = f"SELECT {_asked(homes)} FROM {self._newest(place, ' AND '.join(within))} AND NOT {DELETED}"
-        return self._stream(query, homes, values)
+        query = f"SELECT {asked(homes)} FROM {self._newest(place, ' AND '.join(within))} AND NOT {DELETED}"
+        return self.stream(query, homes, values)
 
     def everything(self, place: TableName, homes: Mapping[str, Home]) -> Iterator[pa.Table]:
         final = "" if self.keeps_versions else " FINAL"
-        query = f"SELECT {_asked(homes)}, {_asked_of_ours(self._ours)} FROM {self._name(place)}{final}"
-        return self._stream(query, {**homes, **self._ours}, {})
+        query = f"SELECT {asked(homes)}, {_asked_of_ours(self._ours)} FROM {self._name(place)}{final}"
+        return self.stream(query, {**homes, **self._ours}, {})
 
     def matching(self, place: TableName, homes: Mapping[str, Home], keys: pa.Table) -> pa.Table:
+        with self.beside(homes, keys) as among:
+            query = f"SELECT {asked(homes)}, {_asked_of_ours(self._ours)} FROM {self._newest(place, among)}"
+            found = list(self.stream(query, {**homes, **self._ours}, {}))
+        nothing = pa.table({name: pa.array([], home.arrow) for name, home in {**homes, **self._ours}.items()})
+        return pa.concat_tables(found) if found else nothing
+
+    @contextmanager
+    def beside(self, homes: Mapping[str, Home], keys: pa.Table) -> Iterator[str]:
+        """A condition that rows fulfil which have one of some keys; these are in a table meanwhile."""
         names = keys.column_names
         aside = self._name(TableName(SCHEMA, f"keys_{uuid.uuid4().hex}"))
         listed = ", ".join(map(quoted, names))
@@ -262,13 +272,9 @@ class ClickHouseStore:
         self._command(f"CREATE TABLE {aside} ({columns}) ENGINE = Memory")
         try:
             self._insert(aside, keys)
-            newest = self._newest(place, f"({listed}) IN (SELECT {listed} FROM {aside})")
-            query = f"SELECT {_asked(homes)}, {_asked_of_ours(self._ours)} FROM {newest}"
-            found = list(self._stream(query, {**homes, **self._ours}, {}))
+            yield f"({listed}) IN (SELECT {listed} FROM {aside})"
         finally:
             self._command(f"DROP TABLE IF EXISTS {aside}")
-        nothing = pa.table({name: pa.array([], home.arrow) for name, home in {**homes, **self._ours}.items()})
-        return pa.concat_tables(found) if found else nothing
 
     def bury(self, place: TableName, columns: Sequence[str], version: pa.Table) -> None:
         (said,) = version.to_pylist()
@@ -379,7 +385,7 @@ class ClickHouseStore:
         return f" ON CLUSTER {quoted(self._server.cluster)}" if self._server.cluster else ""
 
     def _name(self, table: TableName) -> str:
-        return f"{quoted(self._server.prefix + table.schema)}.{quoted(table.name)}"
+        return qualified(self._server.prefix, table)
 
     def _named(self, table: TableName) -> dict[str, object]:
         return {"database": self._server.prefix + table.schema, "table": table.name}
@@ -390,7 +396,8 @@ class ClickHouseStore:
     def _ask(self, query: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self.client.query(query, parameters=values).result_rows]
 
-    def _stream(self, query: str, homes: Mapping[str, Home], values: dict[str, object]) -> Iterator[pa.Table]:
+    def stream(self, query: str, homes: Mapping[str, Home], values: dict[str, object]) -> Iterator[pa.Table]:
+        """The answer to a query for the columns of some homes (see `asked`), a block at a time."""
         with self.client.query_arrow_stream(query, parameters=values, use_strings=False) as batches:
             for batch in batches:
                 found = pa.table(batch) if not isinstance(batch, pa.Table) else batch
@@ -431,7 +438,7 @@ def _bare(kind: str) -> str:
     return kind[len("Nullable(") : -1] if kind.startswith("Nullable(") else kind
 
 
-def _asked(homes: Mapping[str, Home]) -> str:
+def asked(homes: Mapping[str, Home]) -> str:
     """The columns that are asked for; what is fed as text is answered as text."""
     return ", ".join(
         f"toString({quoted(name)}) AS {quoted(name)}" if _is_rendered(home) else quoted(name)
