@@ -148,7 +148,9 @@ def _say(place: object) -> None:
 def _histories(target: str) -> AbstractContextManager[Any]:
     module, path = target_module(target)
     if not isinstance(module, KeepsHistories):
-        raise UsageError(f"{target} keeps no history.", hint="DuckDB does, with `cdc run ... --mode history`.")
+        raise UsageError(
+            f"{target} keeps no history.", hint="DuckDB, DuckLake and ClickHouse do, with `cdc run ... --mode history`."
+        )
     return module.open_histories(path)
 
 

@@ -143,7 +143,7 @@ def order_query(identity: int, table: TableName, records: str, commits: str, *, 
         f"since = {NOT_YET}": "This table is still being copied: its history has not begun.",
         "found < since": "That is before this history begins.",
         "arrayExists(gap -> gap.begins <= found AND (gap.ends = -1 OR found < gap.ends), gaps)": "That is where it is "
-        f"not known what this table held. In {records.replace(chr(96), '')} the row past:{identity} says why.",
+        f"not known what this table held. The row past:{identity} of {records.replace('`', '')} says why.",
     }
     if not with_gaps:
         problems.popitem()
