@@ -16,8 +16,7 @@ from cdc.model.change import Op, Transactions
 from cdc.model.segment import Changes, Reset, Segment
 from cdc.tables.versioned.target import VersionedTarget
 from cdc.target import TargetSettings
-from cdc.targets.clickhouse import store as clickhouse_store
-from cdc.targets.clickhouse import target_factory
+from cdc.targets.clickhouse import blocks, target_factory
 from cdc.testing.batches import batch
 from cdc.testing.conformance.work import at, keyed, transactions
 from integration.clickhouse import PrivateClickHouse
@@ -48,7 +47,7 @@ def test_a_key_that_moves_while_the_insert_is_cut(
     moves = [(Op.UPDATE, (str(key), *[None] * 5), (str(key + 10), *_REST)) for key in range(3)]
     target = opened()
     target.apply(Segment([Reset(table), Changes(rows)], Transactions.none(), at(10)))
-    monkeypatch.setattr(clickhouse_store, "_PIECE", 1)
+    monkeypatch.setattr(blocks, "_BYTES", 1)
     with monkeypatch.context() as cut:
         insert, done = Client.insert_arrow, [0]
 
@@ -59,7 +58,7 @@ def test_a_key_that_moves_while_the_insert_is_cut(
                     raise OperationalError("the connection is gone")
             return insert(client, name, *given, **more)
 
-        cut.setattr(clickhouse_store.Client, "insert_arrow", insert_some)
+        cut.setattr(Client, "insert_arrow", insert_some)
         segment = Segment([Changes(batch(table, moves))], transactions([20]), at(21))
         with suppress(Unavailable):
             target.apply(segment)

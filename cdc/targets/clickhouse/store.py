@@ -9,7 +9,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,14 +34,13 @@ from cdc.tables.versioned.store import (
     Shown,
 )
 from cdc.targets.clickhouse.address import Client, Error, Server, connect, meaning
+from cdc.targets.clickhouse.blocks import begins_of_places, blocks, versions_of
 from cdc.targets.clickhouse.lease import Lease
 from cdc.targets.clickhouse.published import COMMITS, names_of, queries_of
 from cdc.targets.clickhouse.spelling import LOW, VERSION, literal, order_of, ordinal_of, qualified, quoted
 from cdc.targets.clickhouse.types import NARROW, TEXT, WIDE, Limits, home_of
 from cdc.typed.native import Home
 
-_PIECE = 64 << 20  # bytes of one insert
-_PIECE_ROWS = 1_000_000  # of which the server makes one block, up to 1,048,449 (min_insert_block_size_rows)
 _EPOCHS = 40  # bits of the number of a record within its lease
 _INTERNAL = (SCHEMA, ROWS)  # schemas of ours, which no source may have; the prefix is before these as well
 
@@ -224,8 +222,7 @@ class ClickHouseStore:
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def append(self, place: TableName, rows: pa.Table) -> None:
-        version = _version(rows.column(ORDER), rows.column(ORDINAL))
-        begins = _begins(rows.column(ORDER), rows.column(ORDINAL))
+        begins, version = begins_of_places(rows), versions_of(rows)
         rows = rows.drop_columns([ORDER, ORDINAL]).append_column(VERSION, version)
         self._insert(self._name(place), rows, begins)
 
@@ -410,11 +407,8 @@ class ClickHouseStore:
         Args:
             begins: int64[k], the rows with which a piece may begin; None for all of them.
         """
-        rows = pa.table({name: _sendable(rows.column(name)) for name in rows.column_names})
-        size = max(1, min(_PIECE_ROWS, len(rows) * _PIECE // max(rows.nbytes, _PIECE)))
-        begins = np.arange(len(rows)) if begins is None else begins
-        for begin, end in pairwise(_cuts(begins, len(rows), size)):
-            self.client.insert_arrow(table, rows.slice(begin, end - begin).combine_chunks())
+        for block in blocks(rows, begins):
+            self.client.insert_arrow(table, block)
 
 
 _OURS = {
@@ -457,40 +451,3 @@ def _literal(home: Home, value: str) -> str | None:
     if home.is_text:
         return literal(value)
     return None
-
-
-def _version(order: pa.ChunkedArray, ordinal: pa.ChunkedArray) -> pa.Array:
-    """UInt128, lowest byte first."""
-    count = len(order)
-    both = np.empty((count, 2), dtype="<u8")
-    both[:, 0] = np.asarray(ordinal.cast(pa.uint64()), dtype=np.uint64)
-    both[:, 1] = np.asarray(order, dtype=np.int64).astype(np.uint64)
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(both.tobytes())])
-
-
-def _begins(order: pa.ChunkedArray, ordinal: pa.ChunkedArray) -> np.ndarray:
-    """int64[k]: the rows that are not of the same place in the log as the row before. What one place appends belongs
-    together (a key that moves is a deleted row and a row): where half of it was there, `reached` would take it for all.
-    A copy is of one place, and begins again if it was cut."""
-    orders, ordinals = np.asarray(order, dtype=np.int64), np.asarray(ordinal.cast(pa.uint64()), dtype=np.uint64)
-    is_begin = np.ones(len(orders), dtype=bool)
-    is_begin[1:] = (orders[1:] != orders[:-1]) | (ordinals[1:] != ordinals[:-1]) | (ordinals[1:] >= COPIED)
-    return np.flatnonzero(is_begin)
-
-
-def _cuts(begins: np.ndarray, count: int, size: int) -> list[int]:
-    """The borders of pieces of so many rows at most, or of as many as there are up to the next begin."""
-    allowed = np.append(begins, count)
-    cuts = [0]
-    while cuts[-1] < count:
-        last = int(np.searchsorted(allowed, cuts[-1] + size, side="right")) - 1
-        first = int(np.searchsorted(allowed, cuts[-1], side="right"))
-        cuts.append(int(allowed[max(last, first)]))
-    return cuts
-
-
-def _sendable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """With 32-bit offsets, which every version of the server reads."""
-    if column.type in (pa.large_string(), pa.string_view()):
-        return column.cast(pa.large_string()).cast(pa.binary()) if column.nbytes < 1 << 30 else column
-    return column
