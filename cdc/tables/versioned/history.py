@@ -53,7 +53,7 @@ class VersionedHistory(Versioned):
             self._store.add_commits(new)
         self._newest_commit = max(last, int(moments.order[-1]))
         if moments.transactions is not None:
-            self._pasts.copies_end(int(moments.order[0]))
+            self._pasts.copies_end(moments.order)
 
     # --- shapes -----------------------------------------------------------------------------------------------------
 
@@ -69,12 +69,13 @@ class VersionedHistory(Versioned):
         order = int(moments.order[0])
         shape = self._shapes.copy_again(schema)
         if shape is None:
-            made = self._table(schema, self._shapes.make(schema, at_once=True))
             self._pasts.begin(schema.identity, NOT_YET if by_parts else order)
-            return made
+            return self._table(schema, self._shapes.make(schema, at_once=True))
         table = self._table(schema, shape)
-        self._pasts.copy_begins(schema.identity, is_copying=not by_parts)
-        if not by_parts:
+        if by_parts:
+            self._pasts.nothing_is_skipped(schema.identity)
+        else:
+            self._pasts.copy_begins(schema.identity, order)
             self._bury(table, self._of_copy(moments, 1))
             table.had_rows = True
         return table

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from cdc.tables.places import NOT_YET
 from cdc.tables.versioned.state import Past, Unknown, VersionedState
 
@@ -27,22 +29,21 @@ class Pasts:
         if past is not None and past.since == NOT_YET:
             self._keep(identity, replace(past, since=order))
 
-    def copy_begins(self, identity: int, *, is_copying: bool) -> None:
-        """A table is copied again. Nothing of it is skipped any more.
-
-        Args:
-            is_copying: it is whole where the next transaction comes.
-        """
+    def copy_begins(self, identity: int, order: int) -> None:
+        """A table is copied again at a place, and is whole where a later transaction comes."""
         self.nothing_is_skipped(identity)
-        if (past := self._pasts.get(identity)) is not None and is_copying:
-            self._keep(identity, replace(past, is_copying=True))
+        if (past := self._pasts.get(identity)) is not None:
+            self._keep(identity, replace(past, copied_since=order))
 
-    def copies_end(self, order: int) -> None:
-        """All copies that had begun are complete, as of a place."""
+    def copies_end(self, orders: np.ndarray) -> None:
+        """Transactions come (int64[n], places in order): the copies that had begun before are complete. Those that come
+        once more after a crash say nothing of a copy that began behind them."""
         for identity, past in list(self._pasts.items()):
-            if past.is_copying:
-                self._keep(identity, replace(past, is_copying=False))
-                self.known_at(identity, order)
+            later = orders[orders > past.copied_since]
+            if past.copied_since >= 0 and len(later):
+                self._keep(identity, replace(past, copied_since=-1))
+                self.known_at(identity, int(later[0]))
+                self.is_whole(identity, int(later[0]))
 
     def unknown_from(self, identity: int, order: int, reason: str, *, is_doubt: bool, is_skipped: bool) -> None:
         """From a place on it is not known what a table was; if that was so already, it has been since then."""

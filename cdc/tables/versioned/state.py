@@ -88,12 +88,12 @@ class Past:
 
     Attributes:
         since: the place where its history begins.
-        is_copying: a copy has begun, which has ended where the next transaction comes.
+        copied_since: where a copy has begun, which has ended where a later transaction comes; -1 for none.
         unknown: its gaps, in order.
     """
 
     since: int
-    is_copying: bool = False
+    copied_since: int = -1
     unknown: tuple[Unknown, ...] = ()
 
 
