@@ -23,7 +23,7 @@ from cdc.targets.clickhouse import open_histories, target_factory
 from cdc.testing.batches import batch
 from cdc.testing.conformance.work import Work, at, keyed, transactions
 from integration.clickhouse import PrivateClickHouse
-from integration.conftest import Database
+from integration.conftest import Database, MySqlDatabase
 from integration.processes import cdc, start
 
 
@@ -36,7 +36,7 @@ def house() -> Iterator[PrivateClickHouse]:
 class Past:
     """A database, and the histories of its tables."""
 
-    def __init__(self, source: Database, house: PrivateClickHouse) -> None:
+    def __init__(self, source: Database | MySqlDatabase, house: PrivateClickHouse) -> None:
         self.source, self.name, self.house = source, source.name, house
         self.target = house.dsn(source.name)
 
@@ -125,6 +125,33 @@ def test_every_version_is_there(database: Database, house: PrivateClickHouse) ->
     assert ended == now
     stamps = "countIf(_cdc_valid_from_position = ''), countIf(_cdc_transaction IS NULL <> (_cdc_op = 'copy'))"
     assert past.rows(f"SELECT {stamps} FROM `{{}}public_history`.t") == [(0, 0)]
+
+
+def test_from_mysql(my: MySqlDatabase, house: PrivateClickHouse) -> None:
+    """A-41, H1: positions are GTIDs, one statement moves all keys, and a table that is dropped ends."""
+    past = Past(my, house)
+    past.run("CREATE TABLE t (id int PRIMARY KEY, v varchar(9))", "INSERT INTO t VALUES (1, 'a'), (2, 'b'), (-3, 'c')")
+    past.run("UPDATE t SET v = 'x' WHERE id = 1", "UPDATE t SET id = -id ORDER BY id", "DELETE FROM t WHERE id = 3")
+    view = f"`{{}}{my.name}_history`.t"
+    whole = past.rows(
+        f"SELECT id, v, _cdc_op, _cdc_ended_by FROM {view} ORDER BY _cdc_valid_from, _cdc_ordinal NULLS FIRST, id"
+    )
+    assert whole == [
+        (-3, "c", "copy", "update"),
+        (1, "a", "copy", "update"),
+        (2, "b", "copy", "update"),
+        (1, "x", "update", "update"),
+        (3, "c", "update", "delete"),
+        (-1, "x", "update", None),
+        (-2, "b", "update", None),
+    ]
+    ((moved,),) = past.rows(f"SELECT DISTINCT _cdc_valid_from_position FROM {view} WHERE id = 3")
+    as_of = f"SELECT id FROM `{{}}{my.name}`.t_as_of(at = '{moved}') ORDER BY id"
+    assert past.rows(as_of) == [(-2,), (-1,), (3,)]
+    past.run("DROP TABLE t", "CREATE TABLE other (id int PRIMARY KEY)")
+    assert past.rows(f"SELECT id FROM {view} WHERE _cdc_ended_by = 'drop' ORDER BY id") == [(-2,), (-1,)]
+    assert past.rows(as_of) == [(-2,), (-1,), (3,)]
+    assert past.rows(f"SELECT count() FROM `{{}}{my.name}`.t") == [(0,)]
 
 
 def test_what_is_not_known_is_an_error(database: Database, house: PrivateClickHouse) -> None:
