@@ -115,6 +115,7 @@ class SourceKind(Protocol):
         """Everything that would stop replication from here, each with its fix; changes nothing."""
 
 
+@runtime_checkable
 class DatabaseKind(SourceKind, Protocol):
     """What the package of a database offers, which has tables to look at."""
 
@@ -142,6 +143,7 @@ class TwiceRead(Protocol):
         """A file of the log (None for the newest) as two decoders read it; raises UsageError if it is not there."""
 
 
+@runtime_checkable
 class TargetKind(Protocol):
     """What a target's package offers. A `place` is what a DSN says after the kind.
 
@@ -236,6 +238,8 @@ def source_module(dsn: str) -> SourceKind:
             hint="Write it as postgresql://user@host:5432/database, mysql://user@host/database, mariadb://... or "
             "journal:DIR.",
         )
+    if scheme != JOURNAL and not isinstance(module, DatabaseKind):
+        raise _incomplete(scheme, "source", "DatabaseKind")
     return cast("SourceKind", module)
 
 
@@ -261,9 +265,11 @@ def target_module(target: str) -> tuple[TargetKind, str]:
     """The connector for a target, and what it is to open: `duckdb:FILE`, or a file that is named like one."""
     scheme, colon, rest = target.partition(":")
     if colon and (module := _module(scheme, TARGETS, TARGETS_OF_OTHERS)) is not None:
+        if not isinstance(module, TargetKind):
+            raise _incomplete(scheme, "target", "TargetKind")
         if not rest:
             raise UsageError("The target names no file.", hint=f"Write it as {scheme}:FILE.")
-        return cast("TargetKind", module), rest
+        return module, rest
     if target.endswith(_SUFFIXES) and not _OTHER_SCHEME.match(target):
         return target_kind("duckdb"), target
     raise UsageError(
@@ -285,6 +291,14 @@ def target_kinds() -> dict[str, list[str]]:
         modules.setdefault(module, []).append(scheme)
     others = {point.name for point in importlib.metadata.entry_points(group=TARGETS_OF_OTHERS)} - TARGETS.keys()
     return {schemes[0]: schemes for schemes in [*modules.values(), *([name] for name in sorted(others))]}
+
+
+def _incomplete(scheme: str, what: str, kind: str) -> UsageError:
+    """Of a module of another package: a misspelt function would otherwise be found missing while rows are moved."""
+    return UsageError(
+        f"The package for {scheme}: does not offer all that a {what} has to.",
+        hint=f"Its author finds in cdc/connectors.py, at {kind}, what is missing. A newer version may have it.",
+    )
 
 
 def _module(scheme: str, own: Mapping[str, str], group: str) -> object | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +36,7 @@ from cdc.jobs.backfill import Backfill
 from cdc.jobs.control import Progress, Values, ask, serve
 from cdc.jobs.healing import Healing
 from cdc.jobs.requests import JOBS
+from cdc.jobs.tidying import tidy
 from cdc.jobs.verify import verify_every
 from cdc.journal import rebuild_factory
 from cdc.journal.observer import source_state
@@ -103,6 +105,7 @@ def open_pipeline(
         heal(pipeline, source, options)
     if options.verify_every is not None:
         pipeline.companions.append(verify)
+    pipeline.companions.append(partial(tidy, pipeline))
     return pipeline
 
 

@@ -198,6 +198,15 @@ class InOneFile(Target, Protocol):
 
 
 @runtime_checkable
+class Tidied(Target, Protocol):
+    """A target that has to be tidied up now and then."""
+
+    def tidy(self) -> bool:
+        """Do a piece of it, between two transactions; whether there is more to do at once. What fails of it may be
+        left until the next time."""
+
+
+@runtime_checkable
 class Choosy(Target, Protocol):
     """A target that cannot hold every table."""
 

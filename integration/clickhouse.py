@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 
 from clickhouse_connect import get_client
 
-from cdc.demo.server import cache_folder
+from cdc.demo.private import cache_folder
 
 _REQUIREMENTS = Path(__file__).parent.parent / "requirements" / "clickhouse.txt"
 
@@ -82,9 +83,15 @@ class PrivateClickHouse:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/fail?rate={rate}") as answer:
             assert answer.status == 200
 
-    def dsn(self, prefix: str) -> str:
+    def statements(self) -> list[tuple[str, dict[str, str]]]:
+        """What was sent since the last call, with the settings of each."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/statements") as answer:
+            return [(statement, settings) for statement, settings in json.load(answer)]
+
+    def dsn(self, prefix: str, cluster: str = "") -> str:
         """A target of its own."""
-        return f"clickhouse://127.0.0.1:{self.port}/?prefix={prefix}_"
+        on_cluster = f"&cluster={cluster}" if cluster else ""
+        return f"clickhouse://127.0.0.1:{self.port}/?prefix={prefix}_{on_cluster}"
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What a query answers, moments without their zone, which is UTC."""

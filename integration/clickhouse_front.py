@@ -3,17 +3,20 @@
     python -m integration.clickhouse_front FOLDER PORT
 
 prints the port that it listens at, on this machine alone (0 chooses one). It needs chdb, and nothing of this project. What it leaves out
-of a server: users, quotas, replication, several queries at once.
+of a server: users, quotas, replication, several queries at once. It takes ON CLUSTER and Replicated out of a statement before the engine
+has it, which refuses the one, and never ends reading such tables' state.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import sys
 import tempfile
 import threading
+from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -22,6 +25,14 @@ import chdb
 
 _FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 _INSERT = re.compile(r"\s*INSERT\s+INTO\s", re.IGNORECASE)
+_CLUSTER = re.compile(r" ON CLUSTER `\w+`|(?<=ENGINE = )Replicated(?=\w*MergeTree)")
+_SHARD = "<shard><replica><host>127.0.0.1</host><port>9000</port></replica></shard>"
+_CLUSTERS = f"""
+<clickhouse><remote_servers>
+<one_shard>{_SHARD}</one_shard>
+<two_shards>{_SHARD}{_SHARD}</two_shards>
+</remote_servers></clickhouse>
+"""
 _CODE = re.compile(r"Code: (\d+)")
 _NOT_SETTINGS = {
     "query", "database", "default_format", "session_id", "query_id", "compress", "decompress", "wait_end_of_query",
@@ -39,9 +50,13 @@ class Engine:
 
     def __init__(self, folder: str) -> None:
         self.lock = threading.Lock()
-        self.connection = chdb.connect(folder)
+        with tempfile.NamedTemporaryFile("w", suffix=".xml") as config:
+            config.write(_CLUSTERS)
+            config.flush()
+            self.connection = chdb.connect(f"{folder}?config-file={config.name}")
         self.rate = 0
         self.random = random.Random(1)
+        self.statements: deque[tuple[str, dict[str, str]]] = deque(maxlen=100_000)
 
     def failure(self) -> str | None:
         """What happens to an insert: nothing, or one of the ways in which it can fail."""
@@ -51,6 +66,8 @@ class Engine:
 
     def run(self, query: str, parameters: dict[str, str], settings: dict[str, str], data: bytes | None) -> bytes:
         """The answer to a query; raises RuntimeError with ClickHouse's message."""
+        self.statements.append((query, settings))
+        query = _CLUSTER.sub("", query)
         found = _FORMAT.search(query)
         with self.lock:
             for name, value in settings.items():
@@ -82,6 +99,9 @@ class Front(BaseHTTPRequestHandler):
         if parts.path == "/fail":
             self.engine.rate = int(dict(parse_qsl(parts.query))["rate"])
             self._answer(200, b"")
+        elif parts.path == "/statements":
+            sent = self.engine.statements
+            self._answer(200, json.dumps([sent.popleft() for _ in range(len(sent))]).encode())
         elif parts.path == "/ping":
             self._answer(200, b"Ok.\n")
         else:

@@ -18,6 +18,7 @@ from cdc.demo.server import PrivatePostgres
 from cdc.model.selection import Selection
 from cdc.options import Options
 from cdc.runs import TableComparison, compare_tables, open_pipeline
+from integration.clickhouse import PrivateClickHouse
 from integration.kafka import PrivateKafka
 from integration.proxy import FaultProxy
 
@@ -127,6 +128,19 @@ def postgres() -> Iterator[PrivatePostgres]:
 @pytest.fixture(scope="session")
 def postgres16() -> Iterator[PrivatePostgres]:
     with PrivatePostgres(16) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def copies() -> Iterator[PrivatePostgres]:
+    """A server to copy to, another one than the source's."""
+    with PrivatePostgres(18) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def house() -> Iterator[PrivateClickHouse]:
+    with PrivateClickHouse() as server:
         yield server
 
 

@@ -19,7 +19,7 @@ from typing import Self
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from cdc.demo.server import cache_folder, free_port
+from cdc.demo.private import cache_folder, free_port
 from cdc.errors import Unavailable, UsageError
 from integration.tls import Authority
 

@@ -1,11 +1,13 @@
-"""Reads a lake as others do, with DuckDB alone: `python lake_reader.py ATTACH ADDRESS rows|sums ...`.
+"""Reads a lake as others do, with DuckDB alone: `python lake_reader.py ADDRESS rows|answer|sums ...`.
 
-`rows SCHEMA.TABLE COLUMNS` writes the rows of a table, sorted, one repr in a line. `sums QUERY` asks a query again and
+`rows SCHEMA.TABLE COLUMNS` writes the rows of a table, sorted, one repr in a line. `answer QUERY` writes the names of its
+columns and then each row, as JSON, with values as Python's texts. `sums QUERY` asks a query again and
 again, and writes one line of each answer.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -34,6 +36,12 @@ def main(address: str, what: str, *arguments: str) -> None:
         print("\n".join(sorted(map(repr, found))))
         return
     (query,) = arguments
+    if what == "answer":
+        found = attached(address).execute(query)
+        print(json.dumps([column[0] for column in found.description or ()]))
+        for row in found.fetchall():
+            print(json.dumps([None if value is None else str(value) for value in row]))
+        return
     connection = None
     while True:
         try:

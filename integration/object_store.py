@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 
-from cdc.demo.server import free_port
+from cdc.demo.private import free_port
 
 BUCKET = "lake"
 

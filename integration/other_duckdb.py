@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdc.demo.server import cache_folder
+from cdc.demo.private import cache_folder
 from integration import processes
 
 _REQUIREMENTS = Path(__file__).parent.parent / "requirements"
@@ -31,10 +31,10 @@ class OtherDuckDb:
         paths = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
         return os.environ | {"PYTHONPATH": paths, "HOME": str(self.folder / "home")}
 
-    def cdc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def cdc(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """`cdc` with it."""
         command = [*processes.COMMAND, *arguments]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, env=self.environment | environment, capture_output=True, text=True, check=False)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """The same, in the background."""

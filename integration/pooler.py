@@ -13,7 +13,8 @@ from typing import Self
 import psycopg
 
 from cdc.demo.mysql import Programs
-from cdc.demo.server import PrivatePostgres, cache_folder, free_port
+from cdc.demo.private import cache_folder, free_port
+from cdc.demo.server import PrivatePostgres
 from cdc.errors import Unavailable
 
 _START_WITHIN = 20.0  # seconds

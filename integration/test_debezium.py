@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from cdc.demo.server import cache_folder
+from cdc.demo.private import cache_folder
 from cdc.errors import UsageError
 from cdc.options import Options
 from cdc.runs import open_pipeline

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,15 @@ from typer.testing import CliRunner
 
 from cdc.cli import app, load
 from cdc.cli.targets import describe, markdown
-from cdc.connectors import HoldsTables, KeepsHistories, target_factory, target_kind, target_kinds, target_module
+from cdc.connectors import (
+    HoldsTables,
+    KeepsHistories,
+    source_module,
+    target_factory,
+    target_kind,
+    target_kinds,
+    target_module,
+)
 from cdc.errors import SourceChanged, UsageError
 from cdc.options import Options
 from cdc.target import Mode
@@ -123,33 +133,84 @@ def test_the_source_of_the_page(tmp_path: Path) -> None:
         follow(path, target)
 
 
+Install = Callable[[str, str, str], None]
+
+
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package of somebody else, as an installer would leave it."""
-    (tmp_path / "cdc_sqlite.py").write_text(blocks("adding-a-target.md")[0])
-    described = tmp_path / "cdc_sqlite-1.dist-info"
-    described.mkdir()
-    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: cdc-sqlite\nVersion: 1\n")
-    (described / "entry_points.txt").write_text("[cdc.targets]\nsqlite = cdc_sqlite\n")
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Leaves a package of somebody else where an installer would: its module, what that has, and its entry point."""
+    names = []
+
+    def leave(name: str, text: str, entry: str) -> None:
+        names.append(name)
+        (tmp_path / f"{name}.py").write_text(text)
+        described = tmp_path / f"{name}-1.dist-info"
+        described.mkdir()
+        (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (described / "entry_points.txt").write_text(entry)
+        importlib.invalidate_caches()
+
     monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
-    yield tmp_path
-    sys.modules.pop("cdc_sqlite", None)
+    yield leave
+    for name in names:
+        sys.modules.pop(name, None)
 
 
-def test_a_package_of_somebody_else_is_known(installed: Path) -> None:
+def test_a_target_of_somebody_else_is_known(install: Install, tmp_path: Path) -> None:
+    install("cdc_sqlite", blocks("adding-a-target.md")[0], "[cdc.targets]\nsqlite = cdc_sqlite\n")
     kind, place = target_module("sqlite:shop.sqlite")
     assert (kind.ABILITIES.product, place) == ("SQLite", "shop.sqlite")
     with pytest.raises(UsageError, match="SQLite as a target cannot keep tables as --mode history"):
         kind.target_factory(place, SQLITE.TargetSettings("x", "postgresql", 0, mode=Mode.HISTORY))
-    make = target_factory("postgresql://h/shop", f"sqlite:{installed / 'a.sqlite'}", Options("a"))
+    make = target_factory("postgresql://h/shop", f"sqlite:{tmp_path / 'a.sqlite'}", Options("a"))
     assert make().open() is None
     assert "SQLite" in [found.product for found in describe()]
+
+
+_KIND = """
+def tail_factory(dsn, **options):
+    return lambda: LinesSource(Path(dsn.removeprefix("lines://")))
+
+
+def database_of(dsn):
+    return ""
+
+
+def _no(*arguments, **options):
+    raise NotImplementedError
+
+
+source_factory = source_status = table_standings = table_names = source_removals = check_source = _no
+make_observer = digest_tables = pipeline_of = told = _no
+"""
+
+
+def test_a_source_of_somebody_else_is_known(install: Install, tmp_path: Path) -> None:
+    install("cdc_lines", blocks("adding-a-source.md")[0] + _KIND, "[cdc.sources]\nlines = cdc_lines\n")
+    (tmp_path / "said").write_text('["insert", "1", "a"]\n["delete", "1"]\n')
+    command = [sys.executable, "-m", "cdc", "tail", f"lines://{tmp_path / 'said'}", "--until-caught-up"]
+    said = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(tmp_path)}
+    )
+    assert said.returncode == 0, said.stderr
+    assert [orjson.loads(line)["op"] for line in said.stdout.splitlines()][-2:] == ["insert", "delete"]
+
+
+def test_a_package_that_lacks_something_is_refused(install: Install) -> None:
+    """What is missing is not found out while rows are moved."""
+    install("cdc_lines", _KIND.replace("told = ", ""), "[cdc.sources]\nlines = cdc_lines\n")
+    with pytest.raises(UsageError, match="does not offer all that a source has to"):
+        source_module("lines:///said")
+    install("cdc_rows", "ABILITIES = None", "[cdc.targets]\nrows = cdc_rows\n")
+    with pytest.raises(UsageError, match="does not offer all that a target has to"):
+        target_module("rows:place")
 
 
 def test_what_is_not_known_is_still_refused() -> None:
     with pytest.raises(UsageError, match="is not a target that cdc knows"):
         target_module("sqlite:shop.sqlite")
+    with pytest.raises(UsageError, match="'lines' is not a source that cdc knows"):
+        source_module("lines:///said")
 
 
 # --- what `cdc targets` and its page say ------------------------------------------------------------------------------

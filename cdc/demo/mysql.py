@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import atexit
 import os
-import secrets
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import pymysql
 
-from cdc.demo.server import cache_folder, free_port, uninterrupted
+from cdc.demo.private import START_WITHIN, PrivateServer, cache_folder, end_of, written
 from cdc.errors import Unavailable, UsageError
 
-_START_WITHIN = 60.0  # seconds
 _SETTINGS = {
     "bind-address": "127.0.0.1",
     "log-bin": "binlog",
@@ -112,11 +109,8 @@ class Programs:
         return next((place for place in places if place.exists()), None)
 
 
-class PrivateMySql:
-    """One server on a free port, gone with everything it holds when this is closed.
-
-    Nobody else on the machine gets in: its users have a password that is made up here, and its socket and files are in
-    a folder of the user who started it (O18).
+class PrivateMySql(PrivateServer):
+    """One MySQL or MariaDB server, whose socket is in its folder.
 
     Args:
         edition: `mysql` or `mariadb`, or a version of it that `make servers` knows.
@@ -127,30 +121,12 @@ class PrivateMySql:
     def __init__(self, edition: str, settings: dict[str, str] | None = None, password: str = "") -> None:
         self.programs = Programs.find(edition)
         self.flavor = self.programs.flavor
-        self.folder = Path(tempfile.mkdtemp(prefix=f"cdc-{edition}-"))
-        self.data = self.folder / "data"
-        self.port = free_port()
-        self.password = password or secrets.token_hex(16)
+        super().__init__(edition, password)
         self._settings = _SETTINGS | _OF_EDITION[edition] | (settings or {})
-        self._process: subprocess.Popen[bytes] | None = None
         self._user = "root" if os.geteuid() == 0 else None  # which it otherwise refuses to run as
 
-    def __enter__(self) -> Self:
-        try:
-            with uninterrupted():
-                self.create()
-                self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def create(self) -> None:
+    def make_data(self) -> None:
         """Make the data folder, as a copy of the first one of its kind: a server takes seconds to make one."""
-        atexit.register(self.close)
         kind = (self.programs.edition, *((name, self._settings.get(name)) for name in _FOR_LIFE))
         if (made := _made.get(kind)) is not None:
             shutil.copytree(made, self.data)
@@ -184,12 +160,12 @@ class PrivateMySql:
         command = [*self._server(), f"--port={self.port}", f"--socket={self.socket}", f"--pid-file={self.folder}/pid"]
         if is_first:
             command.append(f"--init-file={self._users()}")  # which it runs before it lets anybody in
-        with (self.folder / "log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + _START_WITHIN
+        deadline = time.monotonic() + START_WITHIN
         while True:
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise Unavailable(f"The {self.flavor} server did not start: {self._said()}")
+                raise Unavailable(f"The {self.flavor} server did not start: {end_of(self.log)}")
             try:
                 with self.administrator() as connection, connection.cursor() as cursor:
                     if is_first and "skip-log-bin" not in self._settings:
@@ -211,37 +187,15 @@ class PrivateMySql:
             f"CREATE USER cdc@'127.0.0.1' IDENTIFIED BY '{self.password}'",
             "GRANT ALL ON *.* TO cdc@'127.0.0.1' WITH GRANT OPTION",
         )
-        file = self.folder / "users.sql"
-        file.touch(0o600)
-        file.write_text("".join(f"{statement};\n" for statement in statements))
-        return file
+        return written(self.folder / "users.sql", "".join(f"{statement};\n" for statement in statements))
 
     def administrator(self) -> Any:
         """A session of root, through the server's socket."""
         return pymysql.connect(unix_socket=str(self.socket), user="root", password=self.password, autocommit=True)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Stop the server; SIGKILL is a crash."""
-        if self._process is None:
-            return
-        self._process.send_signal(number)
-        self._process.wait()
-        self._process = None
-
-    def restart(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Stop and start on the same port."""
-        self.stop(number)
-        self.start()
-
     def add_settings(self, settings: dict[str, str]) -> None:
         """Server options from the next start on."""
         self._settings |= settings
-
-    def close(self) -> None:
-        """Stop the server and remove its folder."""
-        atexit.unregister(self.close)
-        self.stop(signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def socket(self) -> Path:
@@ -305,10 +259,6 @@ class PrivateMySql:
 
     def _run(self, command: list[str], given: bytes = b"") -> None:
         done = subprocess.run(command, input=given, capture_output=True, check=False)
-        (self.folder / "log").write_bytes(done.stdout + done.stderr)
+        self.log.write_bytes(done.stdout + done.stderr)
         if done.returncode != 0:
-            raise Unavailable(f"The {self.flavor} server could not be set up: {self._said()}")
-
-    def _said(self) -> str:
-        log = self.folder / "log"
-        return " | ".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+            raise Unavailable(f"The {self.flavor} server could not be set up: {end_of(self.log)}")

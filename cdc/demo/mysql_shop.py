@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
-import threading
 import time
 from contextlib import suppress
 from typing import Any
 
 import pymysql
+
+from cdc.demo.workload import WorkloadThread
 
 SCHEMA = (
     "CREATE TABLE accounts (id int PRIMARY KEY, balance decimal(20,4), note text, j json, changed timestamp(6) NULL)",
@@ -27,55 +27,33 @@ def create(connection: Any, rows: int = 2000) -> None:
         cursor.executemany("INSERT INTO accounts VALUES (%s, %s, %s, %s, %s)", values)
 
 
-class Workload:
-    """A stream of transactions on a thread of its own, until it is stopped.
+class Workload(WorkloadThread):
+    """Transactions on the tables.
 
     Args:
         connect: the arguments of `pymysql.connect`.
-        rate: statements per second, about; None for as many as there can be.
-        seed: makes the choices repeatable.
+        rate, seed: as `WorkloadThread` has them.
     """
 
     def __init__(self, connect: dict[str, Any], rate: float | None = None, seed: int = 1) -> None:
-        self.changes = 0
-        self.transactions = 0
-        self.rolled_back = 0
-        self._connect, self._rate, self._seed = connect, rate, seed
-        self._rng = random.Random(seed)
-        self._stop = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="workload", daemon=True)
+        super().__init__(rate, seed)
+        self._connect, self._seed = connect, seed
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after the transaction at hand; raises what ended the workload before, if anything did."""
-        self._stop.set()
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _run(self) -> None:
+    def _work(self) -> None:
         rng, number = self._rng, self._seed * 1_000_000
-        try:
-            with pymysql.connect(**self._connect) as connection, connection.cursor() as cursor:
-                began = time.monotonic()
-                while not self._stop.is_set():
-                    number += 1
-                    cursor.execute("BEGIN")
-                    for _ in range(rng.randint(1, 6)):
-                        with suppress(pymysql.err.IntegrityError):
-                            self.changes += cursor.execute(rng.choice(self._statements(number)))
-                    commits = rng.random() < 0.9
-                    cursor.execute("COMMIT" if commits else "ROLLBACK")
-                    self.transactions += commits
-                    self.rolled_back += not commits
-                    if self._rate is not None:
-                        self._stop.wait(max(0.0, self.changes / self._rate - (time.monotonic() - began)))
-        except BaseException as error:
-            self._failure = error
+        with pymysql.connect(**self._connect) as connection, connection.cursor() as cursor:
+            began = time.monotonic()
+            while not self._stop.is_set():
+                number += 1
+                cursor.execute("BEGIN")
+                for _ in range(rng.randint(1, 6)):
+                    with suppress(pymysql.err.IntegrityError):
+                        self.changes += cursor.execute(rng.choice(self._statements(number)))
+                commits = rng.random() < 0.9
+                cursor.execute("COMMIT" if commits else "ROLLBACK")
+                self.transactions += commits
+                self.rolled_back += not commits
+                self._pace(began)
 
     def _statements(self, number: int) -> list[str]:
         rng = self._rng

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from cdc.demo.private import START_WITHIN, PrivateServer, cache_folder, end_of, written
 from cdc.errors import Unavailable, UsageError
 
 _WHEEL_FOLDERS = {18: "pginstall18", 16: "pginstall"}
-_START_WITHIN = 60.0  # seconds
 _STATUS = 7  # line of a PID file
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NOBODY = 65534  # initdb and postgres refuse to run as root
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -39,12 +31,6 @@ _SETTINGS = {
     "max_wal_size": "4GB",
     "log_min_messages": "warning",
 }
-
-
-def cache_folder() -> Path:
-    """Where `make servers` unpacks servers: outside of the checkout, so that all checkouts share it."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "cdc-servers"
 
 
 def binaries_of(version: int) -> Path:
@@ -67,11 +53,8 @@ def wheel_binaries(version: int) -> Path:
     return Path(found.submodule_search_locations[0]) / _WHEEL_FOLDERS[version] / "bin"
 
 
-class PrivatePostgres:
-    """One server on a free port, gone with everything it holds when this is closed.
-
-    Nobody else on the machine gets in: its superuser has a password that is made up here, and is in a file in a folder
-    of the user who started it (O18).
+class PrivatePostgres(PrivateServer):
+    """One PostgreSQL server.
 
     Args:
         version: 18 or 16, from the wheel, or another one that `make servers` has unpacked.
@@ -81,9 +64,11 @@ class PrivatePostgres:
         initdb: options of `initdb` beside the usual ones.
 
     Attributes:
-        password: of the superuser; tests give it to their roles, too.
-        passfile: says so to libpq.
+        passfile: tells libpq the password.
     """
+
+    _stopped_by = signal.SIGINT
+    _crashed_by = signal.SIGQUIT
 
     def __init__(
         self,
@@ -95,42 +80,23 @@ class PrivatePostgres:
         initdb: tuple[str, ...] = (),
     ) -> None:
         self.binaries = binaries_of(version)
-        self.folder = Path(tempfile.mkdtemp(prefix="cdc-postgres-"))
-        self.data = self.folder / "data"
-        self.port = free_port()
-        self.password = password or secrets.token_hex(16)
-        self.passfile = _written(self.folder / "passfile", f"*:*:*:*:{self.password}\n")
+        super().__init__("postgres", password, keep=keep)
+        self.passfile = written(self.folder / "passfile", f"*:*:*:*:{self.password}\n")
         self._settings = _SETTINGS | (settings or {})
         self._initdb = initdb
-        self._keep = keep
-        self._process: subprocess.Popen[bytes] | None = None
         self._user = _NOBODY if os.geteuid() == 0 else None
-
-    def __enter__(self) -> Self:
-        try:
-            with uninterrupted():
-                self.create()
-                self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def create(self) -> None:
         """Make the folder's database cluster."""
-        atexit.register(self.close)
         if self._user is not None:
             os.chown(self.folder, self._user, self._user)
             if not _is_open_to_all(self.binaries):
                 self.binaries = self._copied_binaries()
-        self.make_data()
+        super().create()
 
     def make_data(self) -> None:
         """Make the data folder, with the settings in it."""
-        password = _written(self.folder / "password", self.password)
+        password = written(self.folder / "password", self.password)
         if self._user is not None:
             os.chown(password, self._user, self._user)
         login = ("-U", "postgres", "-A", "scram-sha-256", f"--pwfile={password}")
@@ -151,10 +117,10 @@ class PrivatePostgres:
                 start_new_session=True,  # a Ctrl+C is not for it
                 **self._as_user(),
             )
-        deadline = time.monotonic() + _START_WITHIN
+        deadline = time.monotonic() + START_WITHIN
         while not self._is_ready(self._process.pid):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise Unavailable("PostgreSQL did not start: " + _end_of(self.log))
+                raise Unavailable("PostgreSQL did not start: " + end_of(self.log))
             time.sleep(0.02)
 
     def _is_ready(self, pid: int) -> bool:
@@ -164,30 +130,6 @@ class PrivatePostgres:
         except OSError:
             return False
         return len(lines) > _STATUS and lines[0] == str(pid) and lines[_STATUS].strip() in ("ready", "standby")
-
-    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Stop the server, also under open sessions; SIGQUIT is a crash, after which it says nothing more."""
-        if self._process is None:
-            return
-        self._process.send_signal(number)
-        self._process.wait()
-        self._process = None
-
-    def restart(self) -> None:
-        """Stop and start on the same port."""
-        self.stop()
-        self.start()
-
-    def close(self) -> None:
-        """Stop the server and remove its folder."""
-        atexit.unregister(self.close)
-        self.stop(signal.SIGQUIT)
-        if not self._keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log"
 
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
         """How to reach it; the password is not in it, since everybody sees the command lines of others."""
@@ -219,7 +161,7 @@ class PrivatePostgres:
                 **self._as_user(),
             )
         if done.returncode != 0:
-            raise Unavailable(f"{program} failed: {_end_of(output)}", hint=f"The server's folder is {self.folder}.")
+            raise Unavailable(f"{program} failed: {end_of(output)}", hint=f"The server's folder is {self.folder}.")
 
     def _as_user(self) -> dict[str, Any]:
         """As whom a program is run: as nobody if this is root."""
@@ -238,39 +180,5 @@ class PrivatePostgres:
         return self.folder / install.relative_to(package.parent) / "bin"
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Signals that end this process do so when this is done: inside, they would leave programs that nobody knows of."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # which signals do not interrupt
-        yield
-        return
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for late in came:
-            signal.raise_signal(late)
-
-
-def _end_of(file: Path) -> str:
-    return " | ".join(file.read_text(errors="replace").strip().splitlines()[-5:])
-
-
-def _written(path: Path, content: str) -> Path:
-    """A new file that only its owner may read."""
-    path.touch(0o600)
-    path.write_text(content)
-    return path
-
-
 def _is_open_to_all(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable
 
 import psycopg
 from psycopg.types.json import Jsonb
+
+from cdc.demo.workload import WorkloadThread
 
 SCHEMA = """
 CREATE SCHEMA shop;
@@ -54,38 +55,20 @@ def _text(rng: random.Random) -> str:
     return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz ", k=_LONG_TEXT))
 
 
-class Workload:
-    """A stream of transactions on the shop, at a rate, on a thread of its own, until it is stopped.
+class Workload(WorkloadThread):
+    """Transactions on the shop.
 
     Args:
         dsn: of the shop's database.
-        rate: row changes per second, about.
-        seed: makes the choices repeatable.
+        rate, seed: as `WorkloadThread` has them.
     """
 
     def __init__(self, dsn: str, rate: float, seed: int = 1) -> None:
-        self.changes = 0
-        self.transactions = 0
-        self.rolled_back = 0
-        self._dsn, self._rate = dsn, rate
-        self._rng = random.Random(seed)
+        super().__init__(rate, seed)
+        self._dsn = dsn
         self._next_customer = seed * 1_000_000
-        self._stop = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="workload", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after the transaction at hand; raises what ended the workload before, if anything did."""
-        self._stop.set()
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _run(self) -> None:
+    def _work(self) -> None:
         acts: list[tuple[Callable[[Connection], int], int]] = [
             (self._place_order, 8),
             (self._pay, 6),
@@ -97,19 +80,14 @@ class Workload:
             (self._give_up, 2),
         ]
         choices, weights = zip(*acts, strict=True)
-        try:
-            with psycopg.connect(self._dsn, autocommit=True) as connection:
-                began = time.monotonic()
-                while not self._stop.is_set():
-                    (act,) = self._rng.choices(choices, weights)
-                    with connection.transaction():
-                        self.changes += act(connection)
-                    self.transactions += 1
-                    ahead = self.changes / self._rate - (time.monotonic() - began)
-                    if ahead > 0:
-                        self._stop.wait(ahead)
-        except BaseException as error:
-            self._failure = error
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            began = time.monotonic()
+            while not self._stop.is_set():
+                (act,) = self._rng.choices(choices, weights)
+                with connection.transaction():
+                    self.changes += act(connection)
+                self.transactions += 1
+                self._pace(began)
 
     def _place_order(self, connection: Connection) -> int:
         lines = self._rng.randint(1, 5)

@@ -208,6 +208,12 @@ class Pipeline:
         return not self._has_ended and not self._stop.is_set()
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it follows the log and has applied everything that was read."""
+        handoff = self._handoff
+        return self._view.phase == "streaming" and handoff is not None and handoff.is_empty
+
+    @property
     def is_open(self) -> bool:
         """Whether it has its target open."""
         return self._stage is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 
 _MOST_DIMENSIONS = 1 << 15
 
@@ -113,3 +115,7 @@ class TableSchema:
         """Indexes into `columns` of the key, in key order; empty for a table without one."""
         keyed = [(column.key, index) for index, column in enumerate(self.columns) if column.key is not None]
         return tuple(index for _, index in sorted(keyed))
+
+    def key_before_other(self, kinds: Set[Kind]) -> tuple[int, ...]:
+        """Indexes of the key's columns up to the first one that is of no such kind."""
+        return tuple(takewhile(lambda index: self.columns[index].type.kind in kinds, self.key))

@@ -158,12 +158,7 @@ class MySqlObserver:
         return found.rows_estimated if found is not None else 0
 
     def leading(self, schema: TableSchema) -> tuple[int, ...]:
-        found = []
-        for index in schema.key:
-            if schema.columns[index].type.kind not in ORDERED:
-                break
-            found.append(index)
-        return tuple(found)
+        return schema.key_before_other(ORDERED)
 
     def border(self, schema: TableSchema, after: Key | None, rows: int) -> Key | None:
         return border(self._connection, schema, self.leading(schema), after, rows)

@@ -170,12 +170,7 @@ class PostgresObserver:
             return number(row[0]) if row is not None else 0
 
     def leading(self, schema: TableSchema) -> tuple[int, ...]:
-        found = []
-        for index in schema.key:
-            if schema.columns[index].type.kind not in ORDERED:
-                break
-            found.append(index)
-        return tuple(found)
+        return schema.key_before_other(ORDERED)
 
     def border(self, schema: TableSchema, after: Key | None, rows: int) -> Key | None:
         with _mapped(self._dsn, schema):

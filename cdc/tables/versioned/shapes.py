@@ -111,11 +111,13 @@ class Shapes:
         if at_once or before is None:
             self._pending.pop(identity, None)
             self._make(place_of(identity), schema, ())
+            self._refuse_older(place_of(identity), identity)
             self._state.keep_shape(shape)
             self._show(schema)
         else:
             self._pending[identity] = shape
             self._make(_copy_of(identity), schema, ())
+            self._refuse_older(_copy_of(identity), identity)
         self._passed.pop(identity, None)
         self._behind.pop(identity, None)
         return shape
@@ -216,13 +218,13 @@ class Shapes:
         stay = old.keys() & new.keys()
         if any(self._home(old[i], shape.texts) != self._home(new[i], becoming.texts) for i in stay):
             return None
-        if _key(shape.schema) != _key(becoming.schema):
+        if set(key_of(shape.schema)) != set(key_of(becoming.schema)):
             return None
         taken = [old[i].name for i in old.keys() - stay]
         renamed = {old[i].name: new[i].name for i in stay if old[i].name != new[i].name}
         added = {new[i].name: self._home(new[i], becoming.texts) for i in new.keys() - stay}
         gone, come = {*taken, *renamed}, {*added, *renamed.values()}
-        if gone & come or gone & _key(shape.schema):
+        if gone & come or gone & set(key_of(shape.schema)):
             return None
         fill = {new[i].name: value for i, value in becoming.fill.items() if i in new and new[i].name in added}
         return Alteration(taken, renamed, added, fill)
@@ -241,6 +243,7 @@ class Shapes:
                 break
             texts = (*texts, *wrong)
         faults.point("versioned.rebuilt")
+        self._refuse_older(other, shape.schema.identity)
         if texts != becoming.texts:
             self._keep(replace(shape, becoming=replace(becoming, texts=texts)))
         self._store.exchange(place, other)
@@ -279,7 +282,13 @@ class Shapes:
 
     def _make(self, place: TableName, schema: TableSchema, texts: Texts) -> None:
         homes = {column.name: home for column, home in zip(schema.columns, self.homes(schema, texts), strict=True)}
-        self._store.make(place, homes, [schema.columns[index].name for index in schema.key], self._mark(schema, texts))
+        self._store.make(place, homes, key_of(schema), self._mark(schema, texts))
+
+    def _refuse_older(self, place: TableName, identity: int) -> None:
+        """Have the table that takes the place of another one refuse what that one did (see `cleanup`)."""
+        floor = self._state.floor(identity)
+        if floor is not None:
+            self._store.refuse_older(place, floor)
 
     def _is(self, place: TableName, schema: TableSchema, texts: Texts) -> bool:
         """Whether a table has the columns and the types of a shape."""
@@ -315,8 +324,9 @@ def _copy_of(identity: int) -> TableName:
     return TableName(ROWS, f"{identity}_copy")
 
 
-def _key(schema: TableSchema) -> set[str]:
-    return {schema.columns[index].name for index in schema.key}
+def key_of(schema: TableSchema) -> list[str]:
+    """The names of a key's columns."""
+    return [schema.columns[index].name for index in schema.key]
 
 
 def _filled(block: pa.Table, value: str | None) -> pa.Array:

@@ -138,8 +138,7 @@ class VersionedState:
     def names(self) -> dict[TableName, int]:
         """The tables that this pipeline made, by their names: those that are shown, whether they are owned already or a
         crash was before that."""
-        shapes = [self.shape(identity) for identity in _numbers(self._records, "shape")]
-        made = {shape.schema.table: shape.schema.identity for shape in shapes if shape is not None}
+        made = {shape.schema.table: shape.schema.identity for shape in self.shapes()}
         return made | {table: identity for identity, table in self._owned().items()}
 
     def _owned(self) -> dict[int, TableName]:
@@ -153,6 +152,20 @@ class VersionedState:
         """The shape of a table; None if it was never made."""
         found = self._records.get(f"shape:{identity}")
         return read_record(Shape, orjson.loads(found)) if found is not None else None
+
+    def shapes(self) -> list[Shape]:
+        """The shapes of all tables that were made."""
+        found = [self.shape(identity) for identity in _numbers(self._records, "shape")]
+        return [shape for shape in found if shape is not None]
+
+    def floor(self, identity: int) -> int | None:
+        """The order in the log below which a table refuses rows; None for one that takes all."""
+        found = self._records.get(f"floor:{identity}")
+        return int(found) if found is not None else None
+
+    def keep_floor(self, identity: int, order: int) -> None:
+        """Remember below which order a table refuses rows."""
+        self._put(f"floor:{identity}", str(order))
 
     def keep_shape(self, shape: Shape) -> None:
         """Remember how a table is."""

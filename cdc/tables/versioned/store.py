@@ -145,6 +145,22 @@ class Store(Database, Protocol):
             version: one row of stamps; rows that are newer stay.
         """
 
+    def count_deleted(self, place: TableName, order: int) -> tuple[int, int]:
+        """How many deleted rows below an order a table has, and how many rows in all, with those that newer ones
+        hide."""
+
+    def refuse_older(self, place: TableName, order: int) -> None:
+        """Refuse rows below an order from now on, whoever sends them. Inserts that have begun may still be taken."""
+
+    def merge(self, place: TableName) -> None:
+        """Let go of rows that newer ones hide, as far as the database can do that now."""
+
+    def hides_older(self, place: TableName, key: Sequence[str], order: int) -> bool:
+        """Whether a row that was not deleted is there with the key of a deleted one, both below an order."""
+
+    def remove_deleted(self, place: TableName, order: int) -> None:
+        """Remove deleted rows below an order for good."""
+
     def names_of(self, table: TableName) -> Sequence[TableName]:
         """The names under which a table of that name is read: its own, and those of what is shown beside it."""
 

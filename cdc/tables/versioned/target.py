@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cdc.model.parts import Digest, HashedRow, Key, Part
-from cdc.tables.applied import AppliedTables
+from cdc.tables.applied import AppliedTables, mapped_errors
 from cdc.tables.digest import digest, hashed_rows, keys, values
 from cdc.tables.table import TargetTable
+from cdc.tables.versioned.cleanup import Cleanup
 from cdc.tables.versioned.history import VersionedHistory
 from cdc.tables.versioned.layout import Versioned, VersionedTable
 from cdc.tables.versioned.looking import Looking
@@ -27,6 +28,7 @@ class VersionedTarget(AppliedTables):
         self._store = store
         self._versions: VersionedState
         self._versioned: Versioned
+        self._cleanup: Cleanup | None = None
         self._looks = Looking()
         self._converter = Converter()
 
@@ -42,7 +44,15 @@ class VersionedTarget(AppliedTables):
             self._versioned = VersionedHistory(self._store, self._versions, shapes, self._converter, self._looks)
         else:
             self._versioned = Versioned(self._store, shapes, self._converter, self._looks, mode)
+        if mode is Mode.MIRROR:  # the other modes show deleted rows, or need them
+            self._cleanup = Cleanup(self._store, self._versions)
         return self._versioned
+
+    def tidy(self) -> bool:
+        if self._cleanup is None or self._at is None:
+            return False
+        with mapped_errors(self._store):
+            return self._cleanup.once(self._at.order)
 
     def _settle(self) -> None:
         for identity in self._versioned.settle():

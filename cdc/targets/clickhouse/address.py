@@ -34,6 +34,9 @@ _SETTINGS = {
     "session_timezone": "UTC",
     "select_sequential_consistency": 1,
 }
+# With quorums in parallel, which is how a server begins, sequential consistency does nothing: "there is no guarantee a
+# single replica will have received all writes" (system.settings of 26.9).
+_QUORUM = {"insert_quorum": "auto", "insert_quorum_parallel": 0}
 _PATIENCE = 300  # seconds
 
 
@@ -92,7 +95,7 @@ def connect(server: Server) -> Client:
     """A client; raises what the driver raises."""
     settings = dict(_SETTINGS)
     if server.cluster:
-        settings["insert_quorum"] = "auto"
+        settings |= _QUORUM
     return get_client(
         host=server.host,
         port=server.port,
@@ -112,11 +115,13 @@ def connect(server: Server) -> Client:
 
 
 _FULL = {243}  # NOT_ENOUGH_SPACE
+_REFUSED = {469}  # VIOLATED_CONSTRAINT: by a table that refuses rows which only an earlier writer can send
 _DENIED = {497}  # ACCESS_DENIED
 _UNKNOWN_USER = {192, 193, 194, 516}
 _DRIFT = {16, 36, 47, 60, 81}  # no such column, bad arguments of a column, unknown identifier, table, database
 _PASSES = {
-    3, 23, 24, 32, 33, 95, 96, 159, 160, 164, 202, 203, 209, 210, 236, 241, 242, 252, 285, 286, 319, 394, 425, 439, 999
+    3, 23, 24, 32, 33, 95, 96, 159, 160, 164, 202, 203, 209, 210, 225, 236, 241, 242, 252, 254, 285, 286, 289, 319, 341,
+    394, 425, 439, 529, 999,
 }  # fmt: skip
 
 
@@ -133,6 +138,8 @@ def meaning(failure: Exception, server: Server) -> CdcError:
         return UsageError(
             f"{server}: the server does not let {server.user} in.", hint="Check user and CLICKHOUSE_PASSWORD."
         )
+    if code in _REFUSED:
+        return busy(server)
     if code in _DENIED:
         return UsageError(
             said, hint="Give the user the right to make databases, tables and views, and to read and write them."

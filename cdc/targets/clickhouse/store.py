@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cdc.errors import CdcError, InvariantError
+from cdc.errors import CdcError, InvariantError, UsageError
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables.engine import Abilities
 from cdc.tables.state import SCHEMA
@@ -41,6 +41,7 @@ from cdc.targets.clickhouse.spelling import LOW, VERSION, literal, order_of, ord
 from cdc.targets.clickhouse.types import NARROW, TEXT, WIDE, Limits, home_of
 from cdc.typed.native import Home
 
+_FLOOR = "_cdc_floor"  # the constraint by which a table refuses old rows
 _EPOCHS = 40  # bits of the number of a record within its lease
 _INTERNAL = (SCHEMA, ROWS)  # schemas of ours, which no source may have; the prefix is before these as well
 
@@ -78,6 +79,7 @@ class ClickHouseStore:
         try:
             self._limits = self._measured()
             if not self._read_only:
+                self._verify_cluster()
                 self._prepare()
                 self._lease.take(self._client)
         except BaseException:
@@ -192,6 +194,30 @@ class ClickHouseStore:
             self._command(f"{alter} ADD COLUMN IF NOT EXISTS {quoted(name)} Nullable({home.sql_type}){fill}")
         self._command(f"{alter} MODIFY COMMENT '{mark}'")
         return True
+
+    def count_deleted(self, place: TableName, order: int) -> tuple[int, int]:
+        ((deleted, count),) = self._ask(
+            f"SELECT countIf({DELETED} AND {_below(order)}), count() FROM {self._name(place)}", {}
+        )
+        return int(deleted), int(count)
+
+    def refuse_older(self, place: TableName, order: int) -> None:
+        self._command(
+            f"ALTER TABLE {self._name(place)}{self._everywhere()} DROP CONSTRAINT IF EXISTS {_FLOOR}, "
+            f"ADD CONSTRAINT {_FLOOR} CHECK NOT {_below(order)}"
+        )
+
+    def merge(self, place: TableName) -> None:
+        self._command(f"OPTIMIZE TABLE {self._name(place)} FINAL SETTINGS optimize_skip_merged_partitions = 1")
+
+    def hides_older(self, place: TableName, key: Sequence[str], order: int) -> bool:
+        name, listed = self._name(place), ", ".join(map(quoted, key))
+        deleted = f"SELECT {listed} FROM {name} WHERE {DELETED} AND {_below(order)}"
+        hidden = f"NOT {DELETED} AND {_below(order)} AND ({listed}) IN ({deleted})"
+        return bool(self._ask(f"SELECT 1 FROM {name} WHERE {hidden} LIMIT 1", {}))
+
+    def remove_deleted(self, place: TableName, order: int) -> None:
+        self._command(f"ALTER TABLE {self._name(place)} DELETE WHERE {DELETED} AND {_below(order)}")
 
     def names_of(self, table: TableName) -> Sequence[TableName]:
         return names_of(table) if self.keeps_versions else [table]
@@ -349,6 +375,23 @@ class ClickHouseStore:
 
     # --- statements -------------------------------------------------------------------------------------------------
 
+    def _verify_cluster(self) -> None:
+        """Raise UsageError for a cluster in which not every replica would have all rows."""
+        if not (name := self._server.cluster):
+            return
+        query = "SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster:String}"
+        ((shards,),) = self._ask(query, {"cluster": name})
+        if not shards:
+            raise UsageError(
+                f"{self.place}: the server knows no cluster {name}.",
+                hint="SELECT cluster FROM system.clusters says which ones it knows.",
+            )
+        if shards > 1:
+            raise UsageError(
+                f"{self.place}: the cluster {name} has {shards} shards, and each would have its own rows.",
+                hint="Name a cluster that has one shard, with all of its replicas.",
+            )
+
     def _prepare(self) -> None:
         self._make_database(SCHEMA)
         create = "CREATE TABLE IF NOT EXISTS"
@@ -426,6 +469,10 @@ _OURS_OF_VERSIONS = {OP: TEXT, TRANSACTION: Home("Int64", TEXT.codec, pa.int64()
 def _asked_of_ours(ours: Mapping[str, Home]) -> str:
     parts = {ORDER: order_of(VERSION), ORDINAL: ordinal_of(VERSION)}
     return ", ".join(f"{parts[name]} AS {name}" if name in parts else name for name in ours)
+
+
+def _below(order: int) -> str:
+    return f"({VERSION} < toUInt128('{order << 64}'))"
 
 
 def _bare(kind: str) -> str:
