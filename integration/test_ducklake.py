@@ -21,6 +21,9 @@ import pytest
 
 from cdc.demo.server import PrivatePostgres
 from cdc.demo.shop import Workload
+from cdc.errors import UsageError
+from cdc.targets.ducklake.address import parse
+from cdc.targets.ducklake.lease import lease_of
 from cdc.whereabouts import read_status
 from integration.conftest import Database
 from integration.object_store import BUCKET, PrivateObjectStore
@@ -427,3 +430,35 @@ def test_numbers_come_back(
     run(database, "UPDATE t SET d = random(), f = random() WHERE id % 2 = 0")
     lake.catch_up()
     lake.assert_equal("public.t", "id, d, f::float8")
+
+
+def test_a_catalogue_that_does_not_let_in(catalogues: PrivatePostgres, tmp_path: Path) -> None:
+    """A wrong password, or a database that is not there, is for somebody to mend, and not to be tried again."""
+    address = catalogues.dsn("nobody_made_it").partition("?")[0]
+    for wrong, said in (
+        (f"{address}?passfile={catalogues.passfile}&data={tmp_path}", 'database "nobody_made_it" does not exist'),
+        (f"{address.replace('postgres@', 'postgres:wrong@')}?data={tmp_path}", "password authentication failed"),
+    ):
+        with pytest.raises(UsageError, match=said) as refused:
+            lease_of(parse(wrong)).take()
+        assert "wrong" not in refused.value.message
+
+
+def test_a_file_of_rows_that_is_gone(lakes: OtherDuckDb, database: Database, tmp_path: Path) -> None:
+    """D-08: it concerns its table alone, and copying that again puts it right."""
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT i, i FROM generate_series(1, 2000) i"
+    )
+    database.execute("CREATE TABLE other (id int PRIMARY KEY)")
+    ends = (database.dsn, f"ducklake:{tmp_path / 'x.ducklake'}", "--name", database.name)
+    assert lakes.cdc("run", *ends, "--until-caught-up").returncode == 0
+    for file in tmp_path.glob("**/t/*.parquet"):
+        file.unlink()
+    database.execute("UPDATE t SET v = 0 WHERE id = 5; INSERT INTO other VALUES (1)")
+    done = lakes.cdc("run", *ends, "--until-caught-up")
+    assert done.returncode == 1
+    assert "public.t: ducklake:" in done.stderr
+    assert "a file of rows that the catalogue names is gone" in done.stderr
+    assert lakes.cdc("resync", *ends, "--tables", "public.t").returncode == 0
+    done = lakes.cdc("verify", *ends)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from cdc.demo.shop import Workload, create
+from cdc.errors import TablesHeld
 from integration import processes
 from integration.conftest import Database, Replica, make_replica
 from integration.processes import Process
@@ -59,6 +60,21 @@ def test_kill_inside_a_transaction_in_parts(database: Database, tmp_path: Path) 
         assert replica.query("SELECT count(*) FROM t") == [(0,)]
     replica.catch_up()
     replica.assert_equal()
+
+
+def test_a_table_that_goes_before_its_copy_goes_on(database: Database, tmp_path: Path) -> None:
+    """C-04: the copy was cut off before any row; a table that was changed and then dropped, or lost its key, is not
+    copied again, and what the log has of it means nothing."""
+    for table in ("stays", "dropped", "keyless"):
+        database.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, v int); INSERT INTO {table} VALUES (1, 1), (2, 2)")
+    replica = make_replica(database, tmp_path)
+    assert start(replica, "target.after_commit:2").wait(60) == -signal.SIGKILL
+    for table in ("stays", "dropped", "keyless"):
+        database.execute(f"UPDATE {table} SET v = 3")
+    database.execute("DROP TABLE dropped; ALTER TABLE keyless DROP CONSTRAINT keyless_pkey")
+    with pytest.raises(TablesHeld, match=r"public\.keyless"):
+        replica.catch_up()
+    assert [str(found.table) for found in replica.compare() if found.equal] == ["public.stays"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,18 +5,23 @@ What is compared are the texts that the two servers write of whole rows, by psyc
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
 import psycopg
 import pytest
+from sqlglot import exp
 
 from cdc.demo.server import PrivatePostgres
 from cdc.demo.shop import Workload
 from cdc.errors import TablesHeld, TargetBusy, UsageError
+from cdc.model.schema import TableName
 from cdc.options import Options
 from cdc.runs import open_pipeline
+from cdc.tables import sql
 from cdc.target import Keys, Mode
+from cdc.targets.postgres import connection
 from cdc.targets.postgres.connection import Server
 from cdc.targets.postgres.engine import PostgresEngine
 from cdc.targets.postgres.lease import LOCK, Lease
@@ -392,3 +397,167 @@ def test_what_is_refused(database: Database, copies: PrivatePostgres) -> None:
         theirs.execute("CREATE TABLE t (mine int)")
     with pytest.raises((UsageError, TablesHeld), match=r"which this pipeline did not make|held"):
         copy.run()
+
+
+def test_many_rows_without_a_key(database: Database, copies: PrivatePostgres) -> None:
+    """A-46: rows are found by all their values without comparing each with each, NULLs among them."""
+    copy = Copy(database, copies)
+    execute(
+        database,
+        "CREATE TABLE k (a int, b text, n numeric)",
+        "ALTER TABLE k REPLICA IDENTITY FULL",
+        "INSERT INTO k SELECT i, nullif(i % 3, 0)::text, i / 7.0 FROM generate_series(1, 5000) i",
+    )
+    copy.run()
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute(
+            "SET search_path = pg_catalog, pg_temp; CREATE TEMPORARY TABLE _cdc_rows (number int8, copies int8, c0 text)"
+        )
+        engine = PostgresEngine(Server.parse(copy.target), keeps_types=True)
+        pairs = [(sql.column("c0", "s"), exp.cast(sql.column("a", "t"), "text"))]
+        statement = engine.render(sql.delete_copies(TableName("public", "k"), pairs, "number", "copies"))
+        plan = theirs.execute(f"EXPLAIN {statement}".encode()).fetchall()
+    assert any("Hash" in line or "Merge" in line for (line,) in plan), plan
+    execute(database, "UPDATE k SET n = n + 1", "DELETE FROM k WHERE b IS NULL AND a % 2 = 0")
+    copy.run()
+    copy.assert_equal("k")
+
+
+def test_what_others_built_on_a_table(database: Database, copies: PrivatePostgres) -> None:
+    """D-08: a table that is copied again stays the table that it was, with the rights, indexes, views and foreign keys of
+    others; where its shape has to change under a view, it is held, and the reason names the view."""
+    copy = Copy(database, copies)
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY, v int, w text)", "INSERT INTO t VALUES (1, 1, 'a')")
+    copy.run()
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute("CREATE UNIQUE INDEX theirs ON t (id); GRANT SELECT ON t TO pg_monitor")
+        theirs.execute("CREATE TABLE f (id int REFERENCES t (id)); INSERT INTO f VALUES (1)")
+        theirs.execute("CREATE VIEW seen AS SELECT v FROM t")
+    execute(database, "INSERT INTO t VALUES (2, 2, 'b')", "UPDATE t SET v = 5 WHERE id = 1")
+    resync = ("resync", database.dsn, copy.target, "--name", copy.name, "--tables", "public.t")
+    done = cdc(*resync)
+    assert done.returncode == 0, done.stderr
+    copy.assert_equal("t")
+    assert copy.rows("SELECT has_table_privilege('pg_monitor', 't', 'SELECT'), to_regclass('theirs') IS NULL") == [
+        (True, False)
+    ]
+    assert copy.rows("SELECT * FROM f") == [(1,)]
+    execute(database, "ALTER TABLE t ALTER v TYPE bigint", "INSERT INTO t VALUES (3, 3, 'c')")
+    with pytest.raises(TablesHeld, match=r"view public\.seen depends on column .v.\. Drop that"):
+        copy.run()
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute("DROP VIEW seen; DROP TABLE f")
+    assert cdc(*resync).returncode == 0
+    copy.run()
+    copy.assert_equal("t")
+
+
+def test_names_that_postgres_has_no_place_for(on_mysql: MySqlDatabase, copies: PrivatePostgres) -> None:
+    """E-06: a name of more than 63 bytes would be cut off, and collide; some columns are the server's own. A first start
+    refuses them before anything is made, and what comes later is held alone."""
+    long = "ü" * 32
+    on_mysql.execute("CREATE TABLE t (id int PRIMARY KEY)", f"CREATE TABLE `{long}` (id int PRIMARY KEY)")
+    copy = Copy(on_mysql, copies)
+    with pytest.raises(UsageError, match=f"the name {long} has more than 63 bytes"):
+        copy.run()
+    on_mysql.execute(f"DROP TABLE `{long}`", "CREATE TABLE s (id int PRIMARY KEY, xmin int)")
+    with pytest.raises(UsageError, match=r"\.s has a column xmin, which is the name of one that every table"):
+        copy.run()
+    on_mysql.execute("ALTER TABLE s DROP COLUMN xmin")
+    copy.run()
+    on_mysql.execute(
+        f"ALTER TABLE s ADD COLUMN `{long}` int", "INSERT INTO s VALUES (1, 2)", "INSERT INTO t VALUES (1)"
+    )
+    with pytest.raises(TablesHeld, match=f"the name {long} has more than 63 bytes"):
+        copy.run()
+    assert copy.rows(f'SELECT * FROM "{on_mysql.name}".t') == [(1,)]
+
+
+def test_a_long_name_comes_again(database: Database, copies: PrivatePostgres) -> None:
+    """A-50: what is kept of dropped tables has names of its own, which PostgreSQL does not cut off."""
+    copy = Copy(database, copies)
+    long = "t" * 63
+    for number in range(3):
+        execute(database, f"CREATE TABLE {long} (id int PRIMARY KEY)", f"INSERT INTO {long} VALUES ({number})")
+        copy.run()
+        copy.assert_equal(long)
+        execute(database, f"DROP TABLE {long}")
+    assert len(copy.rows("SELECT 1 FROM pg_class WHERE relkind = 'r' AND relname LIKE 'ttt%_dropped_%'")) == 2
+
+
+def test_a_reader_that_stays(
+    database: Database, copies: PrivatePostgres, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A-50: a change of shape waits for a reader of the table. The lock is given up after a while, which lets others read
+    and the pipeline be stopped, and tried again."""
+    monkeypatch.setitem(connection._SESSION, "lock_timeout", "300ms")
+    copy = Copy(database, copies)
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    copy.run()
+    execute(database, "ALTER TABLE t ADD COLUMN v int", "INSERT INTO t VALUES (2, 3)")
+    with psycopg.connect(copy.target) as reader:
+        reader.execute("SELECT * FROM t")
+        running = threading.Thread(target=copy.run)
+        running.start()
+        until = time.monotonic() + 30
+        while "does not let go of a lock that the pipeline needs" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.05)
+    running.join()
+    assert "does not let go of a lock that the pipeline needs" in caplog.text
+    copy.assert_equal("t")
+
+
+def test_a_resync_beside_another_table_that_is_held(database: Database, copies: PrivatePostgres) -> None:
+    """D-08: while one table is copied again, another one turns out to be altered by hand, and the pipeline begins again:
+    the first is copied nevertheless."""
+    copy = Copy(database, copies)
+    execute(database, *(f"CREATE TABLE {t} (id int PRIMARY KEY, v int); INSERT INTO {t} VALUES (1, 1)" for t in "ab"))
+    copy.run()
+    for table in "ab":
+        with psycopg.connect(copy.target, autocommit=True) as theirs:
+            theirs.execute(f"ALTER TABLE {table} RENAME v TO w".encode())
+        execute(database, f"UPDATE {table} SET v = 2")
+        if table == "a":
+            with pytest.raises(TablesHeld, match=r"public\.a"):
+                copy.run()
+    done = cdc("resync", database.dsn, copy.target, "--name", copy.name, "--tables", "public.a")
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(TablesHeld, match=r"public\.b"):
+        copy.run()
+    copy.assert_equal("a")
+
+
+@pytest.mark.parametrize("mode", [Mode.MIRROR, Mode.SOFT_DELETE])
+def test_a_trigger_that_keeps_rows_out(database: Database, copies: PrivatePostgres, mode: Mode) -> None:
+    """D-08: triggers of others fire where a user may not turn them off, or made them ENABLE ALWAYS. Rows that they take
+    out hold the table, and are there after what the message says was done."""
+    copy = Copy(database, copies)
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t VALUES (1, 1)")
+    copy.run(mode)
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        theirs.execute("CREATE TRIGGER theirs BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()")
+        theirs.execute("ALTER TABLE t ENABLE ALWAYS TRIGGER theirs")
+    execute(database, "INSERT INTO t VALUES (2, 2)")
+    with pytest.raises(TablesHeld, match=r"1 rows were written to public\.t, of which the target took 0"):
+        copy.run()
+    with psycopg.connect(copy.target, autocommit=True) as theirs:
+        theirs.execute("DROP TRIGGER theirs ON t")
+    done = cdc("resync", database.dsn, copy.target, "--name", copy.name, "--tables", "public.t")
+    assert done.returncode == 0, done.stderr
+    assert copy.rows("SELECT id, v FROM t ORDER BY 1") == [(1, 1), (2, 2)]
+
+
+def test_a_user_who_lacks_a_right(database: Database, copies: PrivatePostgres) -> None:
+    """The hint is the GRANT that helps."""
+    name = database.name
+    target = copies.create_database(f"copy_{name}")
+    copies.execute(f"CREATE ROLE weak_{name} LOGIN PASSWORD '{copies.password}'")
+    execute(database, "CREATE TABLE t (id int PRIMARY KEY)")
+    dsn = target.replace("postgres@", f"weak_{name}@")
+    for hint in (f"GRANT CREATE ON DATABASE copy_{name} TO ", "GRANT CREATE, USAGE ON SCHEMA public TO "):
+        with pytest.raises(UsageError) as refused:
+            open_pipeline(database.dsn, dsn, Options(name, until_caught_up=True)).run()
+        assert (refused.value.hint or "").startswith(hint)
+        copies.execute(f"{hint}weak_{name}", database=f"copy_{name}")
+    open_pipeline(database.dsn, dsn, Options(name, until_caught_up=True)).run()

@@ -99,6 +99,11 @@ class Handoff:
         with self._changed:
             self._again |= tables
 
+    def is_wanted(self, table: int) -> bool:
+        """Whether the source has not taken that wish yet."""
+        with self._changed:
+            return table in self._again
+
     def refuse(self, table: int, reason: str) -> None:
         """Ask the source to hold a table, by its identity."""
         with self._changed:

@@ -91,6 +91,7 @@ class Pipeline:
         self._holds_tables = holds_tables
         self._waits_for_tables = waits_for_tables
         self._refused: dict[int, str] = {}  # tables that the target cannot take, and why, for the next try
+        self._wanted: set[int] = set()  # tables to be copied again, whose copy has not begun
         self._set_apart_at: dict[int, Position | None] = {}  # where the target was when a table was set apart last
         self._doubted: dict[int, str] = {}  # tables to be marked as suspect when the target is open again
         self.heals = False  # a companion compares tables that are suspect, and those that got another shape
@@ -244,9 +245,15 @@ class Pipeline:
 
     def copy_again(self, identity: int) -> None:
         """Have the source take a table in as it is now, whatever it was held for, so that it is copied again."""
+        self._wanted.add(identity)
         handoff = self._handoff
         if handoff is not None:
             handoff.want_again({identity})
+
+    def is_unheard(self, identity: int) -> bool:
+        """Whether the source does not know yet that a table is to be copied again, or not any more."""
+        handoff = self._handoff
+        return handoff is None or handoff.is_wanted(identity)
 
     def rest(self, seconds: float) -> None:
         """Wait, but not beyond the end of the run."""
@@ -441,6 +448,7 @@ class Pipeline:
             pace = self._live_share, self._every
             handoff = Handoff(self._queue_bytes, durable, self._goal, alive, self._refused, *pace)
             self._refused = {}
+            handoff.want_again(set(self._wanted))
             self._handoff, self._source = handoff, source
             self._was_open = True
             self._mark_doubted(target)
@@ -498,6 +506,7 @@ class Pipeline:
             self._doubted[identity] = error.message
             return TableSetApart(f"{error.message} {name} is compared with the source.")
         self._refused[identity] = error.message
+        self._wanted.discard(identity)
         return TableSetApart(f"{name} is held, and the others go on: {error.message}", hint=error.hint)
 
     def _mark_doubted(self, target: Target) -> None:
@@ -619,6 +628,7 @@ class Pipeline:
         for step in segment.steps:
             if isinstance(step, Reset):
                 self.resets[step.schema.identity] += 1
+                self._wanted.discard(step.schema.identity)
             elif isinstance(step, Evolve) and step.old.columns != step.new.columns and is_compared:
                 self.evolved.add(step.new.identity)
         self._progress_at = self._try

@@ -124,8 +124,11 @@ def _wait_for(pipeline: Pipeline, schema: TableSchema, was_held_for: str | None,
     Raises:
         UsageError: the pipeline ended before, or the table is held again.
     """
+    known_reason = was_held_for
     while True:
-        standing = pipeline.standing(schema.identity)
+        is_unheard, standing = pipeline.is_unheard(schema.identity), pipeline.standing(schema.identity)
+        if is_unheard:  # since the pipeline has begun again, for another table
+            known_reason = was_held_for
         has_begun = resets is None or pipeline.resets[schema.identity] > resets
         if standing.state is State.FOLLOWING and has_begun:
             return
@@ -133,10 +136,10 @@ def _wait_for(pipeline: Pipeline, schema: TableSchema, was_held_for: str | None,
             raise UsageError(
                 f"The pipeline ended before {schema.table} was copied.", hint="It goes on when it runs again."
             )
-        if standing.state is State.HELD and standing.reason != was_held_for:
+        if standing.state is State.HELD and standing.reason != known_reason:
             raise UsageError(f"{schema.table} is held: {standing.reason}")
-        if standing.state is not State.HELD:
-            was_held_for = None  # from here on every reason is a new one
+        if standing.state is not State.HELD and not is_unheard:
+            known_reason = None  # from here on every reason is a new one
         pipeline.rest(_LOOK_EVERY)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import takewhile
 
 _MOST_DIMENSIONS = 1 << 15
+_LONGEST_NAME = 63
 
 
 class Kind(StrEnum):
@@ -70,6 +71,11 @@ class TableName:
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
+
+    def parked(self, suffix: str) -> TableName:
+        """Another name for a table that has lost this one, as long as any database takes it (63 bytes: PostgreSQL)."""
+        kept = self.name.encode()[: _LONGEST_NAME - len(suffix.encode())].decode(errors="ignore")
+        return replace(self, name=f"{kept}{suffix}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ class Applier(RowStatements):
             self._complete(table, folded)
         self._delete(table, [joined(parts) for parts in zip(folded.deleted, folded.updated_key, strict=True)])
         if is_partial:
-            self._engine.run(sql.insert_completed(table.name, [column.name for column in table.schema.columns]))
+            inserting = sql.insert_completed(table.name, [column.name for column in table.schema.columns])
+            self.verify_all_came(table, self._engine.run(inserting), updated)
             self._engine.run(sql.drop_temporary(sql.COMPLETED))
         elif updated:
             self.insert(table, folded.updated)

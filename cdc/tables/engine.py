@@ -40,10 +40,16 @@ class Abilities:
     Attributes:
         sees_case: names that differ in case alone are different ones.
         row_id: the column that tells rows apart, which no table may have as its own; None if each table may have any.
+        longest_name: bytes of a name, of which the database cuts off more; None if it takes any.
+        own_columns: that every table has by itself.
+        others_build_on: others give rights to tables and make indexes and views of them, which go with a table.
     """
 
     sees_case: bool
     row_id: str | None
+    longest_name: int | None = None
+    own_columns: frozenset[str] = frozenset()
+    others_build_on: bool = False
 
 
 class Database(Protocol):

@@ -17,7 +17,7 @@ from cdc.tables.apply import Applier
 from cdc.tables.digest import part_condition
 from cdc.tables.engine import Database, Engine
 from cdc.tables.moments import Moments
-from cdc.tables.table import TargetTable, create, evolve, held_columns, inspect
+from cdc.tables.table import TargetTable, create, emptied, evolve, held_columns, inspect
 from cdc.target import HeldColumn
 
 
@@ -95,6 +95,10 @@ class Mirror:
         return held_columns(self._engine, schema)
 
     def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
+        stays = known_as == schema.table and self._engine.abilities.others_build_on
+        if stays and (table := emptied(self._engine, schema)) is not None:
+            faults.point("target.reset")
+            return table
         if known_as is not None:
             self._engine.run(sql.drop_table(known_as))
         faults.point("target.reset")

@@ -8,6 +8,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from cdc import faults
+from cdc.errors import TargetDrift
 from cdc.model.arrays import unified
 from cdc.tables import sql
 from cdc.tables.engine import Engine, Input
@@ -51,7 +52,16 @@ class RowStatements:
                 values = [self.read(table, rows, name, readings) for name in rows.columns]
                 table.statements[key] = self._engine.render(sql.insert(table.name, names, values))
             faults.point("target.before_insert")
-            self._engine.run(table.statements[key])
+            self.verify_all_came(table, self._engine.run(table.statements[key]), len(columns[0]))
+
+    def verify_all_came(self, table: TargetTable, inserted: int, expected: int) -> None:
+        """Raise TargetDrift if rows that were inserted are not there: others can have a trigger that takes them out."""
+        if inserted != expected:
+            raise TargetDrift(
+                f"{expected} rows were written to {table.name}, of which the target took {inserted}: a trigger or a "
+                "rule that was made there keeps rows out.",
+                hint=f"Drop it, then copy the table again: `cdc resync SOURCE TARGET --tables {table.schema.table}`.",
+            )
 
     def key_texts(self, table: TargetTable, keys: Sequence[pa.Array]) -> list[tuple[str, ...]]:
         """Keys as the texts that the digests have."""

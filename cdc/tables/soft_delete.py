@@ -150,12 +150,13 @@ class SoftDelete(VersionStatements):
         self.delete_keys(table, last.keys)
         faults.point("target.between_merges")
         with self._engine.visible(new_rows(data), table):
-            self._engine.run(self._insert(table, readings))
+            inserted = self._engine.run(self._insert(table, readings))
         if masks:
             names = [*(column.name for column in table.schema.columns), *DELETED]
             query = exp.select(*map(sql.column, names)).from_(sql.COMPLETED.copy())
-            self._engine.run(sql.insert_named(table.name, names, query))
+            inserted += self._engine.run(sql.insert_named(table.name, names, query))
             self._engine.run(sql.drop_temporary(sql.COMPLETED))
+        self.verify_all_came(table, inserted, len(origin))
 
     def _insert(self, table: TargetTable, readings: Readings) -> str:
         key = ("put", *readings.values())

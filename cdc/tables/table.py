@@ -111,6 +111,18 @@ def create(
     return table
 
 
+def emptied(engine: Engine, schema: TableSchema) -> TargetTable | None:
+    """A table without the rows that it had; None if it is not what `create` would make."""
+    codecs = [engine.codec(column) for column in schema.columns]
+    made = [(column.name, codec.sql_type) for column, codec in zip(schema.columns, codecs, strict=True)]
+    if list(engine.columns(schema.table).items()) != made:
+        return None
+    engine.run(sql.delete_all(schema.table))
+    table = TargetTable(schema, codecs)
+    engine.made(schema.table, table.key)
+    return table
+
+
 def inspect(
     engine: Engine,
     schema: TableSchema,
@@ -177,8 +189,22 @@ def _held_as(engine: Engine, schema: TableSchema, column: Column, actual: str) -
 
 
 def refuse_collisions(database: Database, schema: TableSchema) -> None:
-    """Refuse columns that the database could not tell apart, such as `a` and `A` (E-06)."""
-    row_id = database.abilities.row_id
+    """Refuse names that the database has no place for, and columns that it could not tell apart, such as `a` and `A`
+    (E-06)."""
+    longest, row_id = database.abilities.longest_name, database.abilities.row_id
+    columns = [column.name for column in schema.columns]
+    for name in (schema.table.schema, schema.table.name, *columns):
+        if longest is not None and len(name.encode()) > longest:
+            raise UsageError(
+                f"{schema.table}: the name {name} has more than {longest} bytes, and {database.product} would cut it.",
+                hint="Leave the table out with --exclude, or rename what has that name.",
+            )
+    if own := sorted(database.abilities.own_columns.intersection(columns)):
+        raise UsageError(
+            f"{schema.table} has a column {', '.join(own)}, which is the name of one that every table of "
+            f"{database.product} has by itself.",
+            hint="Leave the table out with --exclude, or rename the column.",
+        )
     if not schema.key and any(column.name.lower() == row_id for column in schema.columns):
         raise UsageError(
             f"{schema.table} has no key and a column {row_id}, which hides what {database.product} tells equal rows "

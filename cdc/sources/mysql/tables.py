@@ -361,7 +361,7 @@ class FollowedTables:
         for kept in list(self._state.kept):
             table = kept.table
             if (table.schema.lower(), table.name.lower()) == (name.schema.lower(), name.name.lower()):
-                parked = replace(kept, table=replace(table, name=f"{table.name}_dropped_{kept.identity}"))
+                parked = replace(kept, table=table.parked(f"_dropped_{kept.identity}"))
                 self._state.park(kept, parked)
                 log.info("what the target keeps of %s is called %s from here on", table, parked.table)
                 steps.append(Evolve(kept, parked, transaction))

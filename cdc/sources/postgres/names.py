@@ -65,8 +65,7 @@ def _parking(oid: int) -> str:
 
 def _parked(state: SourceState, oid: int, *, was_dropped: bool) -> TableName:
     """A name for a table that has none of its own, for good or for the moment."""
-    table = state.tables[oid].schema.table
-    return replace(table, name=f"{table.name}{f'_dropped_{oid}' if was_dropped else _parking(oid)}")
+    return state.tables[oid].schema.table.parked(f"_dropped_{oid}" if was_dropped else _parking(oid))
 
 
 def _rename(state: SourceState, oid: int, name: TableName) -> Moved:

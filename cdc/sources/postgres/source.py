@@ -326,6 +326,15 @@ class PostgresSource:
                 made = create_slot(replication, slot, self._connection, link, temporary=True)
                 if made is not None:
                     yield from self._copy_tables({table.schema.identity for table in tables}, *made, link)
+        self._pass_over_lost()
+
+    def _pass_over_lost(self) -> None:
+        """A table whose copy was cut off, and that was dropped or cannot be followed any more, is not copied again. The
+        target does not have the rows that the log changes."""
+        selected = {table.schema.identity for table in self._selected}
+        for oid, entry in self._state.tables.items():
+            if not entry.copied and entry.start != NEVER and oid not in selected:
+                self._state.tables[oid] = replace(entry, start=NEVER)
 
     def _verify_witness(self, link: Link) -> None:
         """Before anything is taken from a server, it must show that its log is the one that was followed (P19)."""

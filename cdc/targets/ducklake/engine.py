@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 from sqlglot import exp
 
-from cdc.errors import CdcError, OperatorNeeded, TargetBusy, TargetGone, Unavailable, UsageError
+from cdc.errors import CdcError, OperatorNeeded, TargetBusy, TargetDrift, TargetGone, Unavailable, UsageError
 from cdc.files.disk import meaning_of
 from cdc.files.durable import DurableTree, make_folder
 from cdc.files.inode import Inode
@@ -285,6 +285,11 @@ def meaning(failure: Exception, lake: Lake) -> CdcError:
     # A store that cannot be reached is an IOException, with these words.
     if isinstance(failure, duckdb.HTTPException) or (isinstance(failure, duckdb.IOException) and _UNREACHED in text):
         return Unavailable(f"{lake}: the store of the rows does not answer as it should.", hint="It is tried again.")
+    if isinstance(failure, duckdb.IOException) and "no such file" in text and ".parquet" in text:
+        return TargetDrift(
+            f"{lake}: a file of rows that the catalogue names is gone.",
+            hint="Put it back, or copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
+        )
     return classify(failure, lake_path(lake))
 
 

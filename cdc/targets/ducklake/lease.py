@@ -9,10 +9,11 @@ from typing import Protocol
 
 import psycopg
 
-from cdc.errors import TargetBusy, Unavailable
+from cdc.errors import CdcError, TargetBusy, Unavailable, UsageError
 from cdc.targets.ducklake.address import Lake
 
 _KEY = 0x63_64_63_6C_61_6B_65  # "cdclake": of the advisory lock, which is of one database
+_NOT_LET_IN = ("authentication", "pg_hba", "no password", "does not exist")
 
 
 class Lease(Protocol):
@@ -77,13 +78,19 @@ class ServerLease:
             )
             (is_ours,) = session.execute("SELECT pg_try_advisory_lock(%s)", [_KEY]).fetchone() or (False,)
         except psycopg.OperationalError as error:
-            raise Unavailable(
-                f"{self._lake}: the catalogue's server does not answer.", hint="It is tried again."
-            ) from error
+            raise self._meaning(str(error).partition("\n")[0].strip()) from error
         if not is_ours:
             session.close()
             raise _busy(str(self._lake))
         self._session = session
+
+    def _meaning(self, said: str) -> CdcError:
+        if any(words in said for words in _NOT_LET_IN):
+            return UsageError(
+                f"{self._lake}: the catalogue's server does not let in: {said}",
+                hint="Check the user, the password (PGPASSWORD or ~/.pgpass) and the name of the database.",
+            )
+        return Unavailable(f"{self._lake}: the catalogue's server does not answer: {said}", hint="It is tried again.")
 
     def verify(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,8 @@ _SESSION = {
     "client_encoding": "UTF8",
     "search_path": "pg_catalog,pg_temp",
     "statement_timeout": "0",
-    "lock_timeout": "0",
+    # Who waits for a lock lets nobody else have it, and cannot be stopped: it is given up, and tried again.
+    "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_read_only": "off",
     "random_page_cost": "1.1",  # rows that change are found by the index, not by reading all of a table
@@ -116,28 +118,35 @@ def meaning(failure: Exception, server: Server) -> CdcError:
     state = failure.sqlstate
     text = (failure.diag.message_primary or str(failure).partition("\n")[0]).strip()
     if state is None:
-        if "unsupported startup parameter" in text:
-            return UsageError(
-                f"{server}: {text}", hint="This is a pooler: name the server itself, or leave options out."
-            )
-        if any(word in text for word in ("authentication", "pg_hba", "password", "role ")):
-            return UsageError(f"{server}: {text}", hint="Check user, password and pg_hba.conf.")
-        return Unavailable(f"{server}: {text}", hint="Is the server running, and are host and port right?")
+        return _of_the_line(text, server)
     said = f"{server}: {text} (SQLSTATE {state})"
     if state in _FULL:
         return TargetFull(
             said, hint="Free some space and start again: nothing was lost, the last segment was rolled back."
+        )
+    if state == "55P03":
+        return Unavailable(
+            f"{server}: another session does not let go of a lock that the pipeline needs.",
+            hint="It is tried again. Whose it may be: SELECT pid, state, xact_start, query FROM pg_stat_activity "
+            "WHERE xact_start < now() - interval '10 s'",
         )
     if state.startswith(_PASSES):
         return Unavailable(said, hint="It is tried again.")
     if state in ("28000", "28P01", "3D000"):
         return UsageError(said, hint="Check the DSN of the target.")
     if state == "42501":
-        return UsageError(said, hint=f"GRANT CREATE ON DATABASE {server.parameters.get('dbname', '...')} TO the user.")
+        return UsageError(said, hint=_grant(text, server))
     if state in ("42P01", "42703", "3F000"):
         return TargetDrift(
             said,
             hint="Undo what was changed by hand, or copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
+        )
+    if state == "2BP01" or (state == "0A000" and " depends on " in (failure.diag.message_detail or "")):
+        # Its details are names of tables and views.
+        found = "; ".join((failure.diag.message_detail or "").splitlines())
+        return TargetDrift(
+            f"{said}: {found}. Drop that, copy the table again, and make it again.",
+            hint="After that: `cdc resync SOURCE TARGET --tables TABLE`.",
         )
     if state.startswith("23"):
         return TargetDrift(
@@ -146,3 +155,23 @@ def meaning(failure: Exception, server: Server) -> CdcError:
             "copy the table again: `cdc resync SOURCE TARGET --tables TABLE`.",
         )
     return OperatorNeeded(said, hint="Nothing was applied. The server's log says more.")
+
+
+def _of_the_line(text: str, server: Server) -> CdcError:
+    """What it means that there is no session, or no more."""
+    if "unsupported startup parameter" in text:
+        return UsageError(f"{server}: {text}", hint="This is a pooler: name the server itself, or leave options out.")
+    if any(word in text for word in ("authentication", "pg_hba", "password", "role ")):
+        return UsageError(f"{server}: {text}", hint="Check user, password and pg_hba.conf.")
+    if text.endswith("does not exist"):
+        return UsageError(f"{server}: {text}", hint="Make the database, or check the DSN of the target.")
+    return Unavailable(f"{server}: {text}", hint="Is the server running, and are host and port right?")
+
+
+def _grant(refused: str, server: Server) -> str:
+    """What gives the user the right that he lacks."""
+    if (schema := re.fullmatch(r"permission denied for schema (.*)", refused)) is not None:
+        return f"GRANT CREATE, USAGE ON SCHEMA {schema[1]} TO the user."
+    if "for table " in refused or "owner of " in refused:
+        return "The pipeline's tables belong to the user that made them: run it as that one."
+    return f"GRANT CREATE ON DATABASE {server.parameters.get('dbname', '...')} TO the user."

@@ -49,7 +49,13 @@ class PostgresEngine:
     """
 
     product = "PostgreSQL"
-    abilities = Abilities(sees_case=True, row_id="ctid")
+    abilities = Abilities(
+        sees_case=True,
+        row_id="ctid",
+        longest_name=63,
+        own_columns=frozenset({"ctid", "xmin", "cmin", "xmax", "cmax", "tableoid"}),
+        others_build_on=True,
+    )
     failures: tuple[type[Exception], ...] = (psycopg.Error,)
     text: Codec = TEXT
 
@@ -285,7 +291,22 @@ def _adapted(statement: exp.Expr) -> exp.Expr:
         )
     for placeholder in list(statement.find_all(exp.Placeholder)):
         placeholder.replace(exp.Var(this="%s"))
+    for join in list(statement.find_all(exp.Join)):
+        _have_hashed(join)
     return statement
+
+
+def _have_hashed(join: exp.Join) -> None:
+    """Whole rows are the same if arrays of their texts are equal, which takes NULLs for equal as well.
+
+    No fast join of PostgreSQL knows IS NOT DISTINCT FROM: it compared each row with each, 20,000 with 20,000 in 30 s.
+    """
+    condition = join.args["on"]
+    pairs = list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
+    if all(isinstance(pair, exp.NullSafeEQ) for pair in pairs):
+        ours = exp.Array(expressions=[pair.this.copy() for pair in pairs])
+        theirs = exp.Array(expressions=[pair.expression.copy() for pair in pairs])
+        join.set("on", exp.EQ(this=ours, expression=theirs))
 
 
 def _is_row_id(node: exp.Expr) -> bool:
