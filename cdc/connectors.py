@@ -225,7 +225,7 @@ if TYPE_CHECKING:  # each package is held against what is asked of it
     _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, clickhouse, jsonl, kafka, journal)
     _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
     _paced: Paced = ducklake
-    _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake, postgres_tables)
+    _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
     _one_file: OneFile = duckdb
 
 

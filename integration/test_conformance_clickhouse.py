@@ -15,7 +15,7 @@ from cdc.model.schema import Kind, TableName, TableSchema
 from cdc.options import Options
 from cdc.target import Mode, Target
 from cdc.targets.clickhouse import ABILITIES
-from cdc.targets.clickhouse.store import quoted
+from cdc.targets.clickhouse.spelling import literal, quoted
 from cdc.testing import conformance
 from integration.clickhouse import PrivateClickHouse
 from tests.conformance.spelling import double, single
@@ -27,11 +27,11 @@ _ALWAYS = {"survives_being_killed", "holds_values"}
 
 
 def some(checks: list[conformance.Check]) -> list[conformance.Check]:
-    """In the short form every sixth check, which each commit chooses, and always those that find most."""
+    """In the short form every eighth check, which each commit chooses, and always those that find most."""
     return [
         check
         for number, check in enumerate(checks)
-        if ROUNDS > 1 or (number + SEED) % 6 == 0 or (check.mode is Mode.MIRROR and check.body.__name__ in _ALWAYS)
+        if ROUNDS > 1 or (number + SEED) % 8 == 0 or (check.mode is Mode.MIRROR and check.body.__name__ in _ALWAYS)
     ]
 
 
@@ -57,12 +57,17 @@ def test_clickhouse(check: conformance.Check, house: PrivateClickHouse) -> None:
     def read(schema: TableSchema) -> list[conformance.Texts] | None:
         return rows_of(house, f"{prefix}_{schema.table.schema}", schema)
 
-    check(conformance.Place(ABILITIES, make, read, occupy))
+    def recall(schema: TableSchema, position: str) -> list[conformance.Texts]:
+        return rows_of(house, f"{prefix}_{schema.table.schema}", schema, position) or []
+
+    check(conformance.Place(ABILITIES, make, read, occupy, recall))
 
 
-def rows_of(house: PrivateClickHouse, database: str, schema: TableSchema) -> list[conformance.Texts] | None:
-    """The rows of a view as they are now, spelled by Python."""
-    at = f"database = {text(database)} AND table = {text(schema.table.name)}"
+def rows_of(
+    house: PrivateClickHouse, database: str, schema: TableSchema, position: str | None = None
+) -> list[conformance.Texts] | None:
+    """The rows of a view as they are now, or were at a position, spelled by Python."""
+    at = f"database = {literal(database)} AND table = {literal(schema.table.name)}"
     kinds = dict(house.rows(f"SELECT name, type FROM system.columns WHERE {at}"))
     if not kinds:
         return None
@@ -72,7 +77,10 @@ def rows_of(house: PrivateClickHouse, database: str, schema: TableSchema) -> lis
     }
     listed = [asked(quoted(column.name), found[column.name], column.type.kind) for column in schema.columns]
     live = "WHERE _cdc_deleted_at IS NULL" if "_cdc_deleted_at" in kinds else ""
-    rows = house.rows(f"SELECT {', '.join(listed)} FROM {quoted(database)}.{quoted(schema.table.name)} {live}")
+    view = quoted(schema.table.name)
+    if position is not None:
+        view = f"{quoted(f'{schema.table.name}_as_of')}(at = {literal(position)})"
+    rows = house.rows(f"SELECT {', '.join(listed)} FROM {quoted(database)}.{view} {live}")
     spellers = [speller(found[column.name], column.type.kind) for column in schema.columns]
     return [
         tuple(None if value is None else spell(value) for spell, value in zip(spellers, row, strict=True))
@@ -99,9 +107,3 @@ def speller(kind: str, means: Kind) -> Callable[[Any], str]:
     if kind.startswith("DateTime64"):
         return lambda value: value.rstrip("0").rstrip(".") + ("+00" if means is Kind.TIMESTAMPTZ else "")
     return (lambda value: f"\\x{value.lower()}") if means is Kind.BYTES else str
-
-
-def text(value: str) -> str:
-    """A literal."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -235,7 +235,8 @@ def test_the_command() -> None:
     said = CliRunner().invoke(app, ["targets", "--json"])
     assert said.exit_code == 0, said.output
     found = {kind["product"]: kind for kind in orjson.loads(said.stdout)}
-    assert found["ClickHouse"]["modes"] == ["mirror", "soft-delete"]
+    assert found["ClickHouse"]["modes"] == ["mirror", "history", "soft-delete"]
+    assert found["Kafka"]["modes"] == []
     assert "decimal without bounds" in found["DuckDB"]["text"]
     assert found["Kafka"]["types"] == {}
     said = CliRunner().invoke(app, ["targets"])

@@ -147,11 +147,11 @@ def trace(changes: Gathered, held: Held, *, in_part: bool = False, trusting: boo
 
 
 @dataclass(frozen=True, slots=True)
-class Last:
-    """The row that each key has in the end.
+class RowsOfKeys:
+    """Rows that keys have from some changes on, or that they have no row from there on.
 
     Attributes:
-        keys: key columns.
+        keys: key columns, n rows.
         value, source: as `Versions.value` and `Versions.origin`.
         deleted_by: int64[n], the change that ended it, ABSENT if none did.
         change: int64[n], the change that made it what it is: the one that ended it, or the one that began it.
@@ -164,10 +164,10 @@ class Last:
     change: np.ndarray
 
 
-def last_of_keys(changes: Gathered, versions: Versions) -> Last:
-    if not versions.keys:  # inserts alone: each key once
-        keys = [take(changes.after[index], versions.value[index]) for index in changes.schema.key]
-        return Last(keys, versions.value, versions.origin, versions.ended_by, versions.beginning)
+def last_of_keys(changes: Gathered, versions: Versions) -> RowsOfKeys:
+    """The row that each key has in the end."""
+    if not versions.keys:
+        return _inserted(changes, versions)
     order = np.lexsort((versions.ended_by, versions.ended_by == ABSENT, versions.key))
     is_last = np.ones(len(order), dtype=bool)
     is_last[:-1] = versions.key[order][1:] != versions.key[order][:-1]
@@ -175,7 +175,7 @@ def last_of_keys(changes: Gathered, versions: Versions) -> Last:
     ended_by = versions.ended_by[chosen]
     gone = np.flatnonzero(~np.isin(versions.ending_key, versions.key[chosen]))
     untouched = np.full((len(versions.value), len(gone)), ABSENT)
-    return Last(
+    return RowsOfKeys(
         keys=[
             take(column, np.concatenate([versions.key[chosen], versions.ending_key[gone]])) for column in versions.keys
         ],
@@ -186,6 +186,52 @@ def last_of_keys(changes: Gathered, versions: Versions) -> Last:
             [np.where(ended_by == ABSENT, versions.beginning[chosen], ended_by), versions.ending[gone]]
         ),
     )
+
+
+def all_of_keys(changes: Gathered, versions: Versions) -> RowsOfKeys:
+    """Every row that keys get, and each change after which a key has none. One that has two rows for a moment has the
+    one that came later."""
+    if not versions.keys:
+        return _inserted(changes, versions)
+    key, change = _freed(versions)
+    nothing = np.full(len(key), ABSENT)
+    begun = len(versions.beginning)
+    return RowsOfKeys(
+        keys=[take(column, np.concatenate([versions.key, key])) for column in versions.keys],
+        value=np.concatenate([versions.value, np.full((len(versions.value), len(key)), ABSENT)], axis=1),
+        source=np.concatenate([versions.origin, nothing]),
+        deleted_by=np.concatenate([np.full(begun, ABSENT), change]),
+        change=np.concatenate([versions.beginning, change]),
+    )
+
+
+def _inserted(changes: Gathered, versions: Versions) -> RowsOfKeys:
+    """Inserts alone: each key once."""
+    keys = [take(changes.after[index], versions.value[index]) for index in changes.schema.key]
+    return RowsOfKeys(keys, versions.value, versions.origin, versions.ended_by, versions.beginning)
+
+
+def _freed(versions: Versions) -> tuple[np.ndarray, np.ndarray]:
+    """int64[k], int64[k]: keys, and the changes after which no row has them."""
+    ended = versions.ended_by != ABSENT
+    end_key = np.concatenate([versions.ending_key, versions.key[ended]])
+    end_change = np.concatenate([versions.ending, versions.ended_by[ended]])
+    width = 1 + max(int(end_change.max(initial=0)), int(versions.beginning.max(initial=0)))
+    ends, begins = end_key * width + end_change, versions.key * width + versions.beginning
+    goes, comes = ends[~np.isin(ends, begins)], begins[~np.isin(begins, ends)]  # the others keep their key
+    place = np.concatenate([goes, comes])
+    step = np.repeat([-1, 1], [len(goes), len(comes)])
+    order = np.argsort(place)
+    place, step = place[order], step[order]
+    key = place // width
+    rows = np.bincount(versions.ending_key, minlength=len(versions.keys[0]))[
+        key
+    ]  # those from before, of which each ends
+    counted = np.cumsum(step)
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    before = np.repeat(counted[first] - step[first], np.diff([*first, len(key)]))
+    freed = (step < 0) & (rows + counted - before <= 0)
+    return key[freed], place[freed] % width
 
 
 def _first(key: np.ndarray, which: np.ndarray, count: int) -> np.ndarray:

@@ -2,77 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlglot import exp
 
-from cdc.errors import NotKnown, UsageError
+from cdc.errors import UsageError
 from cdc.model.moment import HOW_TO_WRITE, Moment, written
 from cdc.model.schema import TableName
 from cdc.tables import sql
+from cdc.tables.answers import Event, Known, Place, Row, events, named, not_known, plain, unknown
 from cdc.tables.applied import mapped_errors
 from cdc.tables.engine import Engine
-from cdc.tables.gaps import GapInHistory, Gaps
+from cdc.tables.gaps import Gaps
 from cdc.tables.places import SCHEMA, place_query
 from cdc.tables.published import BEGIN, END, SINCE, as_of, inside, stored, versions_view
 from cdc.tables.table import OURS
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A table that has a history: the source's number for it, its name, and the names of its key."""
-
-    identity: int
-    table: TableName
-    key: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place of the log as of which something is answered.
-
-    Attributes:
-        order: of the last commit up to there.
-        asked: what was asked for: a time in UTC, or a position.
-        commit: that commit's position, and when it was, by its own clock.
-        later: the same of the next one, if its clock is ahead of this machine's; else None.
-    """
-
-    order: int
-    asked: str
-    commit: str
-    later: str | None
-
-    def __str__(self) -> str:
-        ahead = f" The next one says that it is of the future: {self.later}." if self.later is not None else ""
-        return f"As of {self.asked}: the last commit up to then is {self.commit}.{ahead}"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened to a row.
-
-    Attributes:
-        op: insert, update, delete, truncate, drop or copy; `moved` where the row got another key; `unknown` where it is
-            not known what happened from there on.
-        time, position, transaction: when it was committed, and by which transaction; a copy is of none.
-        row: as it is afterwards; None if it is there no more.
-        changed: names of the columns that have another value than before.
-        reason: why it is not known what happened, and from where to where.
-    """
-
-    op: str
-    time: str | None
-    position: str
-    transaction: int | None
-    row: Row | None
-    changed: tuple[str, ...]
-    reason: str | None = None
 
 
 class Histories:
@@ -104,15 +49,7 @@ class Histories:
                 f"SELECT schema_name, table_name, key, identity FROM {SCHEMA}.tables ORDER BY 1, 2, 3, 4"
             )
         ]
-        matching = [known for known in found if name == str(known.table)]
-        matching = matching or [known for known in found if name == known.table.name]
-        if len(matching) != 1:
-            names = ", ".join(str(known.table) for known in matching or found)
-            raise UsageError(
-                f"{'More than one table' if matching else 'No table'} in {self._engine.place} is called {name!r}.",
-                hint=f"There are: {names}." if names else None,
-            )
-        return matching[0]
+        return named(name, found, self._engine.place)
 
     def place(self, known: Known, at: str) -> Place:
         """Where a position or a time is in the history of a table.
@@ -129,22 +66,10 @@ class Histories:
             raise UsageError(f"{known.table}: {refusal}", hint=HOW_TO_WRITE)
         order = int(place)
         if (gap := self._gaps.at(known.identity, order)) is not None:
-            raise self._not_known(known, asked, gap)
+            raise not_known(self._engine.address, known, asked, gap)
         here = self._commit(f"position_order <= {order} ORDER BY position_order DESC") or "unknown"
         ahead = self._commit(f"position_order > {order} AND committed_at > now() ORDER BY position_order")
         return Place(order, str(asked), here, ahead if asked.time is not None else None)
-
-    def _not_known(self, known: Known, asked: Moment, gap: GapInHistory) -> NotKnown:
-        as_of = f"cdc as-of {self._engine.address} {known.table}"
-        hints = [f"The last state before that: {as_of} {gap.before}"] if gap.before is not None else []
-        if gap.after is not None:
-            hints.append(f"The first one after it: {as_of} {gap.after}")
-        elif gap.ends is None:
-            hints.append(f"It is known again after: cdc resync SOURCE {self._engine.address} --tables {known.table}")
-        return NotKnown(
-            f"What {known.table} held as of {asked} is not known, nor is it {gap}: {gap.reason}.",
-            hint=". ".join(hints) or None,
-        )
 
     def _commit(self, which: str) -> str | None:
         """A commit as people read it: its position and its own time."""
@@ -154,14 +79,7 @@ class Histories:
 
     def versions(self, known: Known, key: Sequence[str]) -> list[Event]:
         """What happened to the rows that have had a key, one event after the other."""
-        if len(key) != len(known.key):
-            names = ", ".join(known.key) or "no key"
-            raise UsageError(
-                f"The key of {known.table} is ({names}), not {len(key)} values.",
-                hint="Give one argument for each of them, in this order."
-                if known.key
-                else "`cdc as-of` shows its rows.",
-            )
+        known.refuse_key(key)
         view = versions_view(known.table)
         kinds = self._engine.columns(view)
         columns = [name for name in kinds if not name.startswith(OURS)]
@@ -174,10 +92,10 @@ class Histories:
             .order_by("_cdc_valid_from", "_cdc_ordinal NULLS LAST", "_cdc_valid_to NULLS LAST")
         )
         found = self._engine.ask(query)
-        rows = [_plain(columns, row) for row in found]
-        told = list(_events(rows, [dict(zip(BEGIN | END, row[len(columns) :], strict=True)) for row in found]))
+        rows = [plain(columns, row) for row in found]
+        told = list(events(rows, [dict(zip(BEGIN | END, row[len(columns) :], strict=True)) for row in found]))
         if told:
-            told += [(gap.begins, _unknown(gap)) for gap in self._gaps.of(known.identity)]
+            told += [(gap.begins, unknown(gap)) for gap in self._gaps.of(known.identity)]
         return [event for _, event in sorted(told, key=lambda entry: entry[0])]
 
     def as_of(self, known: Known, place: Place) -> tuple[list[str], Iterator[Row]]:
@@ -217,8 +135,8 @@ class Histories:
         width = len(columns)
         for was, is_there, *values in self._fetched(query):
             yield (
-                _plain(columns, values[:width]) if was else None,
-                _plain(columns, values[width:]) if is_there else None,
+                plain(columns, values[:width]) if was else None,
+                plain(columns, values[width:]) if is_there else None,
             )
 
     def _values(self, of: TableName, columns: Sequence[str], alias: str | None = None) -> list[exp.Expr]:
@@ -230,7 +148,7 @@ class Histories:
         ]
 
     def _rows(self, columns: Sequence[str], query: exp.Query) -> Iterator[Row]:
-        return (_plain(columns, row) for row in self._fetched(query))
+        return (plain(columns, row) for row in self._fetched(query))
 
     def _fetched(self, query: exp.Query) -> Iterator[tuple[Any, ...]]:
         with mapped_errors(self._engine):
@@ -241,38 +159,3 @@ def _rows_at(known: Known, columns: list[str], place: Place) -> exp.Subquery:
     """A table's rows at a place."""
     now, was = map(inside, stored(known.identity))
     return as_of(columns, now, was, exp.convert(place.order)).subquery("t")
-
-
-def _plain(columns: Sequence[str], values: Sequence[Any]) -> Row:
-    """A row whose numbers JSON can write: what is none is text."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in zip(columns, values, strict=False)
-    }
-
-
-def _unknown(gap: GapInHistory) -> Event:
-    """That it is not known what became of the table's rows."""
-    position, time = gap.first if gap.first is not None else ("now", None)
-    return Event("unknown", time, position, None, None, (), gap.reason if gap.after is None else f"{gap}: {gap.reason}")
-
-
-def _events(rows: Sequence[Row], stamps: Sequence[Row]) -> Iterator[tuple[int, Event]]:
-    """Each version's begin and, unless the next one goes on from there, its end; with the places of these."""
-    before: Row | None = None
-    for index, (row, stamp) in enumerate(zip(rows, stamps, strict=True)):
-        changed = tuple(name for name in row if before is None or before[name] != row[name])
-        time, position = stamp["_cdc_valid_from_time"], stamp["_cdc_valid_from_position"]
-        begin = Event(stamp["_cdc_op"], time, position, stamp["_cdc_transaction"], row, changed)
-        yield stamp["_cdc_valid_from"], begin
-        before = row
-        if stamp["_cdc_valid_to"] is None:
-            continue
-        following = stamps[index + 1] if index + 1 < len(stamps) else {}
-        ends = (stamp["_cdc_valid_to"], stamp["_cdc_ended_ordinal"])
-        if ends == (following.get("_cdc_valid_from"), following.get("_cdc_ordinal")):
-            continue
-        before, ended_by = None, stamp["_cdc_ended_by"]
-        op = "moved" if ended_by == "update" else ended_by
-        time, position = stamp["_cdc_valid_to_time"], stamp["_cdc_valid_to_position"]
-        yield stamp["_cdc_valid_to"], Event(op, time, position, stamp["_cdc_ended_transaction"], None, ())

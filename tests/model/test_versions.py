@@ -14,7 +14,7 @@ from cdc.errors import InvariantError, TargetDrift
 from cdc.model.arrays import take
 from cdc.model.change import ABSENT, Op
 from cdc.model.gathered import gather
-from cdc.model.versions import trace
+from cdc.model.versions import all_of_keys, trace
 from tests.model.batches import UNCHANGED, Row, batch, table
 from tests.model.test_fold import Shop, values
 
@@ -142,3 +142,35 @@ def test_a_table_that_has_a_part_of_its_rows() -> None:
     assert found.beginning.tolist() == [2, 3, 4]
     assert [keys[key] for key in found.ending_key] == ["4"]
     assert sorted(keys[key] for key in found.missed) == ["2", "5", "6"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.booleans(), st.booleans())
+def test_the_newest_row_of_each_key_is_that_of_the_table(data: st.DataObject, full: bool, composite: bool) -> None:
+    """A-41, D-04: all rows that keys got, and the changes after which keys had none, lead to the table as it is in the
+    end, keys that two rows hold for a moment included."""
+    shop = Shop(data.draw, full=full, composite=composite)
+    for act in data.draw(st.lists(st.sampled_from(["insert", "delete", "update", "update", "rotate"]), min_size=1)):
+        getattr(shop, act)()
+    if not shop.changes:
+        return
+    changes = gather([batch(table(4, shop.key, full_before=full), shop.changes)])
+
+    def held(_: np.ndarray, asked: list[pa.Array]) -> np.ndarray:
+        return np.array([key in shop.before for key in zip(*(a.to_pylist() for a in asked), strict=True)], dtype=int)
+
+    versions = trace(changes, held, trusting=True)
+    found = all_of_keys(changes, versions)
+    assert np.count_nonzero(found.deleted_by == ABSENT) == len(versions.beginning), "Nothing is folded."
+    lenders = list(zip(*(take(column, versions.ending_key).to_pylist() for column in versions.keys), strict=True))
+    keys = list(zip(*(column.to_pylist() for column in found.keys), strict=True))
+    columns = [take(column, found.value[index]).to_pylist() for index, column in enumerate(changes.after)]
+    rows = dict(shop.before)
+    for at in np.argsort(found.change, kind="stable"):
+        if found.deleted_by[at] != ABSENT:
+            del rows[keys[at]]
+            continue
+        lender = shop.before[lenders[found.source[at]]] if found.source[at] != ABSENT else None
+        taken = [found.value[index, at] == ABSENT for index in range(4)]
+        rows[keys[at]] = tuple(lender[i] if lender and taken[i] else columns[i][at] for i in range(4))
+    assert rows == {shop.key_of(row): tuple(row) for row in shop.rows}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from typing import TypeVar
 
 from cdc.model.parts import WHOLE, Digest
 from cdc.model.position import Checkpoint
@@ -20,9 +21,11 @@ from cdc.tables.versioned.target import joined
 from cdc.target import Mode
 from cdc.typed.native import Converter
 
+S = TypeVar("S", bound=Store)
+
 
 @contextmanager
-def opened(store: Store) -> Iterator[Store]:
+def opened(store: S) -> Iterator[S]:
     """A store that is open meanwhile; raises TargetBusy if a pipeline keeps others from it."""
     with mapped_errors(store):
         store.open()
@@ -61,6 +64,8 @@ def table_digests(store: Store, schemas: Iterable[TableSchema]) -> dict[TableSch
     with opened(store), closing(Looking()) as looking, closing(Converter()) as converter:
         kept = state.VersionedState(store)
         kept.open()
+        if state.mode_of(store.records()) is Mode.HISTORY:
+            store.keep_versions()
         names = kept.names()
         shapes = Shapes(store, kept, converter, with_deleted=False)
         layout = Versioned(store, shapes, converter, looking, Mode.MIRROR)

@@ -14,20 +14,33 @@ import pyarrow.compute as pc
 from cdc import faults
 from cdc.errors import InvariantError, RowDrift, TargetDrift, UsageError
 from cdc.model.arrays import take, texts
-from cdc.model.change import ABSENT, ChangeBatch
+from cdc.model.change import ABSENT, ChangeBatch, Op
 from cdc.model.gathered import Gathered, codes, gather
 from cdc.model.parts import Part
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Evolve
-from cdc.model.versions import Last, last_of_keys, trace
+from cdc.model.versions import RowsOfKeys, Versions, last_of_keys, trace
 from cdc.tables.layout import foreign, refuse_foreign
 from cdc.tables.moments import Moments
 from cdc.tables.table import TargetTable
 from cdc.tables.versioned.looking import Looking
 from cdc.tables.versioned.shapes import Shapes
 from cdc.tables.versioned.state import Shape
-from cdc.tables.versioned.store import COPIED, DELETED, MOMENT, ORDER, ORDINAL, OURS, POSITION, Bounds, Store
-from cdc.tables.versions import refuse_reserved
+from cdc.tables.versioned.store import (
+    COPIED,
+    DELETED,
+    MOMENT,
+    OP,
+    ORDER,
+    ORDINAL,
+    POSITION,
+    STAMPS,
+    STAMPS_OF_VERSIONS,
+    TRANSACTION,
+    Bounds,
+    Store,
+)
+from cdc.tables.versions import COPY, labels, refuse_reserved
 from cdc.target import HeldColumn, Mode
 from cdc.typed.native import Converter, Home
 
@@ -69,7 +82,8 @@ class Versioned:
         self._shapes = shapes
         self._converter = converter
         self._looking = looking
-        self._keeps_deleted = mode is Mode.SOFT_DELETE
+        self._keeps_deleted = mode is Mode.SOFT_DELETE  # and shows them
+        self._stamped = STAMPS_OF_VERSIONS if store.keeps_versions else STAMPS
         self._last_copied = 0
 
     def record(self, moments: Moments) -> None:
@@ -85,7 +99,6 @@ class Versioned:
         return [
             HeldColumn(name, kind, name in types and kind in (types[name], self._store.text.sql_type))
             for name, kind in self._store.columns(self._shapes.place(schema.identity)).items()
-            if name not in OURS
         ]
 
     def make(
@@ -158,9 +171,8 @@ class Versioned:
         table = _versioned(table)
         if batches[0].copied:
             changes = gather(batches)
-            columns = [take(column, changes.after_row) for column in changes.after]
-            rows = self._native(table, columns)
-            self._append(table, rows, self._of_copy(moments, len(rows)), np.zeros(len(rows), dtype=bool))
+            rows = self._native(table, [take(column, changes.after_row) for column in changes.after])
+            self._append_copied(table, rows, moments)
             return
         changes = self._not_there_yet(table, gather(batches), moments)
         if not len(changes.op):
@@ -169,10 +181,10 @@ class Versioned:
         versions = trace(changes, held, in_part=table.is_lenient, trusting=True)
         if len(versions.missed):
             self._miss(table, [take(column, versions.missed) for column in versions.keys])
-        last = last_of_keys(changes, versions)
-        lender = last.source
+        made = self._rows_of_keys(changes, versions)
+        lender = made.source
         keys = [take(column, versions.ending_key[lender[lender != ABSENT]]) for column in versions.keys]
-        self._append_last(table, changes, last, keys, moments)
+        self._append_changed(table, changes, made, keys, moments)
         order, ordinal = moments.order[changes.transaction[-1]], changes.ordinal[-1]
         self._shapes.appended(table.schema.identity, int(order), int(ordinal))
 
@@ -181,33 +193,44 @@ class Versioned:
         at = (int(moments.order[transaction]), ordinal)
         if at < self._shapes.reached(_shape(table)):  # the same place may have been reached in part
             return
-        order, position, moment, _ = moments.at(np.array([transaction]))
-        version = pa.table(
-            {ORDER: order, ORDINAL: pa.array([ordinal], pa.uint64()), POSITION: position, MOMENT: moment}
-        )
-        columns = table.schema.columns
-        kept = [*columns] if self._keeps_deleted else [columns[index] for index in table.schema.key]
-        self._store.bury(table.name, [column.name for column in kept], version)
+        place = np.array([transaction]), np.array([ordinal], dtype=np.uint64)
+        self._bury(table, self._stamps(moments, *place, labels(np.array([Op.TRUNCATE]))))
         self._shapes.appended(table.schema.identity, *at)
 
+    def _bury(self, table: VersionedTable, version: pa.Table) -> None:
+        columns = table.schema.columns
+        is_whole = self._keeps_deleted or self._store.keeps_versions
+        kept = columns if is_whole else [columns[index] for index in table.schema.key]
+        self._store.bury(table.name, [column.name for column in kept], version)
+
     def replace(self, table: TargetTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> None:
-        table = _versioned(table)
+        self._replace(_versioned(table), part, batches, moments)
+
+    def _replace(self, table: VersionedTable, part: Part, batches: Sequence[ChangeBatch], moments: Moments) -> bool:
+        """Returns whether anything was appended."""
         changes = gather(batches) if batches else None
         columns = [take(column, changes.after_row) for column in changes.after] if changes is not None else None
         came = self._native(table, columns) if columns is not None else None
         names = [table.schema.columns[index].name for index in table.schema.key]
-        wanted = None if self._keeps_deleted or part.condition is not None else table.schema.key
+        compares = self._store.keeps_versions  # a row that is there already is no other version
+        wanted = None if self._keeps_deleted or compares or part.condition is not None else table.schema.key
         held = [self._rows_of(table, part, block) for block in self._blocks(table, part, wanted)]
         there = pa.concat_tables(held) if held else None
+        appends = False
         if there is not None and len(there):
             gone = np.arange(len(there))
             if came is not None:
-                gone = np.flatnonzero(~_among(there.select(names), came.select(names)))
+                gone = np.flatnonzero(~among(there.select(names), came.select(names)))
             if len(gone):
                 rows = _padded(there.take(pa.array(gone)), table)
                 self._append(table, rows, self._of_copy(moments, len(gone)), np.ones(len(gone), dtype=bool))
-        if came is not None:
-            self._append(table, came, self._of_copy(moments, len(came)), np.zeros(len(came), dtype=bool))
+                appends = True
+            if came is not None and compares:
+                came = came.filter(pa.array(~among(came, there.select(came.column_names))))
+        if came is not None and len(came):
+            self._append_copied(table, came, moments)
+            appends = True
+        return appends
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -254,26 +277,29 @@ class Versioned:
 
     # --- what is appended -------------------------------------------------------------------------------------------
 
-    def _append_last(
-        self, table: VersionedTable, changes: Gathered, last: Last, lenders: list[pa.Array], moments: Moments
+    def _rows_of_keys(self, changes: Gathered, versions: Versions) -> RowsOfKeys:
+        """What of the changes is appended."""
+        return last_of_keys(changes, versions)
+
+    def _append_changed(
+        self, table: VersionedTable, changes: Gathered, made: RowsOfKeys, lenders: list[pa.Array], moments: Moments
     ) -> None:
-        """The rows that keys have in the end, with what the log left out of them from the rows that they continue."""
-        deleted = last.deleted_by != ABSENT
+        """Rows that keys have, with what the log left out of them from the rows that they continue."""
+        deleted = made.deleted_by != ABSENT
         shown = np.ones(len(deleted), dtype=bool) if self._keeps_deleted else ~deleted
-        key = dict(zip(table.schema.key, last.keys, strict=True))
+        key = dict(zip(table.schema.key, made.keys, strict=True))
         columns = [
-            key[index] if index in key else take(column, np.where(shown, last.value[index], ABSENT))
+            key[index] if index in key else take(column, np.where(shown, made.value[index], ABSENT))
             for index, column in enumerate(changes.after)
         ]
         rows = self._native(table, columns)
-        lacks = [(last.value[index] == ABSENT) & shown if index not in key else None for index in range(len(columns))]
-        order, position, moment, _ = moments.at(changes.transaction[last.change].astype(np.int64))
-        ordinal = pa.array(changes.ordinal[last.change].astype(np.uint64))
-        stamps = pa.table({ORDER: order, ORDINAL: ordinal, POSITION: position, MOMENT: moment})
+        lacks = [(made.value[index] == ABSENT) & shown if index not in key else None for index in range(len(columns))]
+        at, ordinal = (of[made.change].astype(np.int64) for of in (changes.transaction, changes.ordinal))
+        stamps = self._stamps(moments, at, ordinal, labels(changes.op[made.change].astype(np.int64)))
         if not any(mask is not None and mask.any() for mask in lacks):
             self._append(table, rows, stamps, deleted)
             return
-        lends = np.flatnonzero(last.source != ABSENT)
+        lends = np.flatnonzero(made.source != ABSENT)
         rows, kept = self._completed(table, rows, lacks, lends, lenders)
         self._append(table, rows.take(kept), stamps.take(kept), deleted[kept])
 
@@ -370,12 +396,19 @@ class Versioned:
         faults.point("target.before_insert")
         self._store.append(table.name, rows)
 
-    def _of_copy(self, moments: Moments, count: int) -> pa.Table:
+    def _append_copied(self, table: VersionedTable, rows: pa.Table, moments: Moments) -> None:
+        self._append(table, rows, self._of_copy(moments, len(rows)), np.zeros(len(rows), dtype=bool))
+
+    def _of_copy(self, moments: Moments, count: int, op: int = COPY, transaction: int = 0) -> pa.Table:
         """The places of copied rows: later than every change up to where they were read, and than earlier copies."""
         self._last_copied = max(self._last_copied + 1, int(time.time() * 1e6))
-        order, position, moment, _ = moments.at(np.zeros(count, dtype=np.int64))
-        ordinal = pa.array(np.full(count, COPIED + self._last_copied, dtype=np.uint64))
-        return pa.table({ORDER: order, ORDINAL: ordinal, POSITION: position, MOMENT: moment})
+        ordinal = np.full(count, COPIED + self._last_copied, dtype=np.uint64)
+        return self._stamps(moments, np.full(count, transaction), ordinal, labels(np.full(count, op)))
+
+    def _stamps(self, moments: Moments, at: np.ndarray, ordinal: np.ndarray, op: pa.Array) -> pa.Table:
+        order, position, moment, transaction = moments.at(at)
+        known = {ORDER: order, ORDINAL: pa.array(ordinal.astype(np.uint64)), POSITION: position, MOMENT: moment}
+        return pa.table({**known, OP: op, TRANSACTION: transaction}).select(self._stamped)
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
@@ -405,7 +438,7 @@ class Versioned:
             return np.zeros(len(numbers), dtype=np.int64)
         held = self._store.matching(table.name, self._homes_of(table, table.schema.key), made)
         live = held.filter(pc.invert(held.column(DELETED)))
-        return _among(made, live.select(made.column_names)).astype(np.int64)
+        return among(made, live.select(made.column_names)).astype(np.int64)
 
     def _stay_current(self, table: VersionedTable) -> None:
         if table.is_ahead:
@@ -429,7 +462,7 @@ def bounds_of(table: VersionedTable, part: Part) -> Bounds | None:
     return Bounds(name, *ends) if home.is_text else None
 
 
-def _among(rows: pa.Table, others: pa.Table) -> np.ndarray:
+def among(rows: pa.Table, others: pa.Table) -> np.ndarray:
     """bool[n]: which rows are among others of the same columns."""
     among: np.ndarray = _places(rows, others) != ABSENT
     return among

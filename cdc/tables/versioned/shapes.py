@@ -15,7 +15,7 @@ from cdc import faults
 from cdc.errors import TargetDrift
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables.versioned.state import Becoming, Shape, VersionedState
-from cdc.tables.versioned.store import DELETED, OURS, Alteration, Shown, Store
+from cdc.tables.versioned.store import DELETED, STAMPS, STAMPS_OF_VERSIONS, Alteration, Shown, Store
 from cdc.typed.native import Converter, Home
 
 ROWS = "_cdc_rows"  # the schema of the tables that have the rows; what people read has the names of the source
@@ -56,6 +56,18 @@ class Shapes:
     def owner(self, name: TableName) -> int | None:
         """The table that people read under a name."""
         return self._shown.get(name)
+
+    def clash(self, schema: TableSchema) -> TableName | None:
+        """Another table of which something is read under a name that is needed for this one."""
+        names = set(self._store.names_of(schema.table))
+        return next(
+            (
+                shown
+                for shown, identity in self._shown.items()
+                if identity != schema.identity and shown != schema.table and names & {*self._store.names_of(shown)}
+            ),
+            None,
+        )
 
     def appended(self, identity: int, order: int, ordinal: int) -> None:
         """Take note of the place in the log of the last change of a table that was appended."""
@@ -109,6 +121,21 @@ class Shapes:
         self._passed.pop(identity, None)
         self._behind.pop(identity, None)
         return shape
+
+    def copy_again(self, schema: TableSchema) -> Shape | None:
+        """Give a table that is there the shape of a new copy, and keep its rows; None if it is not there."""
+        shape = self._state.shape(schema.identity)
+        if shape is None or not self._store.columns(place_of(schema.identity)):
+            return None
+        if shape.becoming is not None:
+            shape = self._become(shape)
+        self._behind.pop(schema.identity, None)
+        if shape.schema == schema:
+            self._show(schema)
+            return shape
+        there = {column.identity for column in schema.columns}
+        texts = tuple(identity for identity in shape.texts if identity in there)
+        return self._become(replace(self._marked(shape), becoming=Becoming(schema, texts, {})))
 
     def settle(self) -> list[int]:
         """Show the copies that have come to a checkpoint, and forget the ways to shapes that it knows.
@@ -247,7 +274,8 @@ class Shapes:
             if wrong:
                 return [named[name].identity for name in wrong]
             rows = pa.table({name: ready[name] if name in ready else made.column(name) for name in named})
-            for name in OURS:
+            stamps = STAMPS_OF_VERSIONS if self._store.keeps_versions else STAMPS
+            for name in (DELETED, *stamps):
                 rows = rows.append_column(name, block.column(name))
             self._store.append(other, rows)
         return []
@@ -284,8 +312,8 @@ class Shapes:
         old = [shown for shown, owner in self._shown.items() if owner == identity and shown != name]
         if before is not None and before != name and before not in self._shown:
             old.append(before)
-        columns = [column.name for column in schema.columns]
-        self._store.show(Shown(name, place_of(identity), columns, self._with_deleted))
+        columns, key = [column.name for column in schema.columns], [schema.columns[index].name for index in schema.key]
+        self._store.show(Shown(identity, name, place_of(identity), columns, key, self._with_deleted))
         self._shown[name] = identity
         for each in old:
             self._store.hide(each)

@@ -64,6 +64,39 @@ class Shape:
     becoming: Becoming | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A gap in the history of a table (see `cdc.tables.gaps`).
+
+    Attributes:
+        begins, ends: the places from where to where, without the latter; -1 where it has not ended.
+        reason: why, in a sentence.
+        is_doubt: if no row turns out to be another one, all that were there to the end have been right.
+        is_skipped: changes are skipped from there on, until a copy begins.
+    """
+
+    begins: int
+    ends: int
+    reason: str
+    is_doubt: bool
+    is_skipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of the past of a table.
+
+    Attributes:
+        since: the place where its history begins.
+        copied_since: where a copy has begun, which has ended where a later transaction comes; -1 for none.
+        unknown: its gaps, in order.
+    """
+
+    since: int
+    copied_since: int = -1
+    unknown: tuple[Unknown, ...] = ()
+
+
 class VersionedState:
     """The records of one open database (see `cdc.tables.state.KeptState`)."""
 
@@ -137,6 +170,17 @@ class VersionedState:
     def keep_shape(self, shape: Shape) -> None:
         """Remember how a table is."""
         self._put(f"shape:{shape.schema.identity}", _text(shape))
+
+    def pasts(self) -> dict[int, Past]:
+        """What is known of the pasts of tables, by their identity."""
+        return {
+            each: read_record(Past, orjson.loads(self._records[f"past:{each}"]))
+            for each in _numbers(self._records, "past")
+        }
+
+    def keep_past(self, identity: int, past: Past) -> None:
+        """Remember what is known of the past of a table."""
+        self._put(f"past:{identity}", _text(past))
 
     def settled(self, shapes: list[Shape]) -> None:
         """Keep what is left of the ways to shapes that a checkpoint does not know yet."""
@@ -214,5 +258,5 @@ def _numbers(records: dict[str, str], kind: str) -> list[int]:
     return [int(number) for name, _, number in (key.partition(":") for key in records) if name == kind and number]
 
 
-def _text(record: Checkpoint | TableName | Suspicion | Shape | _Stored) -> str:
+def _text(record: Checkpoint | TableName | Suspicion | Shape | Past | _Stored) -> str:
     return orjson.dumps(asdict(record), option=orjson.OPT_NON_STR_KEYS).decode()

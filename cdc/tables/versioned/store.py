@@ -14,8 +14,11 @@ from cdc.typed.native import Home
 
 ORDER, ORDINAL, DELETED = "_cdc_order", "_cdc_ordinal", "_cdc_deleted"
 POSITION, MOMENT = "_cdc_position", "_cdc_committed_at"
+OP, TRANSACTION = "_cdc_op", "_cdc_transaction"
+SAME = "same"  # as OP: a new copy has found the row again that ended where the copy began
 COPIED = 1 << 63  # ordinals of copied rows begin here: they come after all changes up to the place of their copy
-OURS = (ORDER, ORDINAL, DELETED, POSITION, MOMENT)
+STAMPS = (ORDER, ORDINAL, POSITION, MOMENT)
+STAMPS_OF_VERSIONS = (*STAMPS, OP, TRANSACTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,19 @@ class Shown:
     """A table as people read it.
 
     Attributes:
+        identity: the source's number for it.
         name: under which they do.
         place: where its rows are.
         columns: those of the source.
+        key: those of them that are its key.
         with_deleted: rows that were deleted are shown as well, with the time and the place of that.
     """
 
+    identity: int
     name: TableName
     place: TableName
     columns: Sequence[str]
+    key: Sequence[str]
     with_deleted: bool
 
 
@@ -64,9 +71,20 @@ class Alteration:
 class Store(Database, Protocol):
     """A database of versioned tables. Nothing here is undone: each call is durable when it returns.
 
-    Each row has the columns above beside the table's own: ORDER (int64) and ORDINAL (uint64), which say where in the
-    log it became so, DELETED (bool), POSITION (text) and MOMENT (microseconds, UTC).
+    Each row has columns of ours beside the table's own: DELETED (bool), and STAMPS: ORDER (int64) and ORDINAL (uint64),
+    which say where in the log it became so, POSITION (text) and MOMENT (microseconds, UTC). Where all versions are
+    kept, it has STAMPS_OF_VERSIONS: what made it so (OP, text), and the source's number for the transaction
+    (TRANSACTION, int64 or null) as well.
+
+    Attributes:
+        keeps_versions: of a key, every row that was ever appended is kept; otherwise the newest one is enough.
     """
+
+    keeps_versions: bool
+
+    def keep_versions(self) -> None:
+        """Keep all versions from here on: said of every open database whose tables are a history, before anything else
+        is done to them."""
 
     def home(self, column: Column) -> Home:
         """Where the values of a column live at first."""
@@ -100,7 +118,7 @@ class Store(Database, Protocol):
 
     def append(self, place: TableName, rows: pa.Table) -> None:
         """Append rows, whose columns have the types of their homes, in their order: after a failure, the first of them
-        may be there."""
+        may be there; of the changes of one ORDER and ORDINAL, which follow each other, all rows are or none is."""
 
     def reached(self, place: TableName, order: int) -> tuple[int, int]:
         """The latest ORDER and ORDINAL of a change, below those of copied rows, that a table has a row of; (-1, -1) for
@@ -110,7 +128,7 @@ class Store(Database, Protocol):
         """The newest row of each key that was not deleted, some columns of it; a superset where there are bounds."""
 
     def everything(self, place: TableName, homes: Mapping[str, Home]) -> Iterator[pa.Table]:
-        """The newest row of each key, deleted ones too, with all columns, those above included."""
+        """All rows that count, deleted ones too, with ours: the newest of each key, or every version."""
 
     def matching(self, place: TableName, homes: Mapping[str, Home], keys: pa.Table) -> pa.Table:
         """The newest rows that have some keys, deleted ones too; with the columns above.
@@ -124,7 +142,7 @@ class Store(Database, Protocol):
 
         Args:
             columns: those whose values it keeps.
-            version: one row, of ORDER, ORDINAL, POSITION and MOMENT; rows that are newer stay.
+            version: one row of stamps; rows that are newer stay.
         """
 
     def count_deleted(self, place: TableName, order: int) -> tuple[int, int]:
@@ -143,8 +161,21 @@ class Store(Database, Protocol):
     def remove_deleted(self, place: TableName, order: int) -> None:
         """Remove deleted rows below an order for good."""
 
+    def names_of(self, table: TableName) -> Sequence[TableName]:
+        """The names under which a table of that name is read: its own, and those of what is shown beside it."""
+
     def show(self, shown: Shown) -> None:
         """Let people read a table."""
+
+    def add_commits(self, commits: pa.Table) -> None:
+        """Let places be found in the log.
+
+        Args:
+            commits: of each, ORDER, POSITION, MOMENT and TRANSACTION, which is null for a copy.
+        """
+
+    def last_commit(self) -> int:
+        """The largest ORDER of those; -1 if there are none."""
 
     def hide(self, name: TableName) -> None:
         """End that."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cdc.errors import UsageError
 from cdc.model.parts import Digest, HashedRow, Key, Part
 from cdc.tables.applied import AppliedTables, mapped_errors
 from cdc.tables.digest import digest, hashed_rows, keys, values
 from cdc.tables.table import TargetTable
 from cdc.tables.versioned.cleanup import Cleanup
+from cdc.tables.versioned.history import VersionedHistory
 from cdc.tables.versioned.layout import Versioned, VersionedTable
 from cdc.tables.versioned.looking import Looking
 from cdc.tables.versioned.shapes import Shapes, place_of
@@ -37,14 +37,14 @@ class VersionedTarget(AppliedTables):
         return self._versions
 
     def _layout_for(self, mode: Mode) -> Versioned:
+        with_deleted = mode is Mode.SOFT_DELETE
+        shapes = Shapes(self._store, self._versions, self._converter, with_deleted=with_deleted)
         if mode is Mode.HISTORY:
-            raise UsageError(
-                f"{self._store.product} keeps no history.", hint="It has --mode mirror and --mode soft-delete."
-            )
-        deleted = mode is Mode.SOFT_DELETE
-        shapes = Shapes(self._store, self._versions, self._converter, with_deleted=deleted)
-        self._versioned = Versioned(self._store, shapes, self._converter, self._looks, mode)
-        if mode is Mode.MIRROR:  # the other modes show deleted rows
+            self._store.keep_versions()
+            self._versioned = VersionedHistory(self._store, self._versions, shapes, self._converter, self._looks)
+        else:
+            self._versioned = Versioned(self._store, shapes, self._converter, self._looks, mode)
+        if mode is Mode.MIRROR:  # the other modes show deleted rows, or need them
             self._cleanup = Cleanup(self._store, self._versions)
         return self._versioned
 

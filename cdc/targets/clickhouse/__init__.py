@@ -16,13 +16,14 @@ from cdc.tables.versioned.layout import unfit
 from cdc.tables.versioned.target import VersionedTarget
 from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.clickhouse.address import Server
+from cdc.targets.clickhouse.histories import open_histories as open_histories
 from cdc.targets.clickhouse.store import ClickHouseStore
 from cdc.targets.clickhouse.types import NARROW, home_of
 
 ABILITIES = TargetAbilities(
     product=ClickHouseStore.product,
     keeps="tables",
-    modes=(Mode.MIRROR, Mode.SOFT_DELETE),
+    modes=(Mode.MIRROR, Mode.HISTORY, Mode.SOFT_DELETE),
     is_atomic=False,
     compares=True,
     notices_drift=False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,28 +18,30 @@ from cdc.errors import CdcError, InvariantError, UsageError
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables.engine import Abilities
 from cdc.tables.state import SCHEMA
+from cdc.tables.table import OURS
 from cdc.tables.versioned.shapes import ROWS
 from cdc.tables.versioned.store import (
     COPIED,
     DELETED,
     MOMENT,
+    OP,
     ORDER,
     ORDINAL,
-    OURS,
     POSITION,
+    TRANSACTION,
     Alteration,
     Bounds,
     Shown,
 )
 from cdc.targets.clickhouse.address import Client, Error, Server, connect, meaning
+from cdc.targets.clickhouse.blocks import begins_of_places, blocks, versions_of
 from cdc.targets.clickhouse.lease import Lease
+from cdc.targets.clickhouse.published import COMMITS, names_of, queries_of
+from cdc.targets.clickhouse.spelling import LOW, VERSION, literal, order_of, ordinal_of, qualified, quoted
 from cdc.targets.clickhouse.types import NARROW, TEXT, WIDE, Limits, home_of
 from cdc.typed.native import Home
 
-_VERSION = "_cdc_version"  # ORDER and ORDINAL as one number
-_LOW = (1 << 64) - 1
 _FLOOR = "_cdc_floor"  # the constraint by which a table refuses old rows
-_PIECE = 64 << 20  # bytes of one insert
 _EPOCHS = 40  # bits of the number of a record within its lease
 _INTERNAL = (SCHEMA, ROWS)  # schemas of ours, which no source may have; the prefix is before these as well
 
@@ -60,6 +63,7 @@ class ClickHouseStore:
         self._lease = Lease(server, self._name(TableName(SCHEMA, "lease")), lambda: connect(server))
         self._limits = NARROW
         self._recorded = 0
+        self.keeps_versions = False
 
     # --- as a database ----------------------------------------------------------------------------------------------
 
@@ -109,7 +113,7 @@ class ClickHouseStore:
             "ORDER BY position"
         )
         found = {name: _bare(kind) for name, kind in self._ask(query, self._named(table))}
-        return {name: kind for name, kind in found.items() if name != _VERSION and name not in OURS}
+        return {name: kind for name, kind in found.items() if not name.startswith(OURS)}
 
     def names(self) -> set[TableName]:
         prefix = self._server.prefix
@@ -127,6 +131,14 @@ class ClickHouseStore:
 
     # --- tables -----------------------------------------------------------------------------------------------------
 
+    def keep_versions(self) -> None:
+        self.keeps_versions = True
+        if not self._read_only:
+            self._command(
+                f"CREATE TABLE IF NOT EXISTS {self._commits}{self._everywhere()} ({COMMITS}) "
+                f"ENGINE = {self._engine('ReplacingMergeTree')} ORDER BY position_order"
+            )
+
     def home(self, column: Column) -> Home:
         return home_of(column.type, self._limits)
 
@@ -137,16 +149,20 @@ class ClickHouseStore:
             for name, home in columns.items()
         ]
         listed += [
-            f"{_VERSION} UInt128",
+            f"{VERSION} UInt128",
             f"{DELETED} Bool",
             f"{POSITION} String",
             f"{MOMENT} DateTime64(6, 'UTC')",
-            f"INDEX {_VERSION} {_VERSION} TYPE minmax",  # the newest rows are found without the others
+            f"INDEX {VERSION} {VERSION} TYPE minmax",  # the newest rows are found without the others
         ]
+        sorted_by, engine = [*map(quoted, key)], f"ReplacingMergeTree({VERSION})"
+        if self.keeps_versions:
+            listed += [f"{OP} LowCardinality(String)", f"{TRANSACTION} Nullable(Int64)"]
+            sorted_by, engine = [*sorted_by, VERSION], "MergeTree"
         self.drop(place)
         self._command(
             f"CREATE TABLE {self._name(place)}{self._everywhere()} ({', '.join(listed)}) "
-            f"ENGINE = {self._engine(f'ReplacingMergeTree({_VERSION})')} ORDER BY ({', '.join(map(quoted, key))}) "
+            f"ENGINE = {self._engine(engine)} ORDER BY ({', '.join(sorted_by)}) "
             f"COMMENT '{mark}'"
         )
 
@@ -203,7 +219,17 @@ class ClickHouseStore:
     def remove_deleted(self, place: TableName, order: int) -> None:
         self._command(f"ALTER TABLE {self._name(place)} DELETE WHERE {DELETED} AND {_below(order)}")
 
+    def names_of(self, table: TableName) -> Sequence[TableName]:
+        return names_of(table) if self.keeps_versions else [table]
+
     def show(self, shown: Shown) -> None:
+        if self.keeps_versions:
+            records = self._name(TableName(SCHEMA, "records"))
+            queries = queries_of(shown, self._name(shown.place), records, self._commits)
+            for name, query in zip(names_of(shown.name), queries, strict=True):
+                self._make_database(name.schema)
+                self._command(f"CREATE OR REPLACE VIEW {self._name(name)}{self._everywhere()} AS {query}")
+            return
         self._make_database(shown.name.schema)
         listed = [quoted(name) for name in shown.columns]
         where = "" if shown.with_deleted else f" WHERE NOT {DELETED}"
@@ -216,41 +242,52 @@ class ClickHouseStore:
         )
 
     def hide(self, name: TableName) -> None:
-        self._command(f"DROP VIEW IF EXISTS {self._name(name)}{self._everywhere()} SYNC")
+        for each in self.names_of(name):
+            self._command(f"DROP VIEW IF EXISTS {self._name(each)}{self._everywhere()} SYNC")
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def append(self, place: TableName, rows: pa.Table) -> None:
-        version = _version(rows.column(ORDER), rows.column(ORDINAL))
-        rows = rows.drop_columns([ORDER, ORDINAL]).append_column(_VERSION, version)
-        self._insert(self._name(place), rows)
+        begins, version = begins_of_places(rows), versions_of(rows)
+        rows = rows.drop_columns([ORDER, ORDINAL]).append_column(VERSION, version)
+        self._insert(self._name(place), rows, begins)
 
     def reached(self, place: TableName, order: int) -> tuple[int, int]:
         latest = (
-            f"SELECT max({_VERSION}) AS latest FROM {self._name(place)} "
-            f"WHERE {_VERSION} >= toUInt128('{order << 64}') AND bitAnd({_VERSION}, {_LOW}) < {COPIED}"
+            f"SELECT max({VERSION}) AS latest FROM {self._name(place)} "
+            f"WHERE {VERSION} >= toUInt128('{order << 64}') AND bitAnd({VERSION}, {LOW}) < {COPIED}"
         )
-        query = f"SELECT {_LATEST_ORDER}, {_LATEST_ORDINAL} FROM ({latest}) WHERE latest > 0"
+        query = f"SELECT {order_of('latest')}, {ordinal_of('latest')} FROM ({latest}) WHERE latest > 0"
         found = self._ask(query, {})
         return (int(found[0][0]), int(found[0][1])) if found else (-1, -1)
 
     def newest(self, place: TableName, homes: Mapping[str, Home], bounds: Bounds | None = None) -> Iterator[pa.Table]:
-        conditions = [f"NOT {DELETED}"]
+        within = ["true"]
         values: dict[str, object] = {}
         for operator, end in ((">=", bounds.low if bounds else None), ("<=", bounds.high if bounds else None)):
             if bounds is not None and end is not None:
                 name = "low" if operator == ">=" else "high"
                 kind = "Int128" if isinstance(end, int) else "String"
-                conditions.append(f"{quoted(bounds.column)} {operator} {{{name}:{kind}}}")
+                within.append(f"{quoted(bounds.column)} {operator} {{{name}:{kind}}}")
                 values[name] = end
-        query = f"SELECT {_asked(homes)} FROM {self._name(place)} FINAL WHERE {' AND '.join(conditions)}"
-        return self._stream(query, homes, values)
+        query = f"SELECT {asked(homes)} FROM {self._newest(place, ' AND '.join(within))} AND NOT {DELETED}"
+        return self.stream(query, homes, values)
 
     def everything(self, place: TableName, homes: Mapping[str, Home]) -> Iterator[pa.Table]:
-        query = f"SELECT {_asked(homes)}, {_ASKED} FROM {self._name(place)} FINAL"
-        return self._stream(query, {**homes, **_OURS}, {})
+        final = "" if self.keeps_versions else " FINAL"
+        query = f"SELECT {asked(homes)}, {_asked_of_ours(self._ours)} FROM {self._name(place)}{final}"
+        return self.stream(query, {**homes, **self._ours}, {})
 
     def matching(self, place: TableName, homes: Mapping[str, Home], keys: pa.Table) -> pa.Table:
+        with self.beside(homes, keys) as among:
+            query = f"SELECT {asked(homes)}, {_asked_of_ours(self._ours)} FROM {self._newest(place, among)}"
+            found = list(self.stream(query, {**homes, **self._ours}, {}))
+        nothing = pa.table({name: pa.array([], home.arrow) for name, home in {**homes, **self._ours}.items()})
+        return pa.concat_tables(found) if found else nothing
+
+    @contextmanager
+    def beside(self, homes: Mapping[str, Home], keys: pa.Table) -> Iterator[str]:
+        """A condition that rows fulfil which have one of some keys; these are in a table meanwhile."""
         names = keys.column_names
         aside = self._name(TableName(SCHEMA, f"keys_{uuid.uuid4().hex}"))
         listed = ", ".join(map(quoted, names))
@@ -258,28 +295,56 @@ class ClickHouseStore:
         self._command(f"CREATE TABLE {aside} ({columns}) ENGINE = Memory")
         try:
             self._insert(aside, keys)
-            query = (
-                f"SELECT {_asked(homes)}, {_ASKED} FROM {self._name(place)} FINAL "
-                f"WHERE ({listed}) IN (SELECT {listed} FROM {aside})"
-            )
-            found = list(self._stream(query, {**homes, **_OURS}, {}))
+            yield f"({listed}) IN (SELECT {listed} FROM {aside})"
         finally:
             self._command(f"DROP TABLE IF EXISTS {aside}")
-        nothing = pa.table({name: pa.array([], home.arrow) for name, home in {**homes, **_OURS}.items()})
-        return pa.concat_tables(found) if found else nothing
 
     def bury(self, place: TableName, columns: Sequence[str], version: pa.Table) -> None:
         (said,) = version.to_pylist()
-        number = (said[ORDER] << 64) | said[ORDINAL]
-        micros = version.column(MOMENT)[0].value
+        number = f"toUInt128('{(said[ORDER] << 64) | said[ORDINAL]}')"
+        values = {
+            VERSION: number,
+            DELETED: "true",
+            POSITION: "{position:String}",
+            MOMENT: f"fromUnixTimestamp64Micro(toInt64({version.column(MOMENT)[0].value}), 'UTC')",
+        }
+        if self.keeps_versions:
+            values |= {OP: literal(said[OP]), TRANSACTION: "NULL" if (of := said[TRANSACTION]) is None else str(of)}
         name, listed = self._name(place), ", ".join(map(quoted, columns))
         self._command(
-            f"INSERT INTO {name} ({listed}, {_VERSION}, {DELETED}, {POSITION}, {MOMENT}) "
-            f"SELECT {listed}, toUInt128('{number}'), true, {{position:String}}, "
-            f"fromUnixTimestamp64Micro(toInt64({micros}), 'UTC') FROM {name} FINAL WHERE NOT {DELETED} "
-            f"AND {_VERSION} < toUInt128('{number}')",
+            f"INSERT INTO {name} ({listed}, {', '.join(values)}) SELECT {listed}, {', '.join(values.values())} "
+            f"FROM {self._newest(place, 'true')} AND NOT {DELETED} AND {VERSION} < {number}",
             {"position": said[POSITION]},
         )
+
+    def add_commits(self, commits: pa.Table) -> None:
+        self._insert(
+            self._commits, commits.rename_columns(["position_order", "position", "committed_at", "transaction"])
+        )
+
+    def last_commit(self) -> int:
+        ((last,),) = self._ask(f"SELECT ifNull(maxOrNull(position_order), -1) FROM {self._commits}", {})
+        return int(last)
+
+    def _newest(self, place: TableName, within: str) -> str:
+        """The newest row of each key, of those that fulfil a condition, which is about keys; more may follow by AND."""
+        if not self.keeps_versions:
+            return f"{self._name(place)} FINAL WHERE {within}"
+        query = "SELECT sorting_key FROM system.tables WHERE database = {database:String} AND name = {table:String}"
+        ((sorted_by,),) = self._ask(query, self._named(place))
+        key = sorted_by.removesuffix(f", {VERSION}")
+        return (
+            f"(SELECT * FROM {self._name(place)} WHERE {within} ORDER BY {key}, {VERSION} DESC LIMIT 1 BY {key}) "
+            "WHERE true"
+        )
+
+    @property
+    def _ours(self) -> dict[str, Home]:
+        return {**_OURS, **_OURS_OF_VERSIONS} if self.keeps_versions else _OURS
+
+    @property
+    def _commits(self) -> str:
+        return self._name(TableName(SCHEMA, "commits"))
 
     # --- records ----------------------------------------------------------------------------------------------------
 
@@ -360,7 +425,7 @@ class ClickHouseStore:
         return f" ON CLUSTER {quoted(self._server.cluster)}" if self._server.cluster else ""
 
     def _name(self, table: TableName) -> str:
-        return f"{quoted(self._server.prefix + table.schema)}.{quoted(table.name)}"
+        return qualified(self._server.prefix, table)
 
     def _named(self, table: TableName) -> dict[str, object]:
         return {"database": self._server.prefix + table.schema, "table": table.name}
@@ -371,26 +436,24 @@ class ClickHouseStore:
     def _ask(self, query: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self.client.query(query, parameters=values).result_rows]
 
-    def _stream(self, query: str, homes: Mapping[str, Home], values: dict[str, object]) -> Iterator[pa.Table]:
+    def stream(self, query: str, homes: Mapping[str, Home], values: dict[str, object]) -> Iterator[pa.Table]:
+        """The answer to a query for the columns of some homes (see `asked`), a block at a time."""
         with self.client.query_arrow_stream(query, parameters=values, use_strings=False) as batches:
             for batch in batches:
                 found = pa.table(batch) if not isinstance(batch, pa.Table) else batch
                 columns = [found.column(name).cast(home.arrow) for name, home in homes.items()]
                 yield pa.table(columns, names=list(homes))
 
-    def _insert(self, table: str, rows: pa.Table) -> None:
-        """In pieces, each of which becomes a part by itself."""
-        rows = pa.table({name: _sendable(rows.column(name)) for name in rows.column_names})
-        size = max(1, len(rows) * _PIECE // max(rows.nbytes, _PIECE))
-        for begin in range(0, len(rows), size):
-            self.client.insert_arrow(table, rows.slice(begin, size))
+    def _insert(self, table: str, rows: pa.Table, begins: np.ndarray | None = None) -> None:
+        """In pieces, each of which is one block, which is there as a whole or not at all.
+
+        Args:
+            begins: int64[k], the rows with which a piece may begin; None for all of them.
+        """
+        for block in blocks(rows, begins):
+            self.client.insert_arrow(table, block)
 
 
-_LATEST_ORDER, _LATEST_ORDINAL = "toInt64(bitShiftRight(latest, 64))", f"toUInt64(bitAnd(latest, {_LOW}))"
-_ASKED = (
-    f"toInt64(bitShiftRight({_VERSION}, 64)) AS {ORDER}, toUInt64(bitAnd({_VERSION}, {_LOW})) AS {ORDINAL}, "
-    f"{DELETED}, {POSITION}, {MOMENT}"
-)
 _OURS = {
     ORDER: Home("Int64", TEXT.codec, pa.int64()),
     ORDINAL: Home("UInt64", TEXT.codec, pa.uint64()),
@@ -400,21 +463,23 @@ _OURS = {
 }
 
 
-def quoted(name: str) -> str:
-    """An identifier."""
-    escaped = name.replace("\\", "\\\\").replace("`", "\\`")
-    return f"`{escaped}`"
+_OURS_OF_VERSIONS = {OP: TEXT, TRANSACTION: Home("Int64", TEXT.codec, pa.int64())}
+
+
+def _asked_of_ours(ours: Mapping[str, Home]) -> str:
+    parts = {ORDER: order_of(VERSION), ORDINAL: ordinal_of(VERSION)}
+    return ", ".join(f"{parts[name]} AS {name}" if name in parts else name for name in ours)
 
 
 def _below(order: int) -> str:
-    return f"({_VERSION} < toUInt128('{order << 64}'))"
+    return f"({VERSION} < toUInt128('{order << 64}'))"
 
 
 def _bare(kind: str) -> str:
     return kind[len("Nullable(") : -1] if kind.startswith("Nullable(") else kind
 
 
-def _asked(homes: Mapping[str, Home]) -> str:
+def asked(homes: Mapping[str, Home]) -> str:
     """The columns that are asked for; what is fed as text is answered as text."""
     return ", ".join(
         f"toString({quoted(name)}) AS {quoted(name)}" if _is_rendered(home) else quoted(name)
@@ -431,22 +496,5 @@ def _literal(home: Home, value: str) -> str | None:
     if pa.types.is_integer(home.arrow):
         return value
     if home.is_text:
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
+        return literal(value)
     return None
-
-
-def _version(order: pa.ChunkedArray, ordinal: pa.ChunkedArray) -> pa.Array:
-    """UInt128, lowest byte first."""
-    count = len(order)
-    both = np.empty((count, 2), dtype="<u8")
-    both[:, 0] = np.asarray(ordinal.cast(pa.uint64()), dtype=np.uint64)
-    both[:, 1] = np.asarray(order, dtype=np.int64).astype(np.uint64)
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(both.tobytes())])
-
-
-def _sendable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """With 32-bit offsets, which every version of the server reads."""
-    if column.type in (pa.large_string(), pa.string_view()):
-        return column.cast(pa.large_string()).cast(pa.binary()) if column.nbytes < 1 << 30 else column
-    return column

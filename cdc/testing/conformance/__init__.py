@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from random import Random
 
 from cdc.target import Mode, TargetAbilities
-from cdc.testing.conformance import comparing, copying, following, holding, refusing
+from cdc.testing.conformance import comparing, copying, following, holding, refusing, remembering
 from cdc.testing.conformance.driver import Driver
 from cdc.testing.conformance.place import Place as Place
 from cdc.testing.conformance.place import Texts as Texts
@@ -57,6 +57,7 @@ _AT_RANDOM: tuple[_Body, ...] = (
     copying.copies_by_parts,
     copying.replaces,
     holding.takes_any_name,
+    remembering.remembers,
 )
 
 
@@ -102,6 +103,8 @@ def _bodies(abilities: TargetAbilities, mode: Mode) -> Iterator[_Body]:
         return
     yield from _ALWAYS
     yield holding.counts_equal_rows if mode in abilities.keyless else refusing.refuses_keyless_tables
+    if mode is Mode.HISTORY:
+        yield remembering.remembers
     if abilities.notices_drift:
         yield copying.refuses_drift
     if abilities.compares:

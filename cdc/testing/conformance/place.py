@@ -25,8 +25,8 @@ class Place:
         occupy: makes an empty table of a name that is not the pipeline's, with one column `theirs` of whole numbers,
             while no target is open. It may be left out for a
             target that is not durable, where nobody else could make one.
-        recall: the rows of a table as of a position of the log, as `read` gives those of now. It may be left out, and
-            then nothing of the past is checked.
+        recall: the rows of a table as of a position of the log, as `read` gives those of now; of a target that keeps
+            histories.
     """
 
     abilities: TargetAbilities
