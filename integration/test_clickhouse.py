@@ -20,7 +20,7 @@ from cdc.demo.server import PrivatePostgres
 from cdc.demo.shop import Workload
 from cdc.errors import TargetBusy, UsageError
 from cdc.options import Options
-from cdc.runs import open_pipeline
+from cdc.runs import have_done, open_pipeline
 from cdc.target import Mode, TargetSettings
 from cdc.targets.clickhouse import target_factory
 from integration.clickhouse import PrivateClickHouse
@@ -309,6 +309,22 @@ def test_a_wrong_row_is_found_and_set_right(database: Database, house: PrivateCl
     execute(database, "DELETE FROM plain WHERE id < 10", "UPDATE plain SET v = 'after' WHERE id = 10")
     copy.run()
     copy.assert_equal("plain")
+
+
+def test_a_clock_that_goes_back(database: Database, house: PrivateClickHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-06: rows that are read again at the same place of the log, by a machine whose clock was put back meanwhile."""
+    copy = Copy(database, house)
+    execute(database, "CREATE TABLE plain (id int PRIMARY KEY, v text)", "INSERT INTO plain VALUES (1, 'right')")
+    copy.run()
+    now, options = time.time, Options(copy.name, until_caught_up=True)
+    ((identity,),) = database.execute("SELECT 'plain'::regclass::oid::text")
+    damage = f"ALTER TABLE `{copy.name}__cdc_rows`.`{identity}` UPDATE v = 'wrong' WHERE 1 SETTINGS mutations_sync = 1"
+    for hours in (2, 1, 0):
+        monkeypatch.setattr("time.time", lambda hours=hours: now() + 3600 * hours)
+        copy.house.rows(damage)
+        arguments = {"table": "public.plain", "where": None}
+        have_done(database.dsn, copy.target, options, "repair", arguments, lambda _: None)
+        copy.assert_equal("plain")
 
 
 def test_a_copy_that_begins_again(database: Database, house: PrivateClickHouse) -> None:

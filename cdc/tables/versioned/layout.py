@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -84,7 +83,6 @@ class Versioned:
         self._looking = looking
         self._keeps_deleted = mode is Mode.SOFT_DELETE  # and shows them
         self._stamped = STAMPS_OF_VERSIONS if store.keeps_versions else STAMPS
-        self._last_copied = 0
 
     def record(self, moments: Moments) -> None:
         pass
@@ -401,8 +399,7 @@ class Versioned:
 
     def _of_copy(self, moments: Moments, count: int, op: int = COPY, transaction: int = 0) -> pa.Table:
         """The places of copied rows: later than every change up to where they were read, and than earlier copies."""
-        self._last_copied = max(self._last_copied + 1, int(time.time() * 1e6))
-        ordinal = np.full(count, COPIED + self._last_copied, dtype=np.uint64)
+        ordinal = np.full(count, COPIED + self._store.number(), dtype=np.uint64)
         return self._stamps(moments, np.full(count, transaction), ordinal, labels(np.full(count, op)))
 
     def _stamps(self, moments: Moments, at: np.ndarray, ordinal: np.ndarray, op: pa.Array) -> pa.Table:

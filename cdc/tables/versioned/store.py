@@ -180,6 +180,10 @@ class Store(Database, Protocol):
     def hide(self, name: TableName) -> None:
         """End that."""
 
+    def number(self) -> int:
+        """A number below 2**63 that is larger than each one before, of earlier openings as well. No clock is in it: one
+        that goes back would make newer rows older (D-06)."""
+
     def records(self) -> dict[str, str]:
         """What was recorded, by its keys."""
 

@@ -42,7 +42,7 @@ from cdc.targets.clickhouse.types import NARROW, TEXT, WIDE, Limits, home_of
 from cdc.typed.native import Home
 
 _FLOOR = "_cdc_floor"  # the constraint by which a table refuses old rows
-_EPOCHS = 40  # bits of the number of a record within its lease
+_EPOCHS = 40  # bits of a number within its lease
 _INTERNAL = (SCHEMA, ROWS)  # schemas of ours, which no source may have; the prefix is before these as well
 
 
@@ -62,7 +62,7 @@ class ClickHouseStore:
         self._client: Client | None = None
         self._lease = Lease(server, self._name(TableName(SCHEMA, "lease")), lambda: connect(server))
         self._limits = NARROW
-        self._recorded = 0
+        self._numbered = 0
         self.keeps_versions = False
 
     # --- as a database ----------------------------------------------------------------------------------------------
@@ -348,6 +348,10 @@ class ClickHouseStore:
 
     # --- records ----------------------------------------------------------------------------------------------------
 
+    def number(self) -> int:
+        self._numbered += 1
+        return (self._lease.epoch << _EPOCHS) | self._numbered
+
     def records(self) -> dict[str, str]:
         place = TableName(SCHEMA, "records")
         if not self.columns(place):
@@ -357,14 +361,12 @@ class ClickHouseStore:
 
     def record(self, records: Mapping[str, str | None]) -> None:
         self._lease.verify(self.client)
-        self._recorded += 1
-        number = (self._lease.epoch << _EPOCHS) | self._recorded
         rows = pa.table(
             {
                 "name": list(records),
                 "content": [content or "" for content in records.values()],
                 "gone": [content is None for content in records.values()],
-                "number": pa.array([number] * len(records), pa.uint64()),
+                "number": pa.array([self.number()] * len(records), pa.uint64()),
             }
         )
         self._insert(self._name(TableName(SCHEMA, "records")), rows)
