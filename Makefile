@@ -11,10 +11,10 @@ demo: .venv/demo.done
 	$(BIN)/cdc demo --source $(or $(SOURCE),postgresql)
 
 # A hang that a test's time limit does not end, in a library or while the test cleans up, says where it is and ends its worker.
-# Examples begin with the commit, as other choices at random do (tests/seeds.py). Most tests wait for servers: four of
+# Examples begin with the commit, as other choices at random do (tests/seeds.py). Most tests wait for servers: five of
 # them at once keep two processors busy.
 test: lint servers
-	$(BIN)/python -m pytest -n 4 --dist worksteal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true \
+	$(BIN)/python -m pytest -n 5 --dist worksteal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true \
 		--hypothesis-seed=$$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1)))
 
 # Servers of many versions, unpacked once into a folder that all checkouts share; nothing is installed. Those of npm and

@@ -168,7 +168,7 @@ rows_of_all_types = st.lists(
 
 
 # Without shrinking: a row of sixty types takes minutes to shrink, and the failure names the column anyway.
-@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
+@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
 @given(rows_of_all_types)
 def test_any_value_arrives_by_both_paths(postgres: PrivatePostgres, rows: list[tuple[str | None, ...]]) -> None:
     """A-70 to A-80: what a session, a role or a database sets does not change how a value reads."""
