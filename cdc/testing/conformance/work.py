@@ -373,7 +373,7 @@ class Work:
         return [self.evolve(table, replace(table.schema, columns=kept))]
 
     def _swap(self) -> list[Step]:
-        table = self.random.choice(self.tables)
+        table = self.random.choice([each for each in self.tables if len(each.schema.columns) > 1])
         one, other = self.random.sample(table.schema.columns, 2)
         return [self._renamed(table, {one.name: other.name, other.name: one.name})]
 
