@@ -78,7 +78,7 @@ POINTS: Mapping[str, str] = {
     "target.opened": "the file is open, its state was not read",
     "target.before_state": "the state tables may be missing",
     "target.begun": "a transaction is open and empty",
-    "target.reset": "a table was dropped, and not made again",
+    "target.reset": "a table was dropped or emptied, and has no rows again",
     "target.before_insert": "rows are about to be inserted",
     "target.between_merges": "rows were updated and deleted, those that are new are missing",
     "target.between_matches": "of a table without a key, rows that went are deleted, those that came are missing",

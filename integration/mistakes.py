@@ -50,7 +50,7 @@ class Mistaken(Disturbed):
         assert self.other is not None
         source, other = self.source_has(), self.other_has()
         getattr(self, what)(variant)
-        assert self.source_has() == source
+        self.has_all_of(source)
         assert self.other_has() == other
         report = self.status()
         assert (report["running"], report["problems"]) == (True, []), report
@@ -91,6 +91,14 @@ class Mistaken(Disturbed):
             queries = ["SELECT table_name FROM information_schema.tables WHERE table_schema = database() ORDER BY 1"]
         queries += ["SELECT id FROM t WHERE id < 900 ORDER BY 1", "SELECT a FROM c ORDER BY 1"]
         return [self.database.execute(query) for query in queries]
+
+    def has_all_of(self, source: list[Any]) -> None:
+        """The source is as it was, but for tables that had just come, which are published when they are found."""
+        now = self.source_has()
+        if self.is_postgres:
+            came = [(of, table) for of, table in now[1] if (of, table) not in source[1] and table.startswith("extra")]
+            now[1] = [published for published in now[1] if published not in came]
+        assert now == source
 
     # --- what follows -----------------------------------------------------------------------------------------------
 

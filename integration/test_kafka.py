@@ -3,6 +3,7 @@ finds each event once, in order, and from them the source's own rows."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -36,6 +37,7 @@ class Work:
         self.rng = random.Random(seed)
         self.is_postgres = isinstance(database, Database)
         self.number = 0
+        self.unused = itertools.count(1000)  # keys that no row has had
         self.copied_at = 0  # all tables were copied when the number was this: no table is ahead of another any more
         self.later = 0
         full = ["ALTER TABLE c REPLICA IDENTITY FULL", "ALTER TABLE t ALTER v SET STORAGE EXTERNAL"]
@@ -93,7 +95,7 @@ class Work:
                 f"UPDATE t SET d = {self.rng.randrange(999)} WHERE id % 7 = {key % 7}",
                 f"DELETE FROM t WHERE id = {key}",
                 # To another key; the value that the log may leave out is given with it.
-                f"UPDATE t SET id = {1000 + self.rng.randrange(10**6)}, v = {v} WHERE id = {key}",
+                f"UPDATE t SET id = {next(self.unused)}, v = {v} WHERE id = {key}",
                 *(["TRUNCATE TABLE t"] if self.is_postgres and self.rng.random() < 0.02 else []),
                 f"INSERT INTO c VALUES ({key % 3}, 'b'), ({key % 3}, 'b')",
                 f"UPDATE c SET b = {v} WHERE a = {key % 3}",

@@ -95,13 +95,13 @@ class Mirror:
         return held_columns(self._engine, schema)
 
     def make(self, schema: TableSchema, known_as: TableName | None, moments: Moments, *, by_parts: bool) -> TargetTable:
-        stays = known_as == schema.table and self._engine.abilities.others_build_on
-        if stays and (table := emptied(self._engine, schema)) is not None:
-            faults.point("target.reset")
-            return table
-        if known_as is not None:
+        may_stay = known_as == schema.table and self._engine.abilities.others_build_on
+        table = emptied(self._engine, schema) if may_stay else None
+        if table is None and known_as is not None:
             self._engine.run(sql.drop_table(known_as))
         faults.point("target.reset")
+        if table is not None:
+            return table
         with refusing_foreign(self._engine, schema.table):
             return create(self._engine, schema)
 
