@@ -60,7 +60,7 @@ soak: .venv/dev.done servers
 		integration/test_proxy_damage.py
 	CDC_CONFORMANCE_ROUNDS=30 $(BIN)/python -m pytest --timeout 14400 -s tests/conformance integration/test_conformance.py \
 		integration/test_conformance_clickhouse.py
-	CDC_SCHEMA_CHANGES=3000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_schema_changes.py
+	CDC_CHOICES=all CDC_SCHEMA_CHANGES=3000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_schema_changes.py
 
 lint: .venv/dev.done
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from integration.schema_changes.postgres import PostgresWork
 from integration.schema_changes.round import Outcome, When, begun, play, replay, shrunk
 from integration.schema_changes.script import Group
 from integration.schema_changes.servers import MySql, Postgres, Server
-from tests.seeds import SEED
+from tests.seeds import SEED, some
 
 STATEMENTS = int(os.environ.get("CDC_SCHEMA_CHANGES", "30"))  # at random, for each server and way to run them
 _IN_ONE_SCHEMA = 30
@@ -30,7 +30,10 @@ _EXPLAINED_WITHIN = 120.0  # seconds, to find the least statements that fail
 Make = Callable[[], Server]
 
 
-@pytest.fixture(scope="module", params=["postgresql-18", "postgresql-15", "mysql", "mariadb", "mariadb-sid"])
+_KINDS = ["postgresql-18", "postgresql-15", "mysql", "mariadb", "mariadb-sid"]
+
+
+@pytest.fixture(scope="module", params=some(_KINDS, 3, "changes of shape"))
 def private(request: pytest.FixtureRequest) -> Iterator[PrivatePostgres | PrivateMySql]:
     """A server of each kind in turn."""
     kind, _, version = request.param.partition("-")
