@@ -52,6 +52,7 @@ soak: .venv/dev.done servers
 		integration/test_postgres_history.py
 	CDC_CHOICES=all CDC_WORK_ROUNDS=100 $(BIN)/python -m pytest --timeout 14400 -s integration/test_random_work.py \
 		integration/test_mysql_random_work.py
+	CDC_CHOICES=all $(BIN)/python -m pytest -n 5 --dist worksteal --timeout 14400 tests integration
 	CDC_REPAIR_ROUNDS=100 $(BIN)/python -m pytest --timeout 14400 -s integration/test_repair.py
 	CDC_STATEFUL_STEPS=2000 CDC_FAULT_MATRIX=full CDC_KILL_ROUNDS=300 CDC_HOSTILE_ROUNDS=50 $(BIN)/python -m pytest \
 		--timeout 14400 -s integration/test_stateful.py integration/test_faults.py integration/test_kill.py \

@@ -21,6 +21,7 @@ from cdc.runs import TableComparison, compare_tables, open_pipeline
 from integration.clickhouse import PrivateClickHouse
 from integration.kafka import PrivateKafka
 from integration.proxy import FaultProxy
+from tests.seeds import TAKES_ALL, some
 
 _numbers = itertools.count(1)
 
@@ -109,6 +110,19 @@ class Replica:
             schema = self.database.name if isinstance(self.database, MySqlDatabase) else "public"
             connection.execute(f'SET TimeZone = \'UTC\'; USE "{self.path.stem}"."{schema}"')
             return connection.execute(query).fetchall()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that is of MySQL as well as of MariaDB runs on one of the two, of which each commit has its own for each
+    test; `CDC_CHOICES=all` has both."""
+    if not TAKES_ALL:
+        items[:] = [item for item in items if _is_chosen(item)]
+
+
+def _is_chosen(item: pytest.Item) -> bool:
+    if not (isinstance(item, pytest.Function) and hasattr(item, "callspec") and "my" in item.callspec.params):
+        return True
+    return item.callspec.params["my"] in some(["mysql", "mariadb"], 1, f"{item.path.name} {item.originalname}")
 
 
 @pytest.fixture(autouse=True)

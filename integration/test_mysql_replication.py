@@ -623,7 +623,6 @@ def test_compressed_columns(on_mariadb: MySqlDatabase, tmp_path: Path) -> None:
     replica.assert_equal()
 
 
-@pytest.mark.parametrize("my", some(["mysql", "mariadb"], 1, "large rows"), indirect=True)
 def test_large_rows(my: MySqlDatabase, my_replica: Replica) -> None:
     """B-64: rows beyond a packet of 16 MB, and just at its end, by both paths."""
     my.execute("CREATE TABLE l (id int PRIMARY KEY, v longblob, w longtext)")

@@ -24,13 +24,16 @@ def chosen_at_random() -> random.Random:
     return random.Random(SEED)
 
 
+TAKES_ALL = os.environ.get("CDC_CHOICES") == "all"
+
+
 def some(choices: Sequence[T], count: int, of: str = "") -> list[T]:
     """So many of them, in their order, of which each commit has its own; `CDC_CHOICES=all` gives all of them.
 
     Args:
         of: what they are for, where others are chosen for something else.
     """
-    if os.environ.get("CDC_CHOICES") == "all":
+    if TAKES_ALL:
         return list(choices)
     chosen = random.Random(f"{SEED} {of}").sample(range(len(choices)), count)
     return [choices[number] for number in sorted(chosen)]
