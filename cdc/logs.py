@@ -60,6 +60,8 @@ def configure(*, verbose: bool) -> None:
     # What psycopg says while a broken session ends was said already, and may hold more of the server's error than we
     # let through.
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
+    # Before each error of the line, which is said by us, it writes "Unexpected Http Driver Exception".
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
 
 @dataclass(slots=True)

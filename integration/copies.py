@@ -49,13 +49,17 @@ class Copy(ABC):
         return (self.source.dsn, self.target, "--name", self.source.name, "--until-caught-up")
 
     @property
-    @abstractmethod
     def durable(self) -> int:
         """The order of its checkpoint."""
+        return int(self._ask("SELECT position_order FROM _cdc.checkpoint")[1][0][0])
 
-    @abstractmethod
     def answer(self, table: str) -> Answer:
         """All of a table."""
+        return self._ask(f'SELECT * FROM "{self.schema}"."{table}"')
+
+    @abstractmethod
+    def _ask(self, query: str) -> Answer:
+        """What its client answers."""
 
     def assert_equal(self, *tables: str) -> None:
         """Every row of the source, and no other."""
@@ -75,16 +79,9 @@ class InDuckDb(Copy):
         self._file = folder / "copy.duckdb"
         super().__init__(source, f"duckdb:{self._file}", **options)
 
-    def answer(self, table: str) -> Answer:
-        return self._ask(f'"{self.schema}"."{table}"')
-
-    @property
-    def durable(self) -> int:
-        return int(self._ask("_cdc.checkpoint", "position_order")[1][0][0])
-
-    def _ask(self, table: str, columns: str = "*") -> Answer:
+    def _ask(self, query: str) -> Answer:
         with duckdb.connect(str(self._file), read_only=True) as connection:
-            found = connection.execute(f"SELECT {columns} FROM copy.{table}")
+            found = connection.execute(query)
             return [column[0] for column in found.description or ()], found.fetchall()
 
 
@@ -94,16 +91,9 @@ class InPostgres(Copy):
     def __init__(self, source: Database | MySqlDatabase, copies: PrivatePostgres, **options: Any) -> None:
         super().__init__(source, copies.create_database(f"copy_{source.name}"), **options)
 
-    def answer(self, table: str) -> Answer:
-        return self._ask(f'"{self.schema}"."{table}"')
-
-    @property
-    def durable(self) -> int:
-        return int(self._ask("_cdc.checkpoint", "position_order")[1][0][0])
-
-    def _ask(self, table: str, columns: str = "*") -> Answer:
+    def _ask(self, query: str) -> Answer:
         with psycopg.connect(self.target) as connection:
-            found = connection.execute(f"SELECT {columns} FROM {table}".encode())
+            found = connection.execute(query.encode())
             return [column[0] for column in found.description or ()], found.fetchall()
 
 
@@ -145,13 +135,6 @@ class InLake(Copy):
 
     def crash(self, point: str) -> None:
         self._lakes.cdc("run", *self._arguments, CDC_FAULT=point)
-
-    def answer(self, table: str) -> Answer:
-        return self._ask(f'SELECT * FROM "{self.schema}"."{table}"')
-
-    @property
-    def durable(self) -> int:
-        return int(self._ask("SELECT position_order FROM _cdc.checkpoint")[1][0][0])
 
     def _ask(self, query: str) -> Answer:
         names, *rows = map(json.loads, self._lakes.python(_READER, self.target, "answer", query).splitlines())

@@ -64,7 +64,7 @@ class Event:
         op: insert, update, delete, truncate, drop or copy; `moved` where the row got another key; `unknown` where it is
             not known what happened from there on.
         time, position, transaction: when it was committed, and by which transaction; a copy is of none.
-        row: as it is afterwards; None if it is there no more.
+        row: as it is afterwards; None if the row is gone.
         changed: names of the columns that have another value than before.
         reason: why it is not known what happened, and from where to where.
     """
@@ -82,7 +82,7 @@ def named(name: str, found: Sequence[Known], place: str) -> Known:
     """The table of those found that is called `schema.table`, or by its name alone if there is one of that name.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: no table has that name, or several have.
     """
     matching = [known for known in found if name == str(known.table)]
     matching = matching or [known for known in found if name == known.table.name]
@@ -114,7 +114,7 @@ def not_known(target: str, known: Known, asked: Moment, gap: GapInHistory) -> No
 
 
 def plain(columns: Sequence[str], values: Sequence[Any]) -> Row:
-    """A row whose numbers JSON can write: what is none is text."""
+    """A row as JSON can write it: infinities and NaN are texts."""
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in zip(columns, values, strict=False)

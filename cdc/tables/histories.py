@@ -41,7 +41,7 @@ class Histories:
         """Find a table by `schema.table`, or by its name alone if there is one of that name.
 
         Raises:
-            UsageError: there is none, or more than one.
+            UsageError: no table has that name, or several have.
         """
         found = [
             Known(identity, TableName(schema, table), tuple(key))

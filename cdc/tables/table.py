@@ -35,7 +35,7 @@ class TargetTable:
         is_lenient: it may lack rows, since it is copied by parts or suspect; changes of these are no drift.
         missed: keys of rows whose changes could not be applied while it is.
         stored: where its rows are, unless under the source's name for it.
-        past: where its rows are that are there no more, if these are kept apart (`cdc.tables.history`).
+        past: where its former rows are, if these are kept apart (`cdc.tables.history`).
         views: that show it to users, and are made again whenever its columns hold their values in another way.
         had_rows: it may have had some when its copy began.
         live: what its rows fulfil, if the table has others as well.
@@ -101,7 +101,7 @@ def create(
     Args:
         stored: its name in the file; the source's if there is none.
         ours: names and types of further columns.
-        is_past: it is for rows that are there no more, of which any number may have one key.
+        is_past: it is for former rows, of which any number may have one key.
     """
     refuse_collisions(engine, schema)
     codecs = [engine.codec(column) for column in schema.columns]
@@ -350,7 +350,7 @@ def _rename_columns(engine: Engine, of: TableName, old: TableSchema, new: TableS
 
 
 def add_column(engine: Engine, table: TargetTable, column: Column, value: str | None = None) -> Codec:
-    """Add a column, in which the rows that are there have a value; those that are there no more have none."""
+    """Add a column, in which the present rows have a value, and the former ones have NULL."""
     codec = engine.codec(column)
     if value is not None and not _can_hold(engine, codec, value):
         codec = engine.text

@@ -1,8 +1,8 @@
 """Deleted rows go for good, once nothing can come any more that they have to hide.
 
 A deleted row stays while a row of its key that is older is in the table, or may still come: by an insert that nobody
-waits for any longer, or from a process that was asleep, lost its lease, and wakes up. So a table first refuses
-everything that is older than the checkpoint, whoever sends it. What was under way by then has come a while later. Then
+waits for any longer, or from a process that was asleep, lost its lease, and wakes up. So a table first refuses every
+row that is older than the checkpoint, from any sender. After a while, inserts that had begun before have ended. Then
 the server merges the table, and the deleted rows are removed that were older than that.
 
 What a restart applies again, and what it looks for to know how far it came (`Store.reached`), lies at the checkpoint or
@@ -22,7 +22,7 @@ from cdc.tables.versioned.store import Store
 
 log = logging.getLogger(__name__)
 
-_UNDER_WAY = 1800.0  # seconds that an insert may take; whoever sent it has given it up after 300
+_UNDER_WAY = 1800.0  # seconds that an insert may take; its sender gives up after 300
 _MANY = 10_000  # deleted rows; with fewer, no table is written again
 _SHARE = 0.2  # of all rows
 

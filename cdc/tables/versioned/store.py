@@ -150,7 +150,7 @@ class Store(Database, Protocol):
         hide."""
 
     def refuse_older(self, place: TableName, order: int) -> None:
-        """Refuse rows below an order from now on, whoever sends them. Inserts that have begun may still be taken."""
+        """Refuse rows below an order from now on, from any sender. Inserts that have begun may still be taken."""
 
     def merge(self, place: TableName) -> None:
         """Let go of rows that newer ones hide, as far as the database can do that now."""

@@ -128,7 +128,7 @@ def meaning(failure: Exception, server: Server) -> CdcError:
         )
     if state == "55P03":
         return Unavailable(
-            f"{server}: another session does not let go of a lock that the pipeline needs.",
+            f"{server}: another session holds a lock that the pipeline needs.",
             hint="It is tried again. Whose it may be: SELECT pid, state, xact_start, query FROM pg_stat_activity "
             "WHERE xact_start < now() - interval '10 s'",
         )
@@ -160,7 +160,7 @@ def meaning(failure: Exception, server: Server) -> CdcError:
 
 
 def _of_the_line(text: str, server: Server) -> CdcError:
-    """What it means that there is no session, or no more."""
+    """What it means that there is no session, or that it was lost."""
     if "unsupported startup parameter" in text:
         return UsageError(f"{server}: {text}", hint="This is a pooler: name the server itself, or leave options out.")
     if any(word in text for word in ("authentication", "pg_hba", "password", "role ")):
