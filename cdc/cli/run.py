@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import faulthandler
-import logging
 import os
-import signal
-import sys
 from enum import StrEnum
 from typing import Annotated, overload
 
@@ -23,22 +19,14 @@ from cdc.cli.app import (
     StallTimeoutOption,
     TablesOption,
     app,
-    messages,
     selection,
 )
+from cdc.cli.process import Wanted, carry_out
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
-from cdc.cli.view import StatusFile, keep_status, watch
-from cdc.connectors import JOURNAL, kind_of
-from cdc.engine.fanout import FanOut
-from cdc.engine.liveness import Stall
-from cdc.engine.pipeline import Pipeline
-from cdc.errors import EXIT_RESTARTABLE, UsageError
+from cdc.errors import UsageError
 from cdc.options import MEGABYTE, AfterShape, Options
-from cdc.runs import open_fanout, open_pipeline, serve_jobs
 from cdc.target import Keys, Mode, Retention
-from cdc.whereabouts import name_of, own_socket
-
-log = logging.getLogger(__name__)
+from cdc.whereabouts import name_of
 
 
 class OnTableError(StrEnum):
@@ -185,52 +173,7 @@ def run(
             bytes_of("--journal-budget", journal_budget),
         ),
     )
-    if target is None:
-        _run_fanout(source, writes_to, to or [], options)
-        return
-    pipeline = open_pipeline(source, target, options, end_process)
-    if kind_of(source) != JOURNAL:
-        serve_jobs(pipeline, source, target, options)
-    stop_on_signals(pipeline)
-    file = StatusFile.of(target, options.name)
-    pipeline.run_beside(lambda _: watch(pipeline, messages, file))
-
-
-def _run_fanout(source: str, journal: str, targets: list[str], options: Options) -> None:
-    """A journal, and targets that are fed from it, in one process."""
-
-    for target in targets:
-        own_socket(target, options.name)  # so that it is refused before anything is made
-
-    def feed_made(pipeline: Pipeline, target: str) -> None:
-        pipeline.companions.append(lambda: keep_status(pipeline, StatusFile.of(target, options.name)))
-        serve_jobs(pipeline, source, target, options)
-
-    fanout = open_fanout(source, journal, targets, options, end_process, feed_made)
-    stop_on_signals(fanout)
-    fanout.run(lambda _: watch(fanout.writer, messages, StatusFile.of(journal, options.name)))
-
-
-def stop_on_signals(pipeline: Pipeline | FanOut) -> None:
-    """SIGINT, SIGTERM and SIGHUP end the run at the next commit boundary (D-18)."""
-
-    def stop(_number: int, _frame: object) -> None:
-        pipeline.stop()
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
-        signal.signal(signal.SIGHUP, stop)
-
-
-def end_process(stall: Stall) -> None:
-    """A thread that hangs cannot be ended, and what it holds would keep an ordinary end waiting (E-01)."""
-    log.error("%s The process ends; it goes on from the checkpoint when it is started again. It hangs here:", stall)
-    faulthandler.dump_traceback(file=sys.stderr)
-    if messages.is_terminal:
-        messages.show_cursor()
-    sys.stderr.flush()
-    os._exit(EXIT_RESTARTABLE)
+    carry_out(Wanted(source, writes_to, tuple(to or ()) if target is None else None, options))
 
 
 @overload

@@ -19,8 +19,8 @@ from cdc.cli.app import (
     app,
     selection,
 )
+from cdc.cli.process import end_process, stop_on_signals
 from cdc.cli.quantity import seconds_of
-from cdc.cli.run import end_process, stop_on_signals
 from cdc.connectors import origin_of, source_module
 from cdc.engine.liveness import Watch
 from cdc.engine.pipeline import Pipeline
