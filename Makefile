@@ -82,7 +82,7 @@ OF_PACKAGE = $(LOCK) pyproject.toml --group build
 requirements: .venv/dev.done
 	$(OF_PACKAGE) --extra dev --output-file requirements/dev.txt
 	$(OF_PACKAGE) --extra demo --constraint requirements/dev.txt --output-file requirements/demo.txt
-	$(OF_PACKAGE) --extra kafka --constraint requirements/dev.txt --output-file requirements/image.txt
+	$(OF_PACKAGE) --extra kafka --extra clickhouse --extra notify --extra serve --constraint requirements/dev.txt --output-file requirements/image.txt
 	$(LOCK) requirements/ducklake.in --output-file requirements/ducklake.txt
 	$(LOCK) requirements/clickhouse.in --output-file requirements/clickhouse.txt
 	sed -n 's/^ *"duckdb>=\([^"]*\)",$$/duckdb==\1/p' pyproject.toml | $(LOCK) - --output-file requirements/oldest-duckdb.txt
