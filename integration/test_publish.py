@@ -136,6 +136,11 @@ def wait_for_copy(file: Path, process: Process) -> None:
     wait_until(file.exists, process)
 
 
+def wait_for_renewal(file: Path, process: Process) -> None:
+    before = os.stat(file).st_mtime_ns
+    wait_until(lambda: os.stat(file).st_mtime_ns != before, process)
+
+
 def wait_until(condition: Any, process: Process) -> None:
     until = time.monotonic() + 40
     while not condition():
