@@ -23,6 +23,7 @@ MODULES = {
     "targets": "targets",
     "teardown": "teardown",
     "verify": "verify",
+    "wait": "wait",
 }
 
 
