@@ -228,7 +228,10 @@ def test_a_crash_at_any_step(swept: Replica, fault: str) -> None:
             assert str(file) in said
             process.terminate()
             assert process.wait(60) == 0
-        time.sleep(0.3)
+        until = time.monotonic() + 30
+        while len(lines) <= 5:
+            assert time.monotonic() < until
+            time.sleep(0.05)
     assert_whole(lines)
     assert duckdb_order(file) >= before
     done = cdc(*arguments(swept, file), "--until-caught-up")
