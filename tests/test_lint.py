@@ -65,6 +65,12 @@ def test_a_release_is_of_the_version_that_its_tag_names(tmp_path: Path, tag: str
     assert done.returncode == code
 
 
+def test_the_examples_name_this_version() -> None:
+    """Of the image."""
+    (version,) = re.findall(r'^version = "(.*)"$', (_ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert re.findall(r"image: cdc:(.*)", (_ROOT / "docs/deploy/kubernetes.yaml").read_text()) == [version]
+
+
 def test_the_issue_forms_ask_for_what_is_needed() -> None:
     """What happened, what `cdc check` and `cdc status` say, the versions, and the journal."""
     fields = {field.get("id"): field for field in read(".github/ISSUE_TEMPLATE/bug.yaml")["body"]}
