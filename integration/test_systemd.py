@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -194,6 +196,19 @@ def test_the_unit() -> None:
     assert "cdc@" not in said.stdout.replace("Command /usr/local/bin/cdc is not executable", ""), said.stdout
     said = analyze("security", "--offline=true", "--threshold=15")
     assert said.returncode == 0, said.stdout
+
+
+def test_the_password_of_the_unit(tmp_path: Path) -> None:
+    """E-03: what the credential holds is in the environment of the run alone, for each kind of source."""
+    (tmp_path / "password").write_text("it's $HOME\n")
+    program = tmp_path / "cdc"
+    program.write_text('#!/bin/sh\necho "$PGPASSWORD/$MYSQL_PWD/$*"\n')
+    program.chmod(0o755)
+    (line,) = re.findall(r"^ExecStart=(.*)$", UNIT.read_text(), re.MULTILINE)
+    command = shlex.split(line.replace("$$", "$").replace("%i", "shop"))
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == "it's $HOME/it's $HOME/run shop\n"
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
