@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
+
+from cdc.cli.app import app
+from cdc.cli.commands import load
 
 _ROOT = Path(__file__).parent.parent
 
@@ -69,6 +74,19 @@ def test_the_examples_name_this_version() -> None:
     """Of the image."""
     (version,) = re.findall(r'^version = "(.*)"$', (_ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert re.findall(r"image: cdc:(.*)", (_ROOT / "docs/deploy/kubernetes.yaml").read_text()) == [version]
+
+
+def test_the_settings_of_the_examples_are_options_of_a_run() -> None:
+    """In Kubernetes' ConfigMap and in what docs/deploy.md shows for systemd."""
+    settings, *_ = yaml.safe_load_all((_ROOT / "docs/deploy/kubernetes.yaml").read_text())
+    shown = re.findall(r"<<'END'\n(.*?)\n    END", (_ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    texts = [settings["data"]["cdc.toml"], *shown]
+    assert len(texts) == 2
+    load(["run"])
+    known = {name.removeprefix("--") for option in get_command(app).commands["run"].params for name in option.opts}
+    for text in texts:
+        (pipeline,) = tomllib.loads(text)["pipelines"].values()
+        assert set(pipeline) <= known
 
 
 def test_the_issue_forms_ask_for_what_is_needed() -> None:
