@@ -55,7 +55,7 @@ def carry_out(wanted: Wanted) -> None:
         serve_jobs(pipeline, source, target, options)
     stop_on_signals(pipeline)
     file = StatusFile.of(target, options.name)
-    with reported({options.name: pipeline}):
+    with reported(lambda: {options.name: pipeline}):
         pipeline.run_beside(lambda _: watch(pipeline, messages, file))
 
 
@@ -71,7 +71,7 @@ def _feed(wanted: Wanted, targets: Sequence[str]) -> None:
 
     fanout = open_fanout(source, journal, targets, options, end_process, feed_made)
     stop_on_signals(fanout)
-    with reported({options.name: fanout.writer}):
+    with reported(lambda: {options.name: fanout.writer}):
         fanout.run(lambda _: watch(fanout.writer, messages, StatusFile.of(journal, options.name)))
 
 

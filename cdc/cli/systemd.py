@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -65,11 +65,12 @@ class Manager:
 
 
 @contextmanager
-def reported(pipelines: Mapping[str, Pipeline]) -> Iterator[None]:
+def reported(pipelines: Callable[[], Mapping[str, Pipeline]]) -> Iterator[None]:
     """Keep the service manager informed, if there is one, for as long as pipelines run.
 
     Args:
-        pipelines: by their names.
+        pipelines: gives those of the process by their names, which stay the same; a pipeline that begins again may be
+            another object each time.
     """
     manager = Manager.of(os.environ)
     if manager is None:
@@ -94,7 +95,7 @@ def reported(pipelines: Mapping[str, Pipeline]) -> Iterator[None]:
 class Report:
     """What the service manager has heard, and what it is to hear next."""
 
-    def __init__(self, manager: Manager, pipelines: Mapping[str, Pipeline]) -> None:
+    def __init__(self, manager: Manager, pipelines: Callable[[], Mapping[str, Pipeline]]) -> None:
         self._manager = manager
         self._pipelines = pipelines
         self._is_ready = False
@@ -108,10 +109,11 @@ class Report:
 
     def look(self) -> None:
         """Send what has changed, or a sign of life if one is due."""
-        views = {name: pipeline.view() for name, pipeline in self._pipelines.items()}
+        pipelines = self._pipelines()
+        views = {name: pipeline.view() for name, pipeline in pipelines.items()}
         ended = {name for name, view in views.items() if view.phase == "stopped"}
-        stopping = any(not pipeline.is_running for name, pipeline in self._pipelines.items() if name not in ended)
-        self._opened |= {name for name, pipeline in self._pipelines.items() if pipeline.is_open}
+        stopping = any(not pipeline.is_running for name, pipeline in pipelines.items() if name not in ended)
+        self._opened |= {name for name, pipeline in pipelines.items() if pipeline.is_open}
         becomes_ready = not self._is_ready and bool(self._opened) and self._opened | ended == views.keys()
         news = (stopping, len(self._opened), *(_news(view) for view in views.values()))
         now = time.monotonic()
@@ -125,7 +127,7 @@ class Report:
         if stopping and not self._was_stopping:
             self._was_stopping = True
             lines.append("STOPPING=1")
-        if self._all_move_on(ended):
+        if self._all_move_on(pipelines, ended):
             lines.append("WATCHDOG=1")
             if stopping or not self._is_ready:
                 lines.append(f"EXTEND_TIMEOUT_USEC={_MORE_TIME}")
@@ -133,15 +135,15 @@ class Report:
 
     def end(self) -> None:
         """Send the last word: how the pipelines have ended."""
-        views = {name: pipeline.view() for name, pipeline in self._pipelines.items()}
+        views = {name: pipeline.view() for name, pipeline in self._pipelines().items()}
         lines = [f"STATUS={_status(views)}", "STOPPING=1"]
         if not self._is_ready and not any(view.failure for view in views.values()):
             lines.append("READY=1")  # it has done all that it was to do between two looks
         self._manager.send(lines)
 
-    def _all_move_on(self, ended: set[str]) -> bool:
+    def _all_move_on(self, pipelines: Mapping[str, Pipeline], ended: set[str]) -> bool:
         """Whether the watch of each pipeline that has not ended has looked since the last time."""
-        before, self._looks = self._looks, {name: pipeline.looks for name, pipeline in self._pipelines.items()}
+        before, self._looks = self._looks, {name: pipeline.looks for name, pipeline in pipelines.items()}
         return all(name in ended or looks != before.get(name, 0) for name, looks in self._looks.items())
 
 
