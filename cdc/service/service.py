@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cdc.service.address import Address
-from cdc.service.observed import ASK_EVERY, ObservedPipeline, ObservedProcess
+from cdc.service.observed import ObservedPipeline, ObservedProcess
 
 if TYPE_CHECKING:
     from cdc.service.web import WebServer
@@ -72,17 +72,16 @@ class Service:
         while True:
             for observed in self.process.all():
                 self._done(observed.look)
-                if observed not in asked and observed.can_be_asked:
+                if observed not in asked:
                     asked.add(observed)
                     threading.Thread(target=self._ask, args=(observed,), name="asks", daemon=True).start()
             if self._end.wait(_LOOK_EVERY):
                 return
 
     def _ask(self, observed: ObservedPipeline) -> None:
-        while True:
-            self._done(observed.ask)
-            if self._end.wait(ASK_EVERY):
-                return
+        while not self._end.wait(_LOOK_EVERY):
+            if observed.is_due:
+                self._done(observed.ask)
 
     @staticmethod
     def _done(work: Callable[[], None]) -> None:
