@@ -97,6 +97,7 @@ def test_a_program_reads_what_it_has_written(anywhere: Database | MySqlDatabase,
         done = waited(replica, "--published", "--timeout", "20s")
         assert done.returncode == 0, done.stderr
         position = written(anywhere, 10)
+        reader.wait_for(position, 30)
         process.send_signal(signal.SIGSTOP)  # a process that hangs does not answer, and is not waited for any longer
         with pytest.raises(NotReached):
             reader.wait_for(NEVER[kind_of(anywhere)], 0.5)
