@@ -1,0 +1,222 @@
+"""Pages whose commands are run: what a page shows as the output of a command is what the command really said.
+
+A block of `console` has commands after `$ `, each followed by its output. A page says in a comment which servers it needs:
+
+    <!-- servers: postgresql clickhouse -->
+
+They are private ones, under the names that pages use: `app@db/shop` is the source, `new` another PostgreSQL, `house` a
+ClickHouse, `broker:9092` a Kafka. All commands of a page run in one empty folder. A block inside a comment is run and not
+shown. A command that ends with ` &` goes on until the page ends, or until the words that a comment before it gives:
+
+    <!-- until: caught up -->
+
+`python -m integration.pages PAGE ...` runs pages and writes what was said into them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cdc.demo.mysql import PrivateMySql
+from cdc.demo.server import PrivatePostgres, wheel_binaries
+from integration.clickhouse import PrivateClickHouse
+from integration.kafka import PrivateKafka
+
+_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_SERVERS = re.compile(r"<!-- servers: (.*?) -->")
+_UNTIL = re.compile(r"<!-- until: (.*?) -->\s*\Z")
+_PATIENCE = 60.0  # seconds for a command
+_WIDTH = 110  # characters of a line of output
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Commands of a page, each with what it says.
+
+    Attributes:
+        start, end: where they are in the page's text.
+        said: commands with their outputs.
+        until: what the last command, which goes on, says once the page can go on as well; empty if it just ends.
+        is_shown: whether a reader sees it.
+    """
+
+    start: int
+    end: int
+    said: tuple[tuple[str, str], ...]
+    until: str
+    is_shown: bool
+
+    @property
+    def text(self) -> str:
+        return "".join(f"$ {command}\n{output}" for command, output in self.said)
+
+
+def blocks(text: str) -> list[Block]:
+    """The blocks of a page."""
+    hidden = [(match.start(), match.end()) for match in _COMMENT.finditer(text)]
+    found = []
+    for match in _BLOCK.finditer(text):
+        said: list[tuple[str, str]] = []
+        for line in match[1].splitlines(keepends=True):
+            if line.startswith("$ "):
+                said.append((line[2:].rstrip("\n"), ""))
+            elif said and said[-1][0].endswith("\\") and line.startswith("> "):
+                said[-1] = (said[-1][0] + "\n" + line.rstrip("\n"), "")
+            else:
+                said[-1] = (said[-1][0], said[-1][1] + line)
+        until = _UNTIL.search(text[: match.start()])
+        is_shown = not any(start < match.start() < end for start, end in hidden)
+        found.append(Block(match.start(1), match.end(1), tuple(said), until[1] if until else "", is_shown))
+    return found
+
+
+@dataclass
+class Place:
+    """Where the commands of a page run.
+
+    Attributes:
+        names: what stands in a page for what the servers are really called.
+        environment: of the commands.
+        running: commands that go on.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+    names: dict[str, str] = field(default_factory=dict)
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def run(self, command: str, until: str) -> str:
+        """Run a command; what it said, in the words of the page."""
+        real = re.sub(r"\\\n> ", "\\\n", command)
+        for name, value in self.names.items():
+            real = real.replace(name, value)
+        goes_on = real.endswith(" &")
+        with tempfile.NamedTemporaryFile(dir=self.folder.parent) as output:
+            process = subprocess.Popen(
+                ["bash", "-c", "exec " * goes_on + real.removesuffix(" &")],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env=self.environment,
+            )
+            said = Path(output.name)
+            if goes_on:
+                self.running.append(process)
+                deadline = time.monotonic() + _PATIENCE
+                while until not in said.read_text():
+                    assert process.poll() is None, f"{command}: {said.read_text()}"
+                    assert time.monotonic() < deadline, f"{command}: {said.read_text()}"
+                    time.sleep(0.05)
+            else:
+                process.wait(_PATIENCE)
+            return self._in_words_of_the_page(said.read_text())
+
+    def _in_words_of_the_page(self, text: str) -> str:
+        for name, value in self.names.items():
+            text = text.replace(value, name)
+        text = text.replace(f"{self.folder}/", "/data/")
+        lines = [line.rstrip() for line in text.strip("\n").splitlines()]
+        return "".join(f"{line}\n" for line in lines)
+
+    def end(self) -> None:
+        """End what goes on, as Ctrl+C would."""
+        for process in reversed(self.running):
+            process.send_signal(signal.SIGINT)
+        for process in reversed(self.running):
+            process.wait(_PATIENCE)
+
+
+@contextmanager
+def place(servers: list[str]) -> Iterator[Place]:
+    """Private servers under the names of pages, and an empty folder."""
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cdc-page-")))
+        programs, folder = root / "bin", root / "data"
+        programs.mkdir()
+        folder.mkdir()
+        paths = [programs, Path(sys.executable).parent, wheel_binaries(18)]
+        made = Place(
+            folder,
+            os.environ | {"PATH": os.pathsep.join([*map(str, paths), os.environ["PATH"]]), "COLUMNS": str(_WIDTH)},
+        )
+        password = ""
+        for server in servers:
+            if server in ("postgresql", "new"):
+                postgres = stack.enter_context(PrivatePostgres(18, password=password))
+                password = postgres.password
+                made.environment["PGPASSWORD"] = password
+                role = "app" if server == "postgresql" else "cdc"
+                postgres.execute(f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD '{password}'")
+                postgres.execute(f"CREATE DATABASE shop OWNER {role}")
+                made.names[f"@{'db' if role == 'app' else 'new'}/"] = f"@127.0.0.1:{postgres.port}/"
+            elif server in ("mysql", "mariadb"):
+                mysql = stack.enter_context(PrivateMySql(server))
+                mysql.execute(
+                    f"CREATE USER app@'127.0.0.1' IDENTIFIED BY '{mysql.password}'",
+                    "GRANT ALL ON *.* TO app@'127.0.0.1'",
+                    "CREATE DATABASE shop",
+                )
+                client = programs / server
+                client.write_text(f'#!/bin/sh\nexec {" ".join(mysql.programs.command(server))} "$@"\n')
+                client.chmod(0o755)
+                made.environment["MYSQL_PWD"] = mysql.password
+                made.names |= {"@db/": f"@127.0.0.1:{mysql.port}/", "-h db": f"-h 127.0.0.1 -P {mysql.port}"}
+                if server == "mysql":
+                    (folder / "ca.pem").write_bytes((mysql.data / "ca.pem").read_bytes())
+            elif server == "clickhouse":
+                house = stack.enter_context(PrivateClickHouse())
+                made.names["@house:8123"] = f"@127.0.0.1:{house.port}"
+                made.names["//house:8123"] = f"//127.0.0.1:{house.port}"
+            elif server == "kafka":
+                broker = stack.enter_context(PrivateKafka())
+                made.names["broker:9092"] = broker.brokers
+            else:
+                raise AssertionError(f"There is no server {server!r}.")
+        yield made
+        made.end()
+
+
+def said_by(text: str) -> list[Block]:
+    """Run the commands of a page; its blocks with what they said now."""
+    match = _SERVERS.search(text)
+    with place(match[1].split() if match else []) as where:
+        return [
+            replace(block, said=tuple((command, where.run(command, block.until)) for command, _ in block.said))
+            for block in blocks(text)
+        ]
+
+
+def written(text: str) -> str:
+    """The page with what its commands said now."""
+    for block in reversed(said_by(text)):
+        if block.is_shown:
+            text = text[: block.start] + block.text + text[block.end :]
+    return text
+
+
+def shape(output: str) -> list[str]:
+    """An output without what each run has its own of: times, positions, numbers, and the widths of columns."""
+    text = re.sub(r"^.* phase=(opening|copying|streaming) .*\n", "", output, flags=re.MULTILINE)  # one line a second
+    text = re.sub(r"\b[0-9A-F]+/[0-9A-F]+\b", "#", text)
+    text = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "#", text)
+    text = re.sub(r"\d[\d.,:TZ-]*( ?(ms|s|kB|MB|GB|B|bytes))?\b", "#", text)
+    text = re.sub(r"[─━═-]{2,}", "--", text)
+    return [re.sub(r"\s+", " ", line).strip() for line in text.splitlines() if line.strip()]
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        page = Path(name)
+        page.write_text(written(page.read_text()))
