@@ -1,11 +1,11 @@
 """Pages whose commands are run: what a page shows as the output of a command is what the command really said.
 
-A block of `console` has commands after `$ `, each followed by its output. A page says in a comment which servers it needs:
+A block of `console` has commands after `$ ` (and their further lines after `> `), each followed by its output. A page says in a comment which servers it needs:
 
     <!-- servers: postgresql clickhouse -->
 
-They are private ones, under the names that pages use: `app@db/shop` is the source, `new` another PostgreSQL, `house` a
-ClickHouse, `broker:9092` a Kafka. All commands of a page run in one empty folder. A block inside a comment is run and not
+They are private ones, under the names that pages use: `app@db/shop` is the source with customers and orders, `new` another
+PostgreSQL, `house` a ClickHouse, `broker:9092` a Kafka. All commands of a page run in one empty folder. A block inside a comment is run and not
 shown. A command that ends with ` &` goes on until the page ends, or until the words that a comment before it gives:
 
     <!-- until: caught up -->
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,11 +27,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres, wheel_binaries
 from integration.clickhouse import PrivateClickHouse
 from integration.kafka import PrivateKafka
+from integration.other_duckdb import installed
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -38,6 +43,16 @@ _SERVERS = re.compile(r"<!-- servers: (.*?) -->")
 _UNTIL = re.compile(r"<!-- until: (.*?) -->\s*\Z")
 _PATIENCE = 60.0  # seconds for a command
 _WIDTH = 110  # characters of a line of output
+
+
+_TABLES = (
+    "CREATE TABLE customers (id bigint PRIMARY KEY, name varchar(100) NOT NULL, email varchar(100))",
+    "CREATE TABLE orders (id bigint PRIMARY KEY, customer bigint NOT NULL, total numeric(12,2) NOT NULL)",
+)
+_ROWS = {
+    "INSERT INTO customers VALUES (%s, %s, %s)": [(n, f"Customer {n}", f"c{n}@example.org") for n in range(1, 1001)],
+    "INSERT INTO orders VALUES (%s, %s, %s)": [(n, 1 + n % 1000, n % 97 + 0.99) for n in range(1, 20001)],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +86,8 @@ def blocks(text: str) -> list[Block]:
         for line in match[1].splitlines(keepends=True):
             if line.startswith("$ "):
                 said.append((line[2:].rstrip("\n"), ""))
-            elif said and said[-1][0].endswith("\\") and line.startswith("> "):
-                said[-1] = (said[-1][0] + "\n" + line.rstrip("\n"), "")
+            elif line.startswith(">") and said and not said[-1][1]:
+                said[-1] = (f"{said[-1][0]}\n{line.rstrip()}", "")
             else:
                 said[-1] = (said[-1][0], said[-1][1] + line)
         until = _UNTIL.search(text[: match.start()])
@@ -98,7 +113,7 @@ class Place:
 
     def run(self, command: str, until: str) -> str:
         """Run a command; what it said, in the words of the page."""
-        real = re.sub(r"\\\n> ", "\\\n", command)
+        real = re.sub(r"^> ?", "", command, flags=re.MULTILINE)
         for name, value in self.names.items():
             real = real.replace(name, value)
         goes_on = real.endswith(" &")
@@ -160,6 +175,8 @@ def place(servers: list[str]) -> Iterator[Place]:
                 role = "app" if server == "postgresql" else "cdc"
                 postgres.execute(f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD '{password}'")
                 postgres.execute(f"CREATE DATABASE shop OWNER {role}")
+                if role == "app":
+                    _fill(psycopg.connect(postgres.dsn("shop", role)))
                 made.names[f"@{'db' if role == 'app' else 'new'}/"] = f"@127.0.0.1:{postgres.port}/"
             elif server in ("mysql", "mariadb"):
                 mysql = stack.enter_context(PrivateMySql(server))
@@ -168,6 +185,7 @@ def place(servers: list[str]) -> Iterator[Place]:
                     "GRANT ALL ON *.* TO app@'127.0.0.1'",
                     "CREATE DATABASE shop",
                 )
+                _fill(mysql.connect("shop"))
                 client = programs / server
                 client.write_text(f'#!/bin/sh\nexec {" ".join(mysql.programs.command(server))} "$@"\n')
                 client.chmod(0o755)
@@ -182,10 +200,22 @@ def place(servers: list[str]) -> Iterator[Place]:
             elif server == "kafka":
                 broker = stack.enter_context(PrivateKafka())
                 made.names["broker:9092"] = broker.brokers
+                shutil.copy(broker.folder / "client.properties", folder)
+            elif server == "ducklake":
+                made.environment |= installed("ducklake.txt").environment
             else:
                 raise AssertionError(f"There is no server {server!r}.")
         yield made
         made.end()
+
+
+def _fill(connection: Any) -> None:
+    """Make the tables that pages are about."""
+    with connection, connection.cursor() as cursor:
+        for table in _TABLES:
+            cursor.execute(table)
+        for statement, rows in _ROWS.items():
+            cursor.executemany(statement, rows)
 
 
 def said_by(text: str) -> list[Block]:
