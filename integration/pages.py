@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from confluent_kafka import Producer
 
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres, wheel_binaries
 from integration.clickhouse import PrivateClickHouse
+from integration.failover import copy_of
 from integration.kafka import PrivateKafka
 from integration.other_duckdb import installed
 
@@ -168,7 +170,9 @@ def place(servers: list[str]) -> Iterator[Place]:
         )
         password = ""
         for server in servers:
-            if server in ("postgresql", "new"):
+            if server == "standby":
+                _follow(made, stack.enter_context(ExitStack()), postgres, programs)
+            elif server in ("postgresql", "new"):
                 postgres = stack.enter_context(PrivatePostgres(18, password=password))
                 password = postgres.password
                 made.environment["PGPASSWORD"] = password
@@ -200,13 +204,40 @@ def place(servers: list[str]) -> Iterator[Place]:
             elif server == "kafka":
                 broker = stack.enter_context(PrivateKafka())
                 made.names["broker:9092"] = broker.brokers
-                shutil.copy(broker.folder / "client.properties", folder)
+                login = (broker.folder / "client.properties").read_text()
+                (folder / "client.properties").write_text(login)
+                settings = dict(line.split("=", 1) for line in login.splitlines())
+                # The first producer with transactions waits for the broker, and says so.
+                Producer(
+                    settings | {"bootstrap.servers": broker.brokers, "transactional.id": "first"}
+                ).init_transactions()
             elif server == "ducklake":
-                made.environment |= installed("ducklake.txt").environment
+                other = installed("ducklake.txt").environment
+                made.environment |= {name: other[name] for name in ("PYTHONPATH", "HOME")}
             else:
                 raise AssertionError(f"There is no server {server!r}.")
         yield made
         made.end()
+
+
+def _follow(made: Place, stack: ExitStack, primary: PrivatePostgres, programs: Path) -> None:
+    """A standby `b` that has copies of the slots of `a`, and a way to both machines."""
+    standby = copy_of(primary, follows=True, settings={"sync_replication_slots": "on"})
+    stack.callback(standby.close)
+    primary.execute(f"ALTER SYSTEM SET synchronized_standby_slots = '{standby.slot}'")
+    primary.execute("SELECT pg_reload_conf()")
+    made.names |= {
+        "@a:5432,b:5432/": f"@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/",
+        "@a/": f"@127.0.0.1:{primary.port}/",
+        "@b/": f"@127.0.0.1:{standby.port}/",
+    }
+    as_owner = "setpriv --reuid=65534 --regid=65534 --clear-groups " if os.geteuid() == 0 else ""
+    script = programs / "ssh"
+    script.write_text(
+        f"#!/bin/sh\ncase $1 in a) data={primary.data};; b) data={standby.data};; esac\nshift 2\n"
+        f'cd /tmp && exec {as_owner}{primary.binaries}/pg_ctl -D $data -s "$@"\n'
+    )
+    script.chmod(0o755)
 
 
 def _fill(connection: Any) -> None:
@@ -240,6 +271,7 @@ def shape(output: str) -> list[str]:
     """An output without what each run has its own of: times, positions, numbers, and the widths of columns."""
     text = re.sub(r"^.* phase=(opening|copying|streaming) .*\n", "", output, flags=re.MULTILINE)  # one line a second
     text = re.sub(r"\b[0-9A-F]+/[0-9A-F]+\b", "#", text)
+    text = re.sub(r"\b([0-9a-f]{32}|copy-[0-9a-f]{8})\b", "#", text)
     text = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "#", text)
     text = re.sub(r"\d[\d.,:TZ-]*( ?(ms|s|kB|MB|GB|B|bytes))?\b", "#", text)
     text = re.sub(r"[─━═-]{2,}", "--", text)

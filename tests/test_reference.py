@@ -34,7 +34,11 @@ def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path: Path) -> N
     """Every link leads somewhere, every page is in the navigation; without a network."""
     site = tmp_path / "site"
     build = (sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site))
-    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "DISABLE_MKDOCS_2_WARNING": "true"}
+    nowhere = {
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+        "DISABLE_MKDOCS_2_WARNING": "true",
+    }
     done = subprocess.run(build, cwd=ROOT, env=os.environ | nowhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     pages = list(site.rglob("*.html"))
