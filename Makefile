@@ -72,7 +72,7 @@ lint: .venv/dev.done
 
 # The documentation as a site, in site/; a link that leads nowhere is an error. A test builds it as well.
 docs: .venv/dev.done
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The pages that the program knows itself: commands, errors, messages, and the page of the package index.
 reference: .venv/dev.done

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,14 +103,18 @@ class Place:
     """Where the commands of a page run.
 
     Attributes:
-        names: what stands in a page for what the servers are really called.
+        programs: a folder with commands of machines that are not here.
         environment: of the commands.
+        names: what stands in a page for what the servers are really called.
+        primary: the source, if it is PostgreSQL.
         running: commands that go on.
     """
 
     folder: Path
+    programs: Path
     environment: dict[str, str]
     names: dict[str, str] = field(default_factory=dict)
+    primary: PrivatePostgres | None = None
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run(self, command: str, until: str) -> str:
@@ -147,6 +151,12 @@ class Place:
         lines = [line.rstrip() for line in text.strip("\n").splitlines()]
         return "".join(f"{line}\n" for line in lines)
 
+    def add_program(self, name: str, command: str) -> None:
+        """A command that gets the arguments."""
+        script = self.programs / name
+        script.write_text(f'#!/bin/sh\n{command} "$@"\n')
+        script.chmod(0o755)
+
     def end(self) -> None:
         """End what goes on, as Ctrl+C would."""
         for process in reversed(self.running):
@@ -160,68 +170,41 @@ def place(servers: list[str]) -> Iterator[Place]:
     """Private servers under the names of pages, and an empty folder."""
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cdc-page-")))
-        programs, folder = root / "bin", root / "data"
-        programs.mkdir()
+        folder, programs = root / "data", root / "bin"
         folder.mkdir()
+        programs.mkdir()
         paths = [programs, Path(sys.executable).parent, wheel_binaries(18)]
-        made = Place(
-            folder,
-            os.environ | {"PATH": os.pathsep.join([*map(str, paths), os.environ["PATH"]]), "COLUMNS": str(_WIDTH)},
-        )
-        password = ""
+        path = os.pathsep.join([*map(str, paths), os.environ["PATH"]])
+        made = Place(folder, programs, os.environ | {"PATH": path, "COLUMNS": str(_WIDTH)})
         for server in servers:
-            if server == "standby":
-                _follow(made, stack.enter_context(ExitStack()), postgres, programs)
-            elif server in ("postgresql", "new"):
-                postgres = stack.enter_context(PrivatePostgres(18, password=password))
-                password = postgres.password
-                made.environment["PGPASSWORD"] = password
-                role = "app" if server == "postgresql" else "cdc"
-                postgres.execute(f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD '{password}'")
-                postgres.execute(f"CREATE DATABASE shop OWNER {role}")
-                if role == "app":
-                    _fill(psycopg.connect(postgres.dsn("shop", role)))
-                made.names[f"@{'db' if role == 'app' else 'new'}/"] = f"@127.0.0.1:{postgres.port}/"
-            elif server in ("mysql", "mariadb"):
-                mysql = stack.enter_context(PrivateMySql(server))
-                mysql.execute(
-                    f"CREATE USER app@'127.0.0.1' IDENTIFIED BY '{mysql.password}'",
-                    "GRANT ALL ON *.* TO app@'127.0.0.1'",
-                    "CREATE DATABASE shop",
-                )
-                _fill(mysql.connect("shop"))
-                client = programs / server
-                client.write_text(f'#!/bin/sh\nexec {" ".join(mysql.programs.command(server))} "$@"\n')
-                client.chmod(0o755)
-                made.environment["MYSQL_PWD"] = mysql.password
-                made.names |= {"@db/": f"@127.0.0.1:{mysql.port}/", "-h db": f"-h 127.0.0.1 -P {mysql.port}"}
-                if server == "mysql":
-                    (folder / "ca.pem").write_bytes((mysql.data / "ca.pem").read_bytes())
-            elif server == "clickhouse":
-                house = stack.enter_context(PrivateClickHouse())
-                made.names["@house:8123"] = f"@127.0.0.1:{house.port}"
-                made.names["//house:8123"] = f"//127.0.0.1:{house.port}"
-            elif server == "kafka":
-                broker = stack.enter_context(PrivateKafka())
-                made.names["broker:9092"] = broker.brokers
-                login = (broker.folder / "client.properties").read_text()
-                (folder / "client.properties").write_text(login)
-                settings = dict(line.split("=", 1) for line in login.splitlines())
-                # The first producer with transactions waits for the broker, and says so.
-                Producer(
-                    settings | {"bootstrap.servers": broker.brokers, "transactional.id": "first"}
-                ).init_transactions()
-            elif server == "ducklake":
-                other = installed("ducklake.txt").environment
-                made.environment |= {name: other[name] for name in ("PYTHONPATH", "HOME")}
-            else:
-                raise AssertionError(f"There is no server {server!r}.")
+            _START[server](made, stack)
         yield made
         made.end()
 
 
-def _follow(made: Place, stack: ExitStack, primary: PrivatePostgres, programs: Path) -> None:
-    """A standby `b` that has copies of the slots of `a`, and a way to both machines."""
+def _start_source(made: Place, stack: ExitStack) -> None:
+    """PostgreSQL as the source."""
+    made.primary = _start_postgres(made, stack, "app", "db")
+    _fill(psycopg.connect(made.primary.dsn("shop", "app")))
+
+
+def _start_new(made: Place, stack: ExitStack) -> None:
+    _start_postgres(made, stack, "cdc", "new")
+
+
+def _start_postgres(made: Place, stack: ExitStack, role: str, host: str) -> PrivatePostgres:
+    server = stack.enter_context(PrivatePostgres(18, password=made.environment.get("PGPASSWORD", "")))
+    server.execute(f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD '{server.password}'")
+    server.execute(f"CREATE DATABASE shop OWNER {role}")
+    made.environment["PGPASSWORD"] = server.password
+    made.names[f"@{host}/"] = f"@127.0.0.1:{server.port}/"
+    return server
+
+
+def _start_standby(made: Place, stack: ExitStack) -> None:
+    """A standby `b` that has copies of the slots of `a`, which is the source, and a way to both machines."""
+    primary = made.primary
+    assert primary is not None
     standby = copy_of(primary, follows=True, settings={"sync_replication_slots": "on"})
     stack.callback(standby.close)
     primary.execute(f"ALTER SYSTEM SET synchronized_standby_slots = '{standby.slot}'")
@@ -232,12 +215,62 @@ def _follow(made: Place, stack: ExitStack, primary: PrivatePostgres, programs: P
         "@b/": f"@127.0.0.1:{standby.port}/",
     }
     as_owner = "setpriv --reuid=65534 --regid=65534 --clear-groups " if os.geteuid() == 0 else ""
-    script = programs / "ssh"
-    script.write_text(
-        f"#!/bin/sh\ncase $1 in a) data={primary.data};; b) data={standby.data};; esac\nshift 2\n"
-        f'cd /tmp && exec {as_owner}{primary.binaries}/pg_ctl -D $data -s "$@"\n'
-    )
-    script.chmod(0o755)
+    data = f"case $1 in a) data={primary.data};; b) data={standby.data};; esac"
+    made.add_program("ssh", f"{data}\nshift 2\ncd /tmp && exec {as_owner}{primary.binaries}/pg_ctl -D $data -s")
+
+
+def _start_mysql(made: Place, stack: ExitStack) -> None:
+    server = _start_edition(made, stack, "mysql")
+    shutil.copy(server.data / "ca.pem", made.folder)
+
+
+def _start_mariadb(made: Place, stack: ExitStack) -> None:
+    _start_edition(made, stack, "mariadb")
+
+
+def _start_edition(made: Place, stack: ExitStack, edition: str) -> PrivateMySql:
+    server = stack.enter_context(PrivateMySql(edition))
+    user = "app@'127.0.0.1'"
+    server.execute(f"CREATE USER {user} IDENTIFIED BY '{server.password}'", f"GRANT ALL ON *.* TO {user}")
+    server.create_database("shop")
+    _fill(server.connect("shop"))
+    made.add_program(edition, f"exec {' '.join(server.programs.command(edition))}")
+    made.environment["MYSQL_PWD"] = server.password
+    made.names |= {"@db/": f"@127.0.0.1:{server.port}/", "-h db": f"-h 127.0.0.1 -P {server.port}"}
+    return server
+
+
+def _start_clickhouse(made: Place, stack: ExitStack) -> None:
+    house = stack.enter_context(PrivateClickHouse())
+    made.names |= {f"{before}house:8123": f"{before}127.0.0.1:{house.port}" for before in ("@", "//")}
+
+
+def _start_kafka(made: Place, stack: ExitStack) -> None:
+    broker = stack.enter_context(PrivateKafka())
+    made.names["broker:9092"] = broker.brokers
+    login = (broker.folder / "client.properties").read_text()
+    (made.folder / "client.properties").write_text(login)
+    settings = dict(line.split("=", 1) for line in login.splitlines())
+    # The first producer with transactions waits for the broker, and says so.
+    Producer(settings | {"bootstrap.servers": broker.brokers, "transactional.id": "first"}).init_transactions()
+
+
+def _take_ducklake(made: Place, _: ExitStack) -> None:
+    """The DuckDB that there are extensions for without a network."""
+    found = installed("ducklake.txt").environment
+    made.environment |= {name: found[name] for name in ("PYTHONPATH", "HOME")}
+
+
+_START: dict[str, Callable[[Place, ExitStack], None]] = {
+    "postgresql": _start_source,
+    "standby": _start_standby,
+    "new": _start_new,
+    "mysql": _start_mysql,
+    "mariadb": _start_mariadb,
+    "clickhouse": _start_clickhouse,
+    "kafka": _start_kafka,
+    "ducklake": _take_ducklake,
+}
 
 
 def _fill(connection: Any) -> None:
