@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import typer
 from typer.cli import get_docs_for_click
+from typer.core import TyperGroup
 from typer.main import get_command
 
 import cdc
@@ -55,6 +56,8 @@ def commands_page() -> str:
     """Every command with its arguments and options, as its `--help` has them."""
     load([])
     command = get_command(app)
+    assert isinstance(command, TyperGroup)
+    command.commands = dict(sorted(command.commands.items()))  # in whichever order they were loaded
     text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="cdc"), name="cdc", title="Commands")
     return f"{_MADE}{text.strip()}\n"
 
