@@ -19,6 +19,14 @@ def test_a_page_is_as_the_program_is(name: str) -> None:
     assert (ROOT / name).read_text() == PAGES[name]()
 
 
+@pytest.mark.parametrize(("section", "command"), [("Start", "make demo"), ("Test", "make test")])
+def test_the_project_starts_and_is_tested_by_one_command(section: str, command: str) -> None:
+    """Programs read these two sections of README.md."""
+    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## )", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^    (.*)$", text, re.MULTILINE) == [command]
+    assert text.startswith(f"\n    {command}\n")
+
+
 def test_messages_are_found() -> None:
     found = {message.text: message for message in messages()}
     assert found["A journal has no slots."].hint == "Leave --slot out, and say --from."
