@@ -302,7 +302,11 @@ def written(text: str) -> str:
 
 def shape(output: str) -> list[str]:
     """An output without what each run has its own of: times, positions, numbers, and the widths of columns."""
-    text = re.sub(r"^.* phase=(opening|copying|streaming) .*\n", "", output, flags=re.MULTILINE)  # one line a second
+    # Progress comes as time passes, and a run names any of its tables to look at.
+    text = re.sub(
+        r"^.*( phase=(opening|copying|streaming) | Caught up with the source).*\n", "", output, flags=re.MULTILINE
+    )
+    text = re.sub(r"FROM \S+ LIMIT", "FROM # LIMIT", text)
     text = re.sub(r"\b[0-9A-F]+/[0-9A-F]+\b", "#", text)
     text = re.sub(r"\b([0-9a-f]{32}|copy-[0-9a-f]{8})\b", "#", text)
     text = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "#", text)
