@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 SERVERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdc-servers
 
-.PHONY: demo test soak lint bench servers docs reference requirements clean
+.PHONY: demo test soak lint wheel bench servers docs reference requirements clean
 
 demo: .venv/demo.done
 	$(BIN)/cdc demo --source $(or $(SOURCE),postgresql)
@@ -63,12 +63,27 @@ soak: .venv/dev.done servers
 		integration/test_conformance_clickhouse.py
 	CDC_CHOICES=all CDC_SCHEMA_CHANGES=3000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_schema_changes.py
 
+# The hooks of .pre-commit-config.yaml are the same.
+CONFORMS = $(BIN)/check-jsonschema --quiet --builtin-schema
+
 lint: .venv/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
+	$(CONFORMS) vendor.compose-spec docker/compose.yaml
+	$(BIN)/kubernetes-validate --quiet --strict docs/deploy/kubernetes.yaml
+	$(CONFORMS) vendor.github-workflows .github/workflows/gate.yaml .github/workflows/release.yaml
+	$(CONFORMS) vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yaml
+	$(CONFORMS) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/pre-commit validate-config
+
+# What a release publishes, in dist/: the source distribution, and the wheel that is built from it. A commit gives the same
+# wheel each time, to the byte.
+wheel: .venv/dev.done
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
 
 # The documentation as a site, in site/; a link that leads nowhere is an error. A test builds it as well.
 docs: .venv/dev.done

@@ -2,62 +2,98 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from zipfile import ZipFile
 
+import duckdb
 import pytest
+import yaml
 
 from integration.conftest import Database, MySqlDatabase
-from integration.processes import Process, cdc, start
+from integration.processes import COMMAND, Process, cdc, start
 
 DOCKER = Path(__file__).parent.parent / "docker"
 
 
-def entrypoint(folder: Path, program: str, *arguments: str) -> subprocess.Popen[str]:
-    """The image's entrypoint over a program in the place of `cdc`."""
-    fake = folder / "cdc"
-    fake.write_text(f"#!/bin/sh\necho run >> {folder}/runs\n{program}\n")
-    fake.chmod(0o755)
-    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "CDC_RESTART_AFTER": "0.1"}
-    return subprocess.Popen([DOCKER / "entrypoint.sh", *arguments], env=environment, text=True)
+def health_checks() -> dict[str, list[str]]:
+    """The command of each health check of cdc, by the path that it asks for."""
+    written = re.search(r"CMD (\[.*\])", (DOCKER / "Dockerfile").read_text())
+    assert written is not None
+    image: list[str] = json.loads(written[1])
+    _, *compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["cdc"]["healthcheck"]["test"]
+    return {"/livez": image, "/readyz": compose}
 
 
-def runs(folder: Path) -> int:
-    """How often the program was started."""
-    file = folder / "runs"
-    return len(file.read_text().splitlines()) if file.exists() else 0
+@pytest.mark.parametrize("path", list(health_checks()))
+def test_the_health_checks(path: str) -> None:
+    """The image's is red when a stage hangs, that of compose also when somebody has to help (O47); a proxy that the
+    environment names is not asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(503 if len(asked) > 1 else 200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _, *arguments = health_checks()[path]
+        command = [sys.executable, *(text.replace("9464", str(server.server_port)) for text in arguments)]
+        environment = {"http_proxy": "http://127.0.0.1:1"}
+        assert [subprocess.run(command, env=environment, check=False).returncode for _ in range(2)] == [0, 1]
+        server.shutdown()
+    assert asked == [path, path]
+    refused = subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
+    assert refused.returncode == 1
 
 
-@pytest.mark.parametrize(
-    ("program", "arguments", "code", "times"),
-    [
-        ("[ $(wc -l < {0}/runs) -ge 3 ] && exit 0; exit 1", ("run",), 0, 3),
-        ("[ $(wc -l < {0}/runs) -ge 2 ] && exit 3; exit 1", ("run",), 3, 2),
-        ("exit 2", ("run",), 2, 1),
-        ("exit 3", ("run",), 3, 1),
-        ("exit 1", ("verify",), 1, 1),
-    ],
-)
-def test_what_is_restarted(tmp_path: Path, program: str, arguments: tuple[str, ...], code: int, times: int) -> None:
-    """O47: a run that ends with 1, and nothing else."""
-    assert entrypoint(tmp_path, program.format(tmp_path), *arguments).wait(20) == code
-    assert runs(tmp_path) == times
+def test_a_signal_reaches_the_first_process(database: Database, tmp_path: Path) -> None:
+    """O47, D-18: `docker stop` ends a run in order where nothing stands above it, as in the image: the kernel keeps from a
+    first process the signals that it has no handler for."""
+    if os.geteuid() != 0:
+        pytest.skip("Only root makes a first process.")
+    database.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    target = tmp_path / "shop.duckdb"
+    command = ["unshare", "--pid", "--fork", "--kill-child", *COMMAND, "run", database.dsn, str(target)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as above:
+        try:
+            status = target.with_name(target.name + ".cdc.json")
+            wait_for(lambda: status.exists() and b'"phase":"streaming"' in status.read_bytes())
+            assert json.loads(status.read_bytes())["pid"] == 1
+            (first,) = Path(f"/proc/{above.pid}/task/{above.pid}/children").read_text().split()
+            os.kill(int(first), signal.SIGTERM)
+            assert above.wait(30) == 0
+        finally:
+            above.kill()
+    with duckdb.connect(target, read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM public.t").fetchone() == (0,)
 
 
-def test_a_signal_reaches_the_run(tmp_path: Path) -> None:
-    """O47: `docker stop` ends it in order, whatever its code is then."""
-    program = f"trap 'kill $!; sleep 0.2; echo ended >> {tmp_path}/ended; exit 1' TERM; sleep 60 & wait"
-    running = entrypoint(tmp_path, program, "run")
-    wait_for(lambda: runs(tmp_path) == 1)
-    time.sleep(0.2)
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(20) == 1
-    assert (tmp_path / "ended").read_text() == "ended\n"
-    assert runs(tmp_path) == 1
+def test_what_the_image_is_built_of(tmp_path: Path) -> None:
+    """O52: the files that .dockerignore lets through are enough to build the package, without a network."""
+    root = DOCKER.parent
+    let_through = [line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in let_through:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (root / name).is_dir() else shutil.copy
+        copy(root / name, tmp_path / name)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*build, "--wheel-dir", tmp_path / "dist", tmp_path], check=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    with ZipFile(wheel) as packed:
+        assert {"cdc/py.typed", "cdc/cli/systemd.py"} <= set(packed.namelist())
 
 
 def test_the_role_of_compose(database: Database, tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ def test_the_source_distribution_has_manual_and_tests(monkeypatch: pytest.Monkey
     for line in Path("MANIFEST.in").read_text().splitlines():
         found.process_template_line(line)
     packed = {str(Path(name)) for name in found.files}
-    for folder in ("docs", "integration", "requirements", "tests"):
+    for folder in (".github", "docker", "docs", "integration", "requirements", "tests"):
         expected = {str(path) for path in Path(folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
         assert expected <= packed
-    assert {"CHANGELOG.md", "docker/compose.yaml"} <= packed
+    assert {"CHANGELOG.md", "SECURITY.md", ".ci/run", ".pre-commit-config.yaml", "docs/deploy/cdc@.service"} <= packed
 
 
 def test_the_index_page_has_no_relative_links() -> None:

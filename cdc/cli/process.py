@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc.cli.app import messages
+from cdc.cli.systemd import reported
 from cdc.cli.view import StatusFile, keep_status, watch
 from cdc.connectors import JOURNAL, kind_of
 from cdc.engine.fanout import FanOut
@@ -54,7 +55,8 @@ def carry_out(wanted: Wanted) -> None:
         serve_jobs(pipeline, source, target, options)
     stop_on_signals(pipeline)
     file = StatusFile.of(target, options.name)
-    pipeline.run_beside(lambda _: watch(pipeline, messages, file))
+    with reported(lambda: {options.name: pipeline}):
+        pipeline.run_beside(lambda _: watch(pipeline, messages, file))
 
 
 def _feed(wanted: Wanted, targets: Sequence[str]) -> None:
@@ -69,7 +71,8 @@ def _feed(wanted: Wanted, targets: Sequence[str]) -> None:
 
     fanout = open_fanout(source, journal, targets, options, end_process, feed_made)
     stop_on_signals(fanout)
-    fanout.run(lambda _: watch(fanout.writer, messages, StatusFile.of(journal, options.name)))
+    with reported(lambda: {options.name: fanout.writer}):
+        fanout.run(lambda _: watch(fanout.writer, messages, StatusFile.of(journal, options.name)))
 
 
 def stop_on_signals(pipeline: Pipeline | FanOut) -> None:

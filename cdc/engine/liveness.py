@@ -85,6 +85,9 @@ class Watch:
         on_over: called once, on the watching thread, when a stage is given up. Only the end of the process lets go of
             what a hung thread holds.
         target_factor: how much longer the target may be silent; infinite where somebody else may let it wait.
+
+    Attributes:
+        looks: how often it has looked. Who sees this grow knows that the watch itself does not hang.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Watch:
         self.retries = Watched("pipeline", timeout)
         self.stall: Stall | None = None
         self.is_over = False
+        self.looks = 0
         self._on_over = on_over
         self._every = min(1.0, timeout / 20)
         self._quiet: dict[Watched, tuple[int, float]] = {}
@@ -119,6 +123,7 @@ class Watch:
 
     def look(self, passed: float) -> None:
         """Take notice of what the stages did in so many seconds."""
+        self.looks += 1
         stalls = []
         for stage in (self.source, self.target, self.retries):
             signs, quiet = self._quiet.get(stage, (-1, 0.0))

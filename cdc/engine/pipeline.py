@@ -220,6 +220,11 @@ class Pipeline:
         return self._stage is not None
 
     @property
+    def looks(self) -> int:
+        """How often the watch has looked at its stages: as long as this grows, none of them was given up."""
+        return self._watch.looks
+
+    @property
     def copying(self) -> set[int]:
         """The tables, by identity, that are copied part by part."""
         stage = self._stage
