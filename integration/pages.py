@@ -142,6 +142,7 @@ class Place:
                     time.sleep(0.05)
             else:
                 process.wait(_PATIENCE)
+            assert "Traceback (most recent call last)" not in said.read_text(), f"{command}: {said.read_text()}"
             return self._in_words_of_the_page(said.read_text())
 
     def _in_words_of_the_page(self, text: str) -> str:
