@@ -179,8 +179,8 @@ def place(servers: list[str]) -> Iterator[Place]:
         made = Place(folder, programs, os.environ | {"PATH": path, "COLUMNS": str(_WIDTH)})
         for server in servers:
             _START[server](made, stack)
+        stack.callback(made.end)
         yield made
-        made.end()
 
 
 def _start_source(made: Place, stack: ExitStack) -> None:
