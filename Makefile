@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 SERVERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cdc-servers
 
-.PHONY: demo test soak lint wheel bench servers requirements clean
+.PHONY: demo test soak lint wheel bench servers docs reference requirements clean
 
 demo: .venv/demo.done
 	$(BIN)/cdc demo --source $(or $(SOURCE),postgresql)
@@ -85,6 +85,14 @@ lint: .venv/dev.done
 wheel: .venv/dev.done
 	rm -rf dist
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+
+# The documentation as a site, in site/; a link that leads nowhere is an error. A test builds it as well.
+docs: .venv/dev.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The pages that the program knows itself: commands, errors, messages, and the page of the package index.
+reference: .venv/dev.done
+	$(BIN)/python -m integration.reference
 
 bench: .venv/dev.done servers
 	$(BIN)/python -m integration.benchmarks
