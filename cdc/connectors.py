@@ -144,6 +144,14 @@ class TwiceRead(Protocol):
 
 
 @runtime_checkable
+class KeepsLog(Protocol):
+    """A source on which a pipeline makes what keeps the log for it."""
+
+    def makes(self, name: str) -> list[str]:
+        """What a pipeline of this name makes there when it begins, in words."""
+
+
+@runtime_checkable
 class TargetKind(Protocol):
     """What a target's package offers. A `place` is what a DSN says after the kind.
 
@@ -221,6 +229,7 @@ if TYPE_CHECKING:  # each package is held against what is asked of it
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql
+    _keeps_log: KeepsLog = postgres
     _recorded: SourceKind = journal
     _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, clickhouse, jsonl, kafka, journal)
     _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables, clickhouse)

@@ -43,6 +43,12 @@ def name_of(source: str, target: str, given: str | None) -> str:
     return pipeline_of(source, checkpoint.state, new)
 
 
+def without_password(address: str) -> str:
+    """A source or a target without what may be a password, for people."""
+    scheme, is_server, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if is_server else address
+
+
 def pipeline_of(source: str, state: str, name: str) -> str:
     """The name of the pipeline that a target's state belongs to; a journal feeds targets under any name."""
     if kind_of(source) == JOURNAL:

@@ -7,7 +7,7 @@ import sys
 
 from cdc.cli.app import app
 from cdc.cli.commands import load, ordered
-from cdc.errors import EXIT_DONE, CdcError, Stalled
+from cdc.errors import EXIT_DONE, CdcError, Mistakes, Stalled
 from cdc.files.disk import meaning_of
 from cdc.logs import printable
 
@@ -24,6 +24,9 @@ def main() -> None:
     except (CdcError, OSError) as failure:
         error = failure if isinstance(failure, CdcError) else meaning_of(failure)
         print(f"Error: {printable(error.message)}", file=sys.stderr)
+        if isinstance(error, Mistakes):
+            for mistake in error.mistakes:
+                print(printable(mistake), file=sys.stderr)
         if error.hint:
             print(f"Hint: {printable(error.hint)}", file=sys.stderr)
         if isinstance(error, Stalled):

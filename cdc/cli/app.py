@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,27 +27,51 @@ log = logging.getLogger(__name__)
 console = Console()
 messages = Console(stderr=True)
 
+_PIPELINE = re.compile(r"[a-z0-9_]+")
 _PASSWORD = re.compile(r"^\w+://[^/?@]*:[^/?@]+@|[?&]password=[^&]")
 
 
-def _warned(source: str) -> str:
-    """Arguments can be seen by everybody on the machine, which a program cannot take back (E-03)."""
+def is_given(context: typer.Context, parameter: str) -> bool:
+    """Whether a parameter of a command, or `config`, stands on the command line."""
+    owner = context.find_root() if parameter == "config" else context
+    source = owner.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _source(context: typer.Context, source: str) -> str:
+    """SOURCE, or that of a pipeline which has this name in the file of settings.
+
+    Arguments can be seen by everybody on the machine, which a program cannot take back (E-03).
+    """
+    if not is_given(context, "source") or context.resilient_parsing:
+        return source
     if _PASSWORD.search(source):
         instead = "PGPASSWORD or ~/.pgpass" if source.startswith("postgres") else "MYSQL_PWD"
         log.warning("The password in the DSN is visible to every user of this machine (ps); use %s instead.", instead)
-    return source
+    if ":" in source and not is_given(context, "config"):
+        return source
+    from cdc.cli import settings  # noqa: PLC0415 - only who names a file or a pipeline needs this
+
+    return settings.of_source(context, source)
 
 
-SourceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="postgresql://user@host/database, mysql://..., mariadb://... or journal:DIR",
-        callback=_warned,
-    ),
+def _target(context: typer.Context, target: str) -> str:
+    """TARGET, or that of a pipeline which has this name, where a command has no SOURCE."""
+    is_name = target is not None and _PIPELINE.fullmatch(target) is not None
+    if not is_name or context.resilient_parsing or "source" in context.params:
+        return target
+    from cdc.cli import settings  # noqa: PLC0415 - as above
+
+    return settings.of_target(context, target)
+
+
+SOURCE_FORMS = "postgresql://user@host/database, mysql://..., mariadb://... or journal:DIR; or a pipeline of cdc.toml"
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_FORMS, callback=_source)]
+OptionalSourceArgument = Annotated[
+    str, typer.Argument(metavar="[SOURCE]", help=SOURCE_FORMS, callback=_source, show_default=False)
 ]
 TARGET_FORMS = "duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, jsonl:FILE, kafka://HOST or journal:DIR"
-TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_FORMS)]
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_FORMS, callback=_target)]
 NameOption = Annotated[
     str | None,
     typer.Option(
@@ -116,6 +141,15 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            envvar="CDC_CONFIG",
+            help="The file of settings; before the command or after it. [default: cdc.toml, if it is there]",
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; before the command or after it.")] = False,
 ) -> None:
     configure(verbose=verbose)

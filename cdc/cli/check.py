@@ -30,19 +30,19 @@ def check(
     """Look for everything that would stop replication from SOURCE, and say how to fix it. Changes nothing."""
     chosen = selection(tables, exclude)
     if log:
-        if _tell(compare_log(source, chosen, file)):
+        if print_findings(compare_log(source, chosen, file)):
             raise typer.Exit(EXIT_OPERATOR)
         return
     if file is not None:
         raise UsageError(f"{file!r} is one argument too many.", hint=f"For a file: cdc check SOURCE --log {file}")
-    fatal = _tell(source_module(source).check_source(source, chosen))
+    fatal = print_findings(source_module(source).check_source(source, chosen))
     if fatal:
         console.print(f"\n{fatal} of these would stop replication.", highlight=False)
         raise typer.Exit(EXIT_OPERATOR)
     console.print("\nReady to replicate.", highlight=False)
 
 
-def _tell(findings: list[Finding]) -> int:
+def print_findings(findings: list[Finding]) -> int:
     """Print findings; how many of them are fatal."""
     for finding in findings:
         style = _STYLES[finding.severity]

@@ -8,8 +8,10 @@ from importlib import import_module
 # A module of a command that nobody asked for costs time: some of them need the engines of targets.
 MODULES = {
     "check": "check",
+    "config": "config",
     "demo": "demo",
     "history": "history",
+    "init": "init",
     "as-of": "history",
     "backup": "backup",
     "diff": "history",
@@ -26,14 +28,23 @@ MODULES = {
 }
 
 
-_OF_ALL = ("-v", "--verbose")
+_OF_ALL = {"-v": 0, "--verbose": 0, "--config": 1}  # with how many values each has
 
 
 def ordered(arguments: Sequence[str]) -> list[str]:
     """With what belongs to all commands before the command, after which it may stand as well (O38)."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    options, rest = arguments[:end], arguments[end:]
-    return sorted(options, key=lambda argument: argument not in _OF_ALL) + list(rest)
+    first: list[str] = []
+    rest = list(arguments)
+    at = 0
+    while at < len(rest) and rest[at] != "--":
+        name, has_value, _ = rest[at].partition("=")
+        if name in _OF_ALL:
+            end = at + 1 + (0 if has_value else _OF_ALL[name])
+            first += rest[at:end]
+            del rest[at:end]
+        else:
+            at += 1
+    return first + rest
 
 
 def load(arguments: Sequence[str]) -> None:
@@ -41,6 +52,8 @@ def load(arguments: Sequence[str]) -> None:
 
     A module registers its commands with the app.
     """
-    word = next((argument for argument in arguments if not argument.startswith("-")), "")
+    values = {at + 1 for at, argument in enumerate(arguments) if _OF_ALL.get(argument)}
+    words = (word for at, word in enumerate(arguments) if at not in values and not word.startswith("-"))
+    word = next(words, "")
     for module in {MODULES[word]: None} if word in MODULES else dict.fromkeys(MODULES.values()):
         import_module(f"cdc.cli.{module}")

@@ -42,5 +42,5 @@ def rebuild(
         name=name_of(source, target, None), target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY)
     )
     pipeline = open_rebuild(source, target, until, options)
-    stop_on_signals(pipeline)
+    stop_on_signals(pipeline.stop)
     pipeline.run_beside(lambda _: watch(pipeline, messages, None))

@@ -15,14 +15,15 @@ from cdc.cli.app import (
     FormatOption,
     KeylessOption,
     NameOption,
-    SourceArgument,
+    OptionalSourceArgument,
     StallTimeoutOption,
     TablesOption,
     app,
     selection,
 )
-from cdc.cli.process import Wanted, carry_out
+from cdc.cli.process import Wanted
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
+from cdc.cli.settings import RunCommand
 from cdc.errors import UsageError
 from cdc.options import MEGABYTE, AfterShape, Options
 from cdc.target import Keys, Mode, Retention
@@ -36,9 +37,9 @@ class OnTableError(StrEnum):
     STOP = "stop"
 
 
-@app.command()
+@app.command(cls=RunCommand)
 def run(
-    source: SourceArgument,
+    source: OptionalSourceArgument = "",
     target: Annotated[str | None, typer.Argument(metavar="[TARGET]", help=TARGET_FORMS)] = None,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
@@ -135,8 +136,11 @@ def run(
             "--journal-budget", metavar="SIZE", help="Write no more than this, whichever target is behind: 100GB."
         ),
     ] = None,
-) -> None:
-    """Copy what SOURCE holds into TARGET, then follow its log. Goes on where it was when run again."""
+) -> Wanted:
+    """Copy what SOURCE holds into TARGET, then follow its log. Goes on where it was when run again.
+
+    SOURCE can be the name of a pipeline of cdc.toml. Without it, all pipelines of that file run in one process.
+    """
     if journal is not None and target is not None:
         raise UsageError("With --journal, targets are named by --to.", hint=f"Write --to {target}.")
     if journal is None and (target is None or to):
@@ -153,7 +157,7 @@ def run(
         workers=workers or os.cpu_count() or 1,
         segment_bytes=segment_bytes,
         queue_bytes=3 * segment_bytes,
-        live_share=share_of(live_cpu),
+        live_share=share_of("--live-cpu", live_cpu),
         every=seconds_of("--every", every),
         target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY),
         mode=mode,
@@ -173,7 +177,7 @@ def run(
             bytes_of("--journal-budget", journal_budget),
         ),
     )
-    carry_out(Wanted(source, writes_to, tuple(to or ()) if target is None else None, options))
+    return Wanted(source, writes_to, tuple(to or ()) if target is None else None, options)
 
 
 @overload

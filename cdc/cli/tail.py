@@ -100,7 +100,7 @@ def tail(
         until_caught_up=until_caught_up,
         watch=Watch(patience, end_process, target_factor=math.inf),  # who reads the lines may take their time
     )
-    stop_on_signals(pipeline)
+    stop_on_signals(pipeline.stop)
     pipeline.run()
 
 

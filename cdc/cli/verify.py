@@ -16,7 +16,7 @@ from cdc.errors import EXIT_RESTARTABLE
 from cdc.jobs.shapes import ShapeDifference
 from cdc.options import Options
 from cdc.runs import have_done
-from cdc.whereabouts import name_of
+from cdc.whereabouts import name_of, without_password
 
 _SHOWN = 20  # differing rows of one table; --json has them all
 
@@ -61,18 +61,12 @@ def verify(
             lambda report: line.update(f"comparing {report['table']}: {report['rows']:,} rows"),
         )
     if as_json:
-        report = {"source": _shown(source), "target": target, **found}
+        report = {"source": without_password(source), "target": target, **found}
         sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE))
     else:
         _print(found["tables"])
     if not found["identical"]:
         raise typer.Exit(EXIT_RESTARTABLE)
-
-
-def _shown(source: str) -> str:
-    """A DSN without what may be a password."""
-    scheme, _, rest = source.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _print(tables: list[Mapping[str, Any]]) -> None:

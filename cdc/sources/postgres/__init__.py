@@ -99,6 +99,11 @@ def check_source(dsn: str, selection: Selection) -> list[Finding]:
         return check(connection, parsed, selection)
 
 
+def makes(name: str) -> list[str]:
+    """What a pipeline of this name makes on the server, in words."""
+    return [f"replication slot cdc_{name}", f"publication cdc_{name}"]
+
+
 def source_status(dsn: str, name: str, state: str | None, position: Position | None) -> SourceStatus:
     """How the pipeline's slot is, and whether a run could go on here."""
     parsed = Dsn.parse(dsn)

@@ -1,0 +1,207 @@
+"""The file of settings on the command line: its keys are the options of `cdc run`, its pipelines are names that stand
+for SOURCE and TARGET."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.main import get_command
+
+from cdc.cli.app import app, is_given
+from cdc.cli.process import Wanted, carry_out, carry_out_all, prepare
+from cdc.cli.quantity import WRITTEN
+from cdc.connectors import JOURNAL
+from cdc.errors import UsageError
+from cdc.settings.key import Key
+from cdc.settings.lines import Path as KeyPath
+from cdc.settings.reading import Settings, read_settings
+from cdc.whereabouts import own_socket
+
+FILE = Path("cdc.toml")
+PROCESS = "Options of the process"  # the panel of the help with options that concern all pipelines of a process
+
+# What another command takes of a pipeline: which one it is, and when it counts as late. What has no target looks at the
+# source, and does so as the pipeline would. Its other options are for a run, or mean something else there.
+_OF_COMMANDS = ("source", "target", "name", "max-lag")
+_OF_LOOKS = ("source", "tables", "exclude", "include-keyless")
+
+Parameter = TyperArgument | TyperOption
+
+
+class RunCommand(TyperCommand):
+    """A command whose function says what is wanted of one pipeline. It is called for each that is meant, with what the
+    file has as defaults: one path validates what comes from there, from the environment and from the command line."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and not parameter.is_eager and parameter.envvar is None:
+                parameter.envvar = f"CDC_{key_name(parameter).upper().replace('-', '_')}"
+
+    def invoke(self, ctx: Any) -> None:
+        """Run the pipeline of SOURCE, or without it all of the file."""
+        if ctx.params["source"]:
+            carry_out(super().invoke(ctx))
+        else:
+            wanted = self.all_wanted(ctx, the_settings(ctx))
+            (carry_out_all(wanted) if len(wanted) > 1 else carry_out(wanted[0]))
+
+    def all_wanted(self, context: Any, settings: Settings) -> list[Wanted]:
+        """What is wanted of each pipeline of a file: the options that are given in `context` go over those of the file.
+
+        Raises:
+            Mistakes: all that is wrong with any of them.
+        """
+        given = {name: value for name, value in context.params.items() if is_given(context, name)}
+        if "target" in given or "name" in given:
+            raise UsageError("Several pipelines have neither one target nor one name.", hint="Name one: cdc run NAME.")
+        mistakes: list[tuple[KeyPath, str, str]] = []
+        wanted = []
+        for name in settings.pipelines:
+            try:
+                values = defaults_of(self, settings, name)
+                each = self.make_context(context.info_name, [], parent=context.parent, default_map=values)
+                each.params.update(given)
+                wanted.append(super().invoke(each))
+                prepare(wanted[-1])
+            except UsageError as error:
+                option = re.search(r"--([a-z-]+)", error.message)
+                place = settings.place(name, option[1] if option is not None else None)
+                mistakes.append((place, error.message, error.hint or ""))
+        if mistakes:
+            raise settings.wrong(mistakes)
+        _refuse_clashes(settings, wanted)
+        return wanted
+
+
+def _refuse_clashes(settings: Settings, wanted: Sequence[Wanted]) -> None:
+    """Two pipelines of one process have neither one name, which is that of a slot, nor one target."""
+    mistakes: list[tuple[KeyPath, str, str]] = []
+    names: dict[str, str] = {}
+    places: dict[Path, str] = {}
+    for key, each in zip(settings.pipelines, wanted, strict=True):
+        other = names.setdefault(each.options.name, key)
+        if other != key:
+            mistakes.append((settings.place(key, "name"), f"pipeline {other} has this name, too", ""))
+        for target in each.targets:
+            # A journal has one process that writes it, and may have many that read it.
+            other = places.setdefault(own_socket(target, each.options.name), key)
+            if other != key:
+                at = "target" if each.feeds is None else "journal" if target == each.target else "to"
+                mistakes.append((settings.place(key, at), f"pipeline {other} writes to this target, too", ""))
+    if mistakes:
+        raise settings.wrong(mistakes)
+
+
+def key_name(parameter: Parameter) -> str:
+    """What an option is called in a file: as on the command line, without the dashes."""
+    name = max(parameter.opts, key=len).removeprefix("--") if isinstance(parameter, TyperOption) else parameter.name
+    return str(name).replace("_", "-")
+
+
+@cache
+def run_command() -> RunCommand:
+    """The command whose options are the keys."""
+    import_module("cdc.cli.run")  # which needs this module
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    command = group.commands["run"]
+    assert isinstance(command, RunCommand)
+    return command
+
+
+def keys() -> list[Key]:
+    """The keys of a file."""
+    return [_key(parameter) for parameter in _parameters(run_command())]
+
+
+def _parameters(command: TyperCommand) -> Iterator[Parameter]:
+    for parameter in command.params:
+        is_ours = isinstance(parameter, TyperArgument | TyperOption) and not parameter.is_eager
+        if isinstance(parameter, TyperArgument | TyperOption) and is_ours and not parameter.hidden:
+            yield parameter
+
+
+def _key(parameter: Parameter) -> Key:
+    described = parameter.type_descriptor
+    kind = described.annotation
+    choices = tuple(str(choice.value if isinstance(choice, Enum) else choice) for choice in described.choices or ())
+    return Key(
+        key_name(parameter),
+        list if described.is_list else kind if kind in (int, float, bool) else str,
+        parameter.help or "",
+        choices,
+        described.parameter_info.min,
+        described.parameter_info.max,
+        WRITTEN.get(parameter.metavar or ""),
+        isinstance(parameter, TyperOption) and parameter.rich_help_panel == PROCESS,
+    )
+
+
+def defaults_of(command: TyperCommand, settings: Settings, name: str | None) -> dict[str, Any]:
+    """What a command takes from a file, by the names of its parameters: for a pipeline of it, or for any other."""
+    values = settings.process | (settings.pipeline(name) if name is not None else settings.defaults)
+    if name is not None and not isinstance(command, RunCommand):
+        values["target"] = _target_of(values)
+    has = {key_name(parameter): str(parameter.name) for parameter in _parameters(command)}
+    if not isinstance(command, RunCommand):
+        has = {key: has[key] for key in (_OF_COMMANDS if "target" in has else _OF_LOOKS) if key in has}
+    return {has[key]: value for key, value in values.items() if key in has}
+
+
+def the_file(context: typer.Context) -> Path | None:
+    """The file that a command means: that of --config, or ./cdc.toml; None if there is no such file."""
+    given: Path | None = context.find_root().params.get("config")
+    return given or (FILE if FILE.exists() else None)
+
+
+def the_settings(context: typer.Context) -> Settings:
+    """What that file has.
+
+    Raises:
+        UsageError: there is no file, or it has mistakes.
+    """
+    file = the_file(context)
+    if file is None:
+        raise UsageError(
+            "There is no SOURCE, and no cdc.toml in this folder.",
+            hint="Write cdc run SOURCE TARGET, or cdc init SOURCE for a first file.",
+        )
+    return read_settings(file, keys(), os.environ)
+
+
+def of_source(context: typer.Context, source: str) -> str:
+    """SOURCE as it was given, or that of the pipeline of this name: what else the command takes of it is a default."""
+    command = context.command
+    assert isinstance(command, TyperCommand)
+    file = the_file(context)
+    if ":" in source:
+        if isinstance(command, RunCommand) and is_given(context, "config"):
+            context.default_map = defaults_of(command, the_settings(context), None)
+        return source
+    if file is None:
+        return source  # which is refused as what it is
+    context.default_map = values = defaults_of(command, the_settings(context), source)
+    return str(values["source"])
+
+
+def of_target(context: typer.Context, target: str) -> str:
+    """The target of the pipeline of this name; without a file what was given."""
+    if the_file(context) is None:
+        return target
+    return _target_of(the_settings(context).pipeline(target))
+
+
+def _target_of(values: Mapping[str, Any]) -> str:
+    """What a pipeline writes to; where a journal feeds targets, the journal."""
+    target: str | None = values.get("target")
+    return target or f"{JOURNAL}:{values.get('journal', '').removeprefix(f'{JOURNAL}:')}"
