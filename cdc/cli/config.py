@@ -19,6 +19,7 @@ from cdc.cli.settings import keys, run_command, the_settings
 from cdc.errors import EXIT_OPERATOR
 from cdc.logs import printable
 from cdc.plan import Action, Begins, Plan, PlannedTable, plan
+from cdc.settings.key import Key
 from cdc.settings.reading import read_settings
 
 config = typer.Typer(help="Check the file of settings, and show what it would have done.", no_args_is_help=True)
@@ -29,6 +30,7 @@ _BEGINS = {
     Begins.GOES_ON: "goes on from its checkpoint",
     Begins.RUNS: "is run by another process now",
 }
+_KINDS = {str: "a text", list: "a list of texts", bool: "`true` or `false`", int: "a whole number", float: "a number"}
 
 
 @config.command()
@@ -60,11 +62,44 @@ def check(
 
 
 @config.command()
-def schema() -> None:
-    """Print the JSON schema of the file, which tells editors its keys: #:schema cdc.schema.json in its first line."""
+def schema(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/configuration.md.")] = False,
+) -> None:
+    """Print the JSON schema of the file, by which editors know its keys.
+
+    They look for it where the file's first line says: #:schema ./cdc.schema.json
+    """
+    if as_markdown:
+        sys.stdout.write(markdown(keys()))
+        return
     from cdc.settings.model import schema_of  # noqa: PLC0415 - pydantic, which nothing else here needs at once
 
     sys.stdout.buffer.write(orjson.dumps(schema_of(keys()), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def markdown(known: Sequence[Key]) -> str:
+    """The table of docs/configuration.md."""
+    lines = ["| key | holds | what it means |", "| --- | --- | --- |"]
+    for key in sorted(known, key=lambda key: (not key.is_of_process, key.name)):
+        top = " (at the top)" if key.is_of_process else ""
+        lines.append(f"| `{key.name}`{top} | {_holds(key)} | {key.help.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _holds(key: Key) -> str:
+    if key.choices:
+        return ", ".join(f'`"{choice}"`' for choice in key.choices)
+    if key.written is not None:
+        return f"{key.written.what}: {key.written.example}"
+    bounds = [f"at {word} {bound:g}" for word, bound in (("least", key.least), ("most", key.most)) if bound is not None]
+    kinds = {
+        str: "a text",
+        list: "a list of texts",
+        bool: "`true` or `false`",
+        int: "a whole number",
+        float: "a number",
+    }
+    return ", ".join([kinds[key.kind], *bounds])
 
 
 def _print(found: Plan) -> None:

@@ -138,7 +138,7 @@ def _key(parameter: Parameter) -> Key:
     return Key(
         key_name(parameter),
         list if described.is_list else kind if kind in (int, float, bool) else str,
-        parameter.help or "",
+        (parameter.help or "").partition(" [default:")[0],
         choices,
         described.parameter_info.min,
         described.parameter_info.max,

@@ -150,7 +150,7 @@ class _Lines:
         if is_known and now - self._said < (_LINE_EVERY if news != self._news else _IDLE_LINE_EVERY):
             return
         self._phase, self._news, self._said = view.phase, news, now
-        log.info("%s%s", self._pipeline, summary(view, rate))
+        log.info("%s", f"{self._pipeline}{summary(view, rate)}")
 
 
 class _Terminal:

@@ -48,7 +48,7 @@ def model_of(keys: Sequence[Key]) -> type[BaseModel]:
     defaults = _model("Defaults", "What all pipelines have that do not say otherwise.", of_pipeline)
     name: Any = Annotated[str, StringConstraints(pattern=_PIPELINE)]
     tables: dict[str, Any] = {
-        "defaults": (defaults | None, Field(None, description=defaults.__doc__)),
+        "defaults": (defaults, Field(None, description=defaults.__doc__, json_schema_extra=_without_default)),
         "pipelines": (dict[name, pipeline], Field(default_factory=dict, description="The pipelines, by their names.")),
     }
     fields = _fields([key for key in keys if key.is_of_process])
@@ -76,9 +76,17 @@ def _model(name: str, meaning: str, keys: Sequence[Key]) -> type[BaseModel]:
 def _fields(keys: Sequence[Key]) -> dict[str, Any]:
     # A name of Python for each, since those of keys have hyphens: it is never seen.
     return {
-        f"key_{number}": (_type(key) | None, Field(None, alias=key.name, description=key.help or None))
+        f"key_{number}": (
+            _type(key),
+            Field(None, alias=key.name, description=key.help or None, json_schema_extra=_without_default),
+        )
         for number, key in enumerate(keys)
     }
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """TOML has nothing that would be None: a key is there or it is not."""
+    del schema["default"]
 
 
 def _type(key: Key) -> Any:
@@ -91,7 +99,7 @@ def _type(key: Key) -> Any:
     if key.kind is str:
         return str
     bounds = Field(ge=key.least, le=key.most) if key.kind is not bool else Field()
-    return Annotated[key.kind, BeforeValidator(_as_value), bounds]
+    return Annotated[key.kind, bounds, BeforeValidator(_as_value)]
 
 
 def _written(key: Key) -> Any:
