@@ -153,10 +153,10 @@ def test_one_fails_and_the_other_goes_on(file: Path, shop: Database, billing: My
         process.send_signal(signal.SIGTERM)
         code, error = ended(process)
     assert code == EXIT_OPERATOR, error
-    assert f"ERROR Pipeline {name}: " in error
+    assert f"ERROR [{name}] " in error
     assert "It has ended; the others go on." in error
     assert f"Error: Pipeline {name}: " in error
-    assert "pipeline=billing phase=streaming" in error
+    assert "INFO [billing] phase=streaming" in error
     assert rows(Path("billing.duckdb"), f"SELECT count(*) FROM {billing.name}.bills") == [(2,)]
 
 

@@ -53,3 +53,13 @@ def test_a_command_loads_no_other() -> None:
 
 def test_a_word_that_is_no_command_is_compared_with_all() -> None:
     assert {f"cdc.cli.{module}" for module in MODULES.values()} <= loaded_by("stats")
+
+
+def test_a_run_without_a_file_loads_nothing_for_files() -> None:
+    """Neither does a command that is given both ends: only who names a pipeline waits for what reads the file. (What
+    typer makes values with is pydantic: it is there in any case.)"""
+    for command in ("run", "status"):
+        loaded = loaded_by(command, "postgresql://h:x/d", "x.duckdb")
+        for module in ("tomllib", "cdc.settings.model", "cdc.settings.reading", "cdc.cli.together"):
+            assert module not in loaded, module
+    assert "cdc.cli.settings" not in loaded

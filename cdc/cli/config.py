@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,12 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from cdc.cli.app import app, console
-from cdc.cli.settings import keys, run_command, the_settings
+from cdc.cli.settings import keys, read, run_command, the_settings
 from cdc.errors import EXIT_OPERATOR
 from cdc.logs import printable
 from cdc.plan import Action, Begins, Plan, PlannedTable, plan
 from cdc.settings.key import Key
-from cdc.settings.reading import read_settings
 
 config = typer.Typer(help="Check the file of settings, and show what it would have done.", no_args_is_help=True)
 app.add_typer(config, name="config")
@@ -43,7 +41,7 @@ def check(
 
     Ends with 2 if the file has mistakes, with 3 if an operator has to do something before.
     """
-    settings = read_settings(file, keys(), os.environ) if file is not None else the_settings(context)
+    settings = read(file) if file is not None else the_settings(context)
     command = run_command()
     with command.make_context("run", [], parent=context.parent) as of_run:
         wanted = command.all_wanted(of_run, settings)

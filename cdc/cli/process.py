@@ -82,6 +82,14 @@ def prepare(wanted: Wanted) -> Prepared:
     return Prepared(fanout.writer, status, fanout.run, fanout.stop)
 
 
+def refuse_wrong(wanted: Wanted) -> None:
+    """Raise UsageError if a DSN or an option is wrong. Nothing is opened."""
+    if wanted.feeds is None:
+        open_pipeline(wanted.source, wanted.target, wanted.options)
+    else:
+        open_fanout(wanted.source, wanted.target, wanted.feeds, wanted.options)
+
+
 def attend(pipeline: Pipeline, wanted: Wanted, target: str) -> None:
     """Every pipeline that this process makes comes by here before it runs, also the one into a journal and those that
     are fed from it."""

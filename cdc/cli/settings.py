@@ -10,21 +10,23 @@ from enum import Enum
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
 from cdc.cli.app import app, is_given
-from cdc.cli.process import Wanted, carry_out, carry_out_all, prepare
+from cdc.cli.process import Wanted, carry_out, carry_out_all, refuse_wrong
 from cdc.cli.quantity import WRITTEN
 from cdc.connectors import JOURNAL
 from cdc.errors import UsageError
 from cdc.settings.key import Key
-from cdc.settings.lines import Path as KeyPath
-from cdc.settings.reading import Settings, read_settings
 from cdc.whereabouts import own_socket
+
+if TYPE_CHECKING:  # a run without a file loads nothing of what reads one
+    from cdc.settings.lines import Path as KeyPath
+    from cdc.settings.reading import Settings
 
 FILE = Path("cdc.toml")
 PROCESS = "Options of the process"  # the panel of the help with options that concern all pipelines of a process
@@ -72,7 +74,7 @@ class RunCommand(TyperCommand):
                 each = self.make_context(context.info_name, [], parent=context.parent, default_map=values)
                 each.params.update(given)
                 wanted.append(super().invoke(each))
-                prepare(wanted[-1])
+                refuse_wrong(wanted[-1])
             except UsageError as error:
                 option = re.search(r"--([a-z-]+)", error.message)
                 place = settings.place(name, option[1] if option is not None else None)
@@ -176,6 +178,13 @@ def the_settings(context: typer.Context) -> Settings:
             "There is no SOURCE, and no cdc.toml in this folder.",
             hint="Write cdc run SOURCE TARGET, or cdc init SOURCE for a first file.",
         )
+    return read(file)
+
+
+def read(file: Path) -> Settings:
+    """Read a file, with the environment in it; raises UsageError."""
+    from cdc.settings.reading import read_settings  # noqa: PLC0415 - as above
+
     return read_settings(file, keys(), os.environ)
 
 

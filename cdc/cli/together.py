@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from cdc.cli.app import messages
 from cdc.cli.process import Prepared, Wanted, prepare
 from cdc.cli.view import watch
+from cdc.engine.threads import at_work_for
 from cdc.errors import EXIT_RESTARTABLE, CdcError, Stalled
 from cdc.files.disk import meaning_of
 
@@ -45,6 +45,8 @@ class Together:
         Raises:
             CdcError: what has ended one of them for good: the one with the greatest exit code.
         """
+        for handler in logging.getLogger("cdc").handlers:
+            handler.filters.insert(0, _say_whose)
         threads = [threading.Thread(target=member.follow, name=f"run {member.name}") for member in self._members]
         for thread in threads:
             thread.start()
@@ -56,6 +58,13 @@ class Together:
             raise hung[0]  # only the end of the process lets go of what it holds
         if failed:
             raise max(failed, key=lambda error: error.exit_code if isinstance(error, CdcError) else EXIT_RESTARTABLE)
+
+
+def _say_whose(record: logging.LogRecord) -> bool:
+    """A line of one of several pipelines begins with its name. Lines that are alike are counted afterwards."""
+    if name := at_work_for.get():
+        record.msg, record.args = f"[{name}] {record.getMessage()}", ()
+    return True
 
 
 class _Member:
@@ -74,6 +83,7 @@ class _Member:
 
     def follow(self) -> None:
         """Run, and run again after what may pass. What has ended it for good is its `failure` afterwards."""
+        at_work_for.set(self.name)
         again_in = _FIRST_AGAIN_IN
         while True:
             began = time.monotonic()
@@ -82,7 +92,7 @@ class _Member:
                 break
             if time.monotonic() - began > _FINE_AFTER:
                 again_in = _FIRST_AGAIN_IN
-            log.error("%s It begins again in %.0f s.", self._said(self.failure), again_in)
+            log.error("%s It begins again in %.0f s.", _said(self.failure), again_in)
             if self._stop.wait(again_in):
                 break
             again_in = min(2 * again_in, _LONGEST_AGAIN_IN)
@@ -90,15 +100,15 @@ class _Member:
             if self._stop.is_set():  # what was asked to end was the run before
                 break
         if isinstance(self.failure, CdcError):
-            log.error("%s It has ended; the others go on.", self._said(self.failure))
+            log.error("%s It has ended; the others go on.", _said(self.failure))
             self.failure.message = f"Pipeline {self.name}: {self.failure.message}"
         elif self.failure is not None:
-            log.error("Pipeline %s has ended; the others go on.", self.name, exc_info=self.failure)
+            log.error("It has ended; the others go on.", exc_info=self.failure)
 
     def _failure_of_one_run(self) -> Exception | None:
         run = self._run
         try:
-            run.run(lambda _: watch(run.pipeline, messages, run.status, self.name))
+            run.run(lambda _: watch(run.pipeline, None, run.status))
         except OSError as error:
             return meaning_of(error)
         except Exception as error:  # of this run alone, whatever it is
@@ -110,6 +120,7 @@ class _Member:
             return True
         return error.exit_code != EXIT_RESTARTABLE or self._wanted.options.until_caught_up
 
-    def _said(self, error: Exception) -> str:
-        hint = f" {error.hint}" if isinstance(error, CdcError) and error.hint else ""
-        return f"Pipeline {self.name}: {error}{hint}"
+
+def _said(error: Exception) -> str:
+    hint = f" {error.hint}" if isinstance(error, CdcError) and error.hint else ""
+    return f"{error}{hint}"

@@ -80,13 +80,13 @@ class StatusFile:
             log.debug("the status file cannot be written: %s", error.strerror)
 
 
-def watch(pipeline: Pipeline, console: Console, status: StatusFile | None, name: str = "") -> None:
+def watch(pipeline: Pipeline, console: Console | None, status: StatusFile | None) -> None:
     """Show a pipeline until it has stopped, and keep its status file.
 
     Args:
-        name: of one among several, all of which have lines.
+        console: None for one among several, all of which have lines.
     """
-    screen = _Terminal(console) if console.is_terminal and not name else _Lines(name)
+    screen = _Terminal(console) if console is not None and console.is_terminal else _Lines()
     written = 0.0
     with screen:
         while True:
@@ -130,8 +130,7 @@ def _held(view: PipelineView) -> list[str]:
 class _Lines:
     """Log lines: one at each new phase, one now and then; while nothing changes, seldom."""
 
-    def __init__(self, name: str = "") -> None:
-        self._pipeline = f"pipeline={name} " if name else ""
+    def __init__(self) -> None:
         self._phase = ""
         self._news: tuple[object, ...] = ()
         self._said = 0.0
@@ -150,7 +149,7 @@ class _Lines:
         if is_known and now - self._said < (_LINE_EVERY if news != self._news else _IDLE_LINE_EVERY):
             return
         self._phase, self._news, self._said = view.phase, news, now
-        log.info("%s", f"{self._pipeline}{summary(view, rate)}")
+        log.info("%s", summary(view, rate))
 
 
 class _Terminal:

@@ -6,8 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from cdc.engine.pipeline import Pipeline
+from cdc.engine.threads import thread
 from cdc.errors import CdcError
 
 log = logging.getLogger(__name__)
@@ -65,22 +67,19 @@ class FanOut:
             is_done = True
         finally:
             self._stop_feeds()
-            for thread in threads:
-                thread.join()
+            for each in threads:
+                each.join()
         if is_done and self._until_caught_up:
-            for thread in self._start(until_caught_up=True):
-                thread.join()
+            for each in self._start(until_caught_up=True):
+                each.join()
         for failure in self.failures.values():
             raise failure
 
     def _start(self, *, until_caught_up: bool) -> list[threading.Thread]:
         self._stopping = False
-        threads = [
-            threading.Thread(target=self._feed, args=(name, until_caught_up), name=f"feed {name}")
-            for name in self._make
-        ]
-        for thread in threads:
-            thread.start()
+        threads = [thread(partial(self._feed, name, until_caught_up), f"feed {name}") for name in self._make]
+        for each in threads:
+            each.start()
         return threads
 
     def _feed(self, name: str, until_caught_up: bool) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -18,6 +19,7 @@ from cdc import faults
 from cdc.engine.handoff import Handoff
 from cdc.engine.liveness import Watch
 from cdc.engine.stage import Stage, Stopped
+from cdc.engine.threads import thread
 from cdc.engine.views import PipelineView
 from cdc.errors import (
     CdcError,
@@ -181,9 +183,9 @@ class Pipeline:
         Raises:
             CdcError: the run cannot go on. What is transient was tried again before.
         """
-        beside = [threading.Thread(target=self._accompany, args=(work,), daemon=True) for work in self.companions]
-        for thread in beside:
-            thread.start()
+        beside = [thread(partial(self._accompany, work), "companion", daemon=True) for work in self.companions]
+        for each in beside:
+            each.start()
         try:
             self._run_until_the_end()
         finally:
@@ -191,8 +193,8 @@ class Pipeline:
                 self._has_ended = True
                 self._over.set()
                 self._errands.notify_all()
-            for thread in beside:
-                thread.join(_END_WITHIN)
+            for each in beside:
+                each.join(_END_WITHIN)
 
     def _accompany(self, work: Callable[[], None]) -> None:
         try:
@@ -387,18 +389,18 @@ class Pipeline:
             finally:
                 self._view.phase = "stopped"
 
-        thread = threading.Thread(target=body, name="pipeline")
-        thread.start()
+        running = thread(body, "pipeline")
+        running.start()
         try:
-            meanwhile(thread)
+            meanwhile(running)
         except CdcError:
             self.stop()
-            thread.join()
+            running.join()
             if not failures:
                 raise
         finally:
             self.stop()
-            thread.join()
+            running.join()
         if failures:
             raise failures[0]
 
@@ -537,14 +539,14 @@ class Pipeline:
             return body
 
         threads = [
-            threading.Thread(target=guarded(lambda: self._read(source, handoff)), name="reader", daemon=True),
-            threading.Thread(target=guarded(stage.run), name="applier", daemon=True),
+            thread(guarded(lambda: self._read(source, handoff)), "reader", daemon=True),
+            thread(guarded(stage.run), "applier", daemon=True),
         ]
-        for thread in threads:
-            thread.start()
+        for each in threads:
+            each.start()
         placed = time.monotonic()
         try:
-            while not handoff.stopping and any(thread.is_alive() for thread in threads):
+            while not handoff.stopping and any(each.is_alive() for each in threads):
                 if self._stop.wait(0.02) or self._has_arrived(source, handoff) or self._watch.is_over:
                     handoff.stop()
                 if isinstance(stage.target, Placed) and time.monotonic() - placed >= _PLACED_EVERY:
@@ -570,7 +572,7 @@ class Pipeline:
             Stalled: one of them hangs, or has not ended soon enough after a stop was asked for.
         """
         asked = None
-        while alive := [thread for thread in threads if thread.is_alive()]:
+        while alive := [each for each in threads if each.is_alive()]:
             if asked is None and self._stop.is_set():
                 asked = time.monotonic()
             is_late = asked is not None and time.monotonic() - asked > _END_WITHIN
