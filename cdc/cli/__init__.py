@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from cdc.cli.app import app
-from cdc.cli.commands import load, ordered
-from cdc.errors import EXIT_DONE, CdcError, Stalled
-from cdc.files.disk import meaning_of
-from cdc.logs import printable
+from cdc.cli.commands import VERSION, apart
 
 
 def main() -> None:
-    """Run a command; a known failure ends with its message, its hint and its exit code, never with a traceback."""
-    try:
-        arguments = ordered(sys.argv[1:])
-        load(arguments)
-        app(arguments, standalone_mode=True)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has had enough
-        sys.exit(EXIT_DONE)
-    except (CdcError, OSError) as failure:
-        error = failure if isinstance(failure, CdcError) else meaning_of(failure)
-        print(f"Error: {printable(error.message)}", file=sys.stderr)
-        if error.hint:
-            print(f"Hint: {printable(error.hint)}", file=sys.stderr)
-        if isinstance(error, Stalled):
-            sys.stderr.flush()
-            os._exit(error.exit_code)  # a thread that hangs would keep the ordinary end waiting
-        sys.exit(error.exit_code)
+    """Run a command. A known failure ends with its message, its hint and its exit code, never with a traceback."""
+    of_all, rest = apart(sys.argv[1:])
+    if VERSION in of_all:  # what the others load takes longer than this answer
+        from cdc.version import VERSION as installed  # noqa: PLC0415
+
+        print(f"cdc {installed}")
+        return
+    from cdc.cli.app import app  # noqa: PLC0415
+    from cdc.cli.ending import ending  # noqa: PLC0415
+
+    with ending(rest):
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))

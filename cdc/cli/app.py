@@ -4,27 +4,53 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
-import cdc
 from cdc import options
+from cdc.cli.commands import COMMANDS, LOG_FORMAT, LOG_LEVEL, QUIET, VERBOSE, VERSION, apart
 from cdc.errors import UsageError
-from cdc.logs import configure
+from cdc.logs import Form, Level, Settings, configure
 from cdc.model.selection import Selection
+
+log = logging.getLogger(__name__)
+
+
+class Commands(TyperGroup):
+    """The commands of `cdc.cli.commands`. Each is a line of help until somebody asks for it: only then is its module
+    loaded, which registers it with the app."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        lines = {name: TyperCommand(name, help=command.line, rich_markup_mode=None) for name, command in COMMANDS.items()}
+        self._lines = lines
+        self.commands = {**lines, **self.commands}
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        of_all, rest = apart(args)
+        return super().parse_args(ctx, [*of_all, *rest])
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, TyperCommand | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is self._lines.get(name):
+            import_module(f"cdc.cli.{COMMANDS[name].module}")
+            command = get_group(app).commands[name]
+        return name, command, rest
+
 
 app = typer.Typer(
     name="cdc",
-    help="Copy a PostgreSQL, MySQL or MariaDB database into DuckDB, then follow its log: nothing lost, nothing twice.",
-    no_args_is_help=True,
+    cls=Commands,
+    help="Copy a PostgreSQL, MySQL or MariaDB database into DuckDB, then follow its log: nothing lost, nothing twice.\n\n"
+    "The options below may stand before a command or after it.",
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # to load what draws frames takes as long as all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-log = logging.getLogger(__name__)
-console = Console()
-messages = Console(stderr=True)
 
 _PASSWORD = re.compile(r"^\w+://[^/?@]*:[^/?@]+@|[?&]password=[^&]")
 
@@ -105,17 +131,19 @@ def selection(tables: list[str] | None, exclude: list[str] | None) -> Selection:
     return Selection(split("--tables", tables), split("--exclude", exclude))
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        console.print(f"cdc {cdc.__version__}", highlight=False)
-        raise typer.Exit
-
-
 @app.callback()
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    version: Annotated[bool, typer.Option(VERSION, help="Show the version and exit.")] = False,
+    log_format: Annotated[
+        Form | None,
+        typer.Option(LOG_FORMAT, envvar="CDC_LOG_FORMAT", help="Log lines as text, or one JSON object a line."),
+    ] = None,
+    log_level: Annotated[
+        Level | None, typer.Option(LOG_LEVEL, envvar="CDC_LOG_LEVEL", help="The least that is logged. [default: info]")
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option(QUIET, envvar="CDC_QUIET", help="Log errors alone, and draw nothing.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; before the command or after it.")] = False,
+    verbose: Annotated[bool, typer.Option(*VERBOSE, help=f"As {LOG_LEVEL} debug.")] = False,
 ) -> None:
-    configure(verbose=verbose)
+    configure(Settings(log_format or Form.TEXT, Level.DEBUG if verbose else log_level or Level.INFO, quiet))

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import TargetArgument, app, console, messages
+from cdc.cli.app import TargetArgument, app
+from cdc.cli.consoles import console, messages
 from cdc.runs import back_up
 
 

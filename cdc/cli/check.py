@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, console, selection
+from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, selection
+from cdc.cli.consoles import console
 from cdc.connectors import source_module
 from cdc.errors import EXIT_OPERATOR, UsageError
 from cdc.logs import printable

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import app, console
+from cdc.cli.app import app
+from cdc.cli.consoles import console
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 
 

@@ -14,7 +14,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cdc.cli.app import TargetArgument, app, console, messages
+from cdc.cli.app import TargetArgument, app
+from cdc.cli.consoles import console, messages
 from cdc.connectors import KeepsHistories, target_module
 from cdc.errors import UsageError
 from cdc.logs import printable

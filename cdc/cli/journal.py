@@ -12,7 +12,8 @@ import orjson
 import typer
 from rich.table import Table
 
-from cdc.cli.app import app, console
+from cdc.cli.app import app
+from cdc.cli.consoles import console
 from cdc.cli.quantity import AgeOption, SizeOption, bytes_of, seconds_of
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 from cdc.journal import folder_of

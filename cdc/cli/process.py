@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cdc.cli.app import messages
+from cdc.cli.consoles import messages
 from cdc.cli.view import StatusFile, keep_status, watch
 from cdc.connectors import JOURNAL, kind_of
 from cdc.engine.fanout import FanOut

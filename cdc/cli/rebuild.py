@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import TARGET_FORMS, app, messages
+from cdc.cli.app import TARGET_FORMS, app
+from cdc.cli.consoles import messages
 from cdc.cli.process import stop_on_signals
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of
 from cdc.cli.view import watch

@@ -8,7 +8,8 @@ from typing import Annotated
 import orjson
 import typer
 
-from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages
+from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app
+from cdc.cli.consoles import console, messages
 from cdc.errors import UsageError
 from cdc.options import Options
 from cdc.runs import have_done

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages, selection
+from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, selection
+from cdc.cli.consoles import console, messages
 from cdc.errors import UsageError
 from cdc.options import Options
 from cdc.runs import have_done

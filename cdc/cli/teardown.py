@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import TARGET_FORMS, NameOption, SourceArgument, app, console
+from cdc.cli.app import TARGET_FORMS, NameOption, SourceArgument, app
+from cdc.cli.consoles import console
 from cdc.errors import EXIT_RESTARTABLE
 from cdc.runs import removals
 

@@ -10,7 +10,8 @@ import orjson
 import typer
 from rich.table import Table
 
-from cdc.cli.app import ExcludeOption, NameOption, SourceArgument, TablesOption, TargetArgument, app, console, messages
+from cdc.cli.app import ExcludeOption, NameOption, SourceArgument, TablesOption, TargetArgument, app
+from cdc.cli.consoles import console, messages
 from cdc.cli.app import selection as chosen
 from cdc.errors import EXIT_RESTARTABLE
 from cdc.jobs.shapes import ShapeDifference
