@@ -12,20 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-from cdc import journal
 from cdc.errors import UsageError
-from cdc.journal.observer import JournalAware
-from cdc.model.moment import Moment
-from cdc.model.parts import Digest
-from cdc.model.position import Checkpoint, Position
-from cdc.model.schema import Column, TableName, TableSchema
-from cdc.model.selection import Selection
-from cdc.model.standing import Standing
-from cdc.observer import Observer
 from cdc.options import MEGABYTE, Options, Told
-from cdc.removal import Removal
-from cdc.source import Source, SourceStatus
-from cdc.sources.findings import Finding
 from cdc.target import KEEP_ALL, HeldAs, SetApart, Target, TargetAbilities, TargetSettings, takes_all
 
 JOURNAL = "journal"
@@ -214,8 +202,21 @@ class OneFile(Protocol):
         """Make a copy of a file that no pipeline has open; what checkpoint it has. Raises TargetBusy if one does."""
 
 
-if TYPE_CHECKING:  # each package is held against what is asked of it
+if TYPE_CHECKING:
+    from cdc import journal
+    from cdc.model.moment import Moment
+    from cdc.model.parts import Digest
+    from cdc.model.position import Checkpoint, Position
+    from cdc.model.schema import Column, TableName, TableSchema
+    from cdc.model.selection import Selection
+    from cdc.model.standing import Standing
+    from cdc.observer import Observer
+    from cdc.removal import Removal
+    from cdc.source import Source, SourceStatus
+
+    # Each package is held against what is asked of it.
     from cdc.sources import mysql, postgres
+    from cdc.sources.findings import Finding
     from cdc.targets import clickhouse, duckdb, ducklake, jsonl, kafka
     from cdc.targets import postgres as postgres_tables
 
@@ -397,6 +398,8 @@ def fitting(options: Options, target: str) -> Options:
 
 def make_observer(source: str, options: Options) -> Observer:
     """Somebody who looks at the source beside a pipeline; connects when he is first asked for something."""
+    from cdc.journal.observer import JournalAware  # noqa: PLC0415 - as all connectors, when it is used
+
     return JournalAware(database_module(source).make_observer(source, name=options.name))
 
 
@@ -408,5 +411,7 @@ def known_as(source: str, target: str | None, name: str) -> str:
 def origin_of(source: str) -> tuple[str, str]:
     """The kind of the database that a source's events come from, and its name, as `TargetSettings` has them."""
     if kind_of(source) == JOURNAL:
+        from cdc import journal  # noqa: PLC0415 - as above
+
         return journal.origin(source)
     return kind_of(source), database_module(source).database_of(source)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cdc.errors import UsageError
-from cdc.model.keeping import KEEP_ALL, Keys, Mode, Retention
 from cdc.model.selection import Selection
+from cdc.target import KEEP_ALL, Keys, Mode, Retention
 
 MEGABYTE = 1 << 20
 SEGMENT_BYTES = 16 * MEGABYTE

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cdc.errors import UsageError
-from cdc.model.change import ChangeBatch
-from cdc.model.keeping import KEEP_ALL as KEEP_ALL  # a part of the seam
-from cdc.model.keeping import Keys as Keys
-from cdc.model.keeping import Mode as Mode
-from cdc.model.keeping import Retention as Retention
-from cdc.model.parts import Digest, HashedRow, Key, Part
-from cdc.model.position import Checkpoint
 from cdc.model.schema import TableName, TableSchema
-from cdc.model.segment import Segment
-from cdc.model.standing import Suspicion
+
+if TYPE_CHECKING:  # commands declare options with what is below: they need no arrays for that
+    from cdc.model.change import ChangeBatch
+    from cdc.model.parts import Digest, HashedRow, Key, Part
+    from cdc.model.position import Checkpoint
+    from cdc.model.segment import Segment
+    from cdc.model.standing import Suspicion
+
+
+class Mode(StrEnum):
+    """How a target keeps a table."""
+
+    MIRROR = "mirror"  # as it is now
+    HISTORY = "history"  # every version of every row, and as it is now
+    SOFT_DELETE = "soft-delete"  # as it is now, and rows that were deleted, marked as such
+
+
+class Keys(StrEnum):
+    """How a target's tables have the keys of the source's."""
+
+    INDEX = "index"  # which finds rows
+    PRIMARY = "primary"  # as primary keys, which also keep others from writing rows twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,24 @@ class HeldAs(Protocol):
 
     @property
     def is_text(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What a target that is a log by itself (a journal) keeps; None for no bound.
+
+    Attributes:
+        age: seconds after which what is applied everywhere may go.
+        size: bytes beyond which it may go.
+        budget: bytes beyond which nothing is written.
+    """
+
+    age: float | None = None
+    size: int | None = None
+    budget: int | None = None
+
+
+KEEP_ALL = Retention()
 
 
 @dataclass(frozen=True, slots=True)

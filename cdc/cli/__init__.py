@@ -11,12 +11,12 @@ def main() -> None:
     """Run a command. A known failure ends with its message, its hint and its exit code, never with a traceback."""
     of_all, rest = apart(sys.argv[1:])
     if VERSION in of_all:  # what the others load takes longer than this answer
-        from cdc.version import VERSION as installed  # noqa: PLC0415
+        from cdc.version import VERSION as installed
 
         print(f"cdc {installed}")
         return
-    from cdc.cli.app import app  # noqa: PLC0415
-    from cdc.cli.ending import ending  # noqa: PLC0415
+    from cdc.cli.app import app
+    from cdc.cli.ending import ending
 
     with ending(rest):
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))

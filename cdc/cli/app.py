@@ -13,6 +13,7 @@ from typer.main import get_group
 
 from cdc import options
 from cdc.cli.commands import COMMANDS, LOG_FORMAT, LOG_LEVEL, QUIET, VERBOSE, VERSION, apart
+from cdc.cli.texts import read_lightly
 from cdc.errors import UsageError
 from cdc.logs import Form, Level, Settings, configure
 from cdc.model.selection import Selection
@@ -31,6 +32,7 @@ class Commands(TyperGroup):
         self.commands = {**lines, **self.commands}
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        read_lightly(self.get_params(ctx))
         of_all, rest = apart(args)
         return super().parse_args(ctx, [*of_all, *rest])
 
@@ -39,6 +41,10 @@ class Commands(TyperGroup):
         if name is not None and command is self._lines.get(name):
             import_module(f"cdc.cli.{COMMANDS[name].module}")
             command = get_group(app).commands[name]
+            if isinstance(command, TyperGroup):
+                for each in command.commands.values():
+                    read_lightly(each.get_params(ctx))
+            read_lightly(command.get_params(ctx))
         return name, command, rest
 
 
@@ -49,15 +55,15 @@ app = typer.Typer(
     "The options below may stand before a command or after it.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # to load what draws frames takes as long as all the rest
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 _PASSWORD = re.compile(r"^\w+://[^/?@]*:[^/?@]+@|[?&]password=[^&]")
 
 
-def _warned(source: str) -> str:
+def _warned(context: typer.Context, source: str) -> str:
     """Arguments can be seen by everybody on the machine, which a program cannot take back (E-03)."""
-    if _PASSWORD.search(source):
+    if _PASSWORD.search(source) and not context.resilient_parsing:
         instead = "PGPASSWORD or ~/.pgpass" if source.startswith("postgres") else "MYSQL_PWD"
         log.warning("The password in the DSN is visible to every user of this machine (ps); use %s instead.", instead)
     return source

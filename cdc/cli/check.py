@@ -9,10 +9,8 @@ from rich.markup import escape
 
 from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, selection
 from cdc.cli.consoles import console
-from cdc.connectors import source_module
 from cdc.errors import EXIT_OPERATOR, UsageError
 from cdc.logs import printable
-from cdc.runs import compare_log
 from cdc.sources.findings import Finding, Severity
 
 _STYLES = {Severity.FATAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
@@ -29,6 +27,9 @@ def check(
     exclude: ExcludeOption = None,
 ) -> None:
     """Look for everything that would stop replication from SOURCE, and say how to fix it. Changes nothing."""
+    from cdc.connectors import source_module
+    from cdc.runs import compare_log
+
     chosen = selection(tables, exclude)
     if log:
         if _tell(compare_log(source, chosen, file)):

@@ -23,7 +23,7 @@ def demo(
     """Start a private server, put a shop under load, follow it into demo.duckdb, and compare both sides."""
     if source not in ("postgresql", "mysql", "mariadb"):
         raise UsageError(f"There is no demo of {source!r}.", hint="--source is postgresql, mysql or mariadb.")
-    from cdc.demo.run import run_demo  # noqa: PLC0415 - needs the extra `demo`
+    from cdc.demo.run import run_demo  # needs the extra `demo`
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)

@@ -9,13 +9,9 @@ import typer
 
 from cdc.cli.app import TARGET_FORMS, app
 from cdc.cli.consoles import messages
-from cdc.cli.process import stop_on_signals
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of
-from cdc.cli.view import watch
 from cdc.errors import UsageError
 from cdc.options import Options
-from cdc.runs import open_rebuild
-from cdc.whereabouts import name_of
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +30,11 @@ def rebuild(
 
     Nothing is asked of the database. `cdc run journal:DIR TARGET` goes on from there.
     """
+    from cdc.cli.process import stop_on_signals
+    from cdc.cli.view import watch
+    from cdc.runs import open_rebuild
+    from cdc.whereabouts import name_of
+
     if was_from is not None:
         log.warning("Write `cdc rebuild %s %s`: from the next release on, --from is not known here.", was_from, source)
         source, target = was_from, source

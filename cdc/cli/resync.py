@@ -11,8 +11,6 @@ from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, selecti
 from cdc.cli.consoles import console, messages
 from cdc.errors import UsageError
 from cdc.options import Options
-from cdc.runs import have_done
-from cdc.whereabouts import name_of
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +27,9 @@ def resync(
     name: NameOption = None,
 ) -> None:
     """Copy whole tables again, part by part, while they and all others are followed."""
+    from cdc.runs import have_done
+    from cdc.whereabouts import name_of
+
     if table is not None:
         log.warning("Write --tables: from the next release on, --table is not known here.")
     wanted = [*(tables or []), *(table or [])]

@@ -21,12 +21,10 @@ from cdc.cli.app import (
     app,
     selection,
 )
-from cdc.cli.process import Wanted, carry_out
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
 from cdc.errors import UsageError
-from cdc.model.keeping import Keys, Mode, Retention
+from cdc.target import Keys, Mode, Retention
 from cdc.options import MEGABYTE, AfterShape, Options
-from cdc.whereabouts import name_of
 
 
 class OnTableError(StrEnum):
@@ -39,7 +37,7 @@ class OnTableError(StrEnum):
 @app.command()
 def run(
     source: SourceArgument,
-    target: Annotated[str | None, typer.Argument(metavar="[TARGET]", help=TARGET_FORMS)] = None,
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help=TARGET_FORMS)] = None,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
     name: NameOption = None,
@@ -144,6 +142,9 @@ def run(
             "There is no target." if target is None else "--to needs --journal.",
             hint="Write cdc run SOURCE TARGET, or cdc run SOURCE --journal DIR --to TARGET --to TARGET.",
         )
+    from cdc.cli.process import Wanted, carry_out
+    from cdc.whereabouts import name_of
+
     writes_to = target or f"journal:{(journal or '').removeprefix('journal:')}"
     segment_bytes = bytes_of("--segment", segment, least=MEGABYTE, most=1024 * MEGABYTE)
     options = Options(

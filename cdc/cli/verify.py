@@ -14,10 +14,7 @@ from cdc.cli.app import ExcludeOption, NameOption, SourceArgument, TablesOption,
 from cdc.cli.consoles import console, messages
 from cdc.cli.app import selection as chosen
 from cdc.errors import EXIT_RESTARTABLE
-from cdc.jobs.shapes import ShapeDifference
 from cdc.options import Options
-from cdc.runs import have_done
-from cdc.whereabouts import name_of
 
 _SHOWN = 20  # differing rows of one table; --json has them all
 
@@ -44,6 +41,9 @@ def verify(
     catalog, for the pipeline, in the target. Ends with 0 if all is identical, with 1 if anything differs, could not be
     compared, or is not followed.
     """
+    from cdc.runs import have_done
+    from cdc.whereabouts import name_of
+
     wanted = chosen(tables, exclude)
     arguments = {
         "tables": wanted.include,
@@ -77,6 +77,8 @@ def _shown(source: str) -> str:
 
 
 def _print(tables: list[Mapping[str, Any]]) -> None:
+    from cdc.jobs.shapes import ShapeDifference
+
     summary = Table("table", "rows compared", "at", "outcome")
     for table in tables:
         if table["shape"]:
