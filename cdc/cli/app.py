@@ -27,7 +27,9 @@ class Commands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        lines = {name: TyperCommand(name, help=command.line, rich_markup_mode=None) for name, command in COMMANDS.items()}
+        lines = {
+            name: TyperCommand(name, help=command.line, rich_markup_mode=None) for name, command in COMMANDS.items()
+        }
         self._lines = lines
         self.commands = {**lines, **self.commands}
 
@@ -147,9 +149,7 @@ def _options(
     log_level: Annotated[
         Level | None, typer.Option(LOG_LEVEL, envvar="CDC_LOG_LEVEL", help="The least that is logged. [default: info]")
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option(QUIET, envvar="CDC_QUIET", help="Log errors alone, and draw nothing.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option(QUIET, envvar="CDC_QUIET", help="Log errors alone, and draw nothing.")] = False,
     verbose: Annotated[bool, typer.Option(*VERBOSE, help=f"As {LOG_LEVEL} debug.")] = False,
 ) -> None:
     configure(Settings(log_format or Form.TEXT, Level.DEBUG if verbose else log_level or Level.INFO, quiet))

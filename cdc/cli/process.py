@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc.cli.consoles import messages
-from cdc.cli.view import StatusFile, keep_status, watch
+from cdc.cli.view import StatusFile, Watched, keep_status, watch
 from cdc.connectors import JOURNAL, kind_of
 from cdc.engine.fanout import FanOut
 from cdc.engine.liveness import Stall
@@ -53,8 +53,8 @@ def carry_out(wanted: Wanted) -> None:
     if kind_of(source) != JOURNAL:
         serve_jobs(pipeline, source, target, options)
     stop_on_signals(pipeline)
-    file = StatusFile.of(target, options.name)
-    pipeline.run_beside(lambda _: watch(pipeline, messages, file))
+    watched = Watched(options.name, pipeline, target, StatusFile.of(target, options.name))
+    pipeline.run_beside(lambda _: watch([watched], messages))
 
 
 def _feed(wanted: Wanted, targets: Sequence[str]) -> None:
@@ -69,7 +69,8 @@ def _feed(wanted: Wanted, targets: Sequence[str]) -> None:
 
     fanout = open_fanout(source, journal, targets, options, end_process, feed_made)
     stop_on_signals(fanout)
-    fanout.run(lambda _: watch(fanout.writer, messages, StatusFile.of(journal, options.name)))
+    watched = Watched(options.name, fanout.writer, journal, StatusFile.of(journal, options.name))
+    fanout.run(lambda _: watch([watched], messages))
 
 
 def stop_on_signals(pipeline: Pipeline | FanOut) -> None:

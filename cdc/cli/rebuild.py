@@ -31,7 +31,7 @@ def rebuild(
     Nothing is asked of the database. `cdc run journal:DIR TARGET` goes on from there.
     """
     from cdc.cli.process import stop_on_signals
-    from cdc.cli.view import watch
+    from cdc.cli.view import Watched, watch
     from cdc.runs import open_rebuild
     from cdc.whereabouts import name_of
 
@@ -45,4 +45,4 @@ def rebuild(
     )
     pipeline = open_rebuild(source, target, until, options)
     stop_on_signals(pipeline)
-    pipeline.run_beside(lambda _: watch(pipeline, messages, None))
+    pipeline.run_beside(lambda _: watch([Watched(options.name, pipeline, target)], messages))

@@ -23,8 +23,8 @@ from cdc.cli.app import (
 )
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
 from cdc.errors import UsageError
-from cdc.target import Keys, Mode, Retention
 from cdc.options import MEGABYTE, AfterShape, Options
+from cdc.target import Keys, Mode, Retention
 
 
 class OnTableError(StrEnum):

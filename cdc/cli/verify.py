@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 
 from cdc.cli.app import ExcludeOption, NameOption, SourceArgument, TablesOption, TargetArgument, app
-from cdc.cli.consoles import console, messages
 from cdc.cli.app import selection as chosen
+from cdc.cli.consoles import console, messages
 from cdc.errors import EXIT_RESTARTABLE
 from cdc.options import Options
 
