@@ -11,9 +11,9 @@ def main() -> None:
     """Run a command. A known failure ends with its message, its hint and its exit code, never with a traceback."""
     of_all, rest = apart(sys.argv[1:])
     if VERSION in of_all:  # what the others load takes longer than this answer
-        from cdc.version import VERSION as installed
+        from cdc import version
 
-        print(f"cdc {installed}")
+        print(f"cdc {version.VERSION}")
         return
     from cdc.cli.app import app
     from cdc.cli.ending import ending

@@ -27,18 +27,15 @@ class Commands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        lines = {
-            name: TyperCommand(name, help=command.line, rich_markup_mode=None) for name, command in COMMANDS.items()
-        }
-        self._lines = lines
-        self.commands = {**lines, **self.commands}
+        self._lines = {name: TyperCommand(name, help=command.line) for name, command in COMMANDS.items()}
+        self.commands = {**self._lines, **self.commands}
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         read_lightly(self.get_params(ctx))
         of_all, rest = apart(args)
         return super().parse_args(ctx, [*of_all, *rest])
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, TyperCommand | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and command is self._lines.get(name):
             import_module(f"cdc.cli.{COMMANDS[name].module}")
@@ -53,8 +50,8 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="cdc",
     cls=Commands,
-    help="Copy a PostgreSQL, MySQL or MariaDB database into DuckDB, then follow its log: nothing lost, nothing twice.\n\n"
-    "The options below may stand before a command or after it.",
+    help="Copy a PostgreSQL, MySQL or MariaDB database into DuckDB, then follow its log: nothing lost, nothing twice."
+    "\n\nThe options below may stand before a command or after it.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # to load what draws frames takes as long as all the rest
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

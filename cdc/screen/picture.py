@@ -1,4 +1,4 @@
-"""A pipeline that runs, as a terminal shows it: in so many columns and so many lines, whatever its tables are called."""
+"""A pipeline that runs, as a terminal shows it: in so many columns and lines, whatever its tables are called."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def _state(name: str, view: PipelineView, rates: Rates) -> Text:
         expected = sum(table.rows_estimated for table in list(view.tables.values()))
         if expected > view.rows_copied and rate:
             parts.append(f", {duration((expected - view.rows_copied) / rate)} left")
-    parts.append(f"  {rate:,.0f} rows/s")
     if view.durable is not None or view.lag_seconds:
         parts.append(f"  lag {size(view.lag_bytes)}, {view.lag_seconds:.1f} s")
     if view.durable is not None:
         parts.append((f"  at {printable(view.durable.text)}", "dim"))
+    parts.append(f"  {rate:,.0f} rows/s")
     return _line(*parts)
 
 
@@ -110,6 +110,8 @@ def _as_many_as_fit(notes: Sequence[Text], lines: int, columns: int) -> list[Tex
     shown: list[Text] = []
     used = 0
     for note in notes:
+        if _height(note, columns) > lines - used:
+            note.truncate(columns, overflow="ellipsis")
         used += _height(note, columns)
         if used + (len(shown) + 1 < len(notes)) > lines and shown:
             return [*shown, _more(len(notes) - len(shown))]

@@ -1,0 +1,83 @@
+"""What a shell offers for the values of a command line: pipelines, targets, tables.
+
+Nothing here connects to a database, waits, or says what went wrong: a person is typing.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+
+FILE = Path("cdc.toml")
+_MOST = 500  # offers; nobody reads more
+_READ = 16 << 20  # bytes of a file that are read at most
+_DUCKDB = "duckdb:"
+_SUFFIXES = (".duckdb", ".ddb", ".db")
+_SCHEMES = (_DUCKDB, "ducklake:", "postgresql://", "clickhouse://", "jsonl:", "kafka://", "journal:")
+
+
+def pipelines(incomplete: str) -> list[str]:
+    """The pipelines of ./cdc.toml."""
+    try:
+        tables = tomllib.loads(_text_of(FILE)).get("pipelines")
+    except (OSError, ValueError):
+        return []
+    return _offers(tables if isinstance(tables, dict) else (), incomplete)
+
+
+def targets(incomplete: str) -> list[str]:
+    """Files of DuckDB, below the current folder or where the word points; before that the kinds of target."""
+    if not incomplete.startswith(_DUCKDB):
+        return _offers(_SCHEMES, incomplete)
+    folder, _, begin = incomplete.removeprefix(_DUCKDB).rpartition("/")
+    place = folder + "/" if folder or incomplete.startswith(f"{_DUCKDB}/") else ""
+    found: list[str] = []
+    try:
+        with os.scandir(place or ".") as entries:
+            for entry in entries:
+                if entry.name.startswith(begin) and (not entry.name.startswith(".") or begin):
+                    if entry.is_dir():
+                        found.append(f"{_DUCKDB}{place}{entry.name}/")
+                    elif entry.name.endswith(_SUFFIXES):
+                        found.append(f"{_DUCKDB}{place}{entry.name}")
+    except OSError:
+        return []
+    return _offers(found, incomplete)
+
+
+def tables(context: typer.Context, incomplete: str) -> list[str]:
+    """The tables of the target that the command line names, by what its pipeline says of itself."""
+    target = context.params.get("target")
+    if not isinstance(target, str) or "://" in target:
+        return []
+    scheme, colon, place = target.rpartition(":")
+    if not colon and not place.endswith(_SUFFIXES):
+        return []
+    import json
+
+    written, comma, begin = incomplete.rpartition(",")
+    try:
+        said = json.loads(_text_of(Path(f"{place}.cdc.json")))
+        names = [str(name) for name in said["tables"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [f"{written}{comma}{name}" for name in _offers(names, begin)]
+
+
+def _text_of(file: Path) -> str:
+    """Raises OSError or ValueError: a device or a pipe, at which somebody would wait, is no file."""
+    if not file.is_file():
+        raise FileNotFoundError(file)
+    with file.open("rb") as opened:
+        return opened.read(_READ).decode()
+
+
+def _offers(names: Iterable[str], incomplete: str) -> list[str]:
+    """Those that begin so. What could not be put on a line of a shell is not offered."""
+    return sorted(name for name in names if name.startswith(incomplete) and name.isprintable())[:_MOST]
+
+
