@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cdc.cli.commands import VERSION, apart
+
+_COMPLETE = "_CDC_COMPLETE"  # a shell asks what could be written
 
 
 def main() -> None:
@@ -15,6 +18,10 @@ def main() -> None:
 
         print(f"cdc {version.VERSION}")
         return
+    if "COMP_WORDS" in os.environ and _COMPLETE in os.environ:
+        from cdc.cli.completion import rejoin_words
+
+        rejoin_words(os.environ)
     from cdc.cli.app import app
     from cdc.cli.ending import ending
 

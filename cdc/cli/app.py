@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from cdc import options
+from cdc.cli import completion
 from cdc.cli.commands import COMMANDS, LOG_FORMAT, LOG_LEVEL, QUIET, VERBOSE, VERSION, apart
 from cdc.cli.texts import read_lightly
 from cdc.errors import UsageError
@@ -74,24 +75,39 @@ SourceArgument = Annotated[
         metavar="SOURCE",
         help="postgresql://user@host/database, mysql://..., mariadb://... or journal:DIR",
         callback=_warned,
+        autocompletion=completion.sources,
     ),
 ]
 TARGET_FORMS = "duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, jsonl:FILE, kafka://HOST or journal:DIR"
-TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_FORMS)]
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_FORMS, autocompletion=completion.targets)]
 NameOption = Annotated[
     str | None,
     typer.Option(
         "--name",
+        metavar="NAME",
         help="Name of the pipeline; its slot is called cdc_NAME. [default: as TARGET has it, or after TARGET at first: "
         "shop for shop.duckdb]",
     ),
 ]
 TablesOption = Annotated[
     list[str] | None,
-    typer.Option("--tables", "-t", help="Tables to follow, as schema.table with * and ?; may be given again."),
+    typer.Option(
+        "--tables",
+        "-t",
+        metavar="PATTERN",
+        help="Tables to follow, as schema.table with * and ?; may be given again.",
+        autocompletion=completion.tables,
+    ),
 ]
 ExcludeOption = Annotated[
-    list[str] | None, typer.Option("--exclude", "-x", help="Tables to leave out; may be given again.")
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        "-x",
+        metavar="PATTERN",
+        help="Tables to leave out; may be given again.",
+        autocompletion=completion.tables,
+    ),
 ]
 KeylessOption = Annotated[
     bool,

@@ -6,8 +6,9 @@ Nothing here connects to a database, waits, or says what went wrong: a person is
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
 import typer
@@ -17,7 +18,36 @@ _MOST = 500  # offers; nobody reads more
 _READ = 16 << 20  # bytes of a file that are read at most
 _DUCKDB = "duckdb:"
 _SUFFIXES = (".duckdb", ".ddb", ".db")
+_BREAKS = re.compile("[:@=]+")  # at which bash breaks words, as it is set up
+_SOURCES = ("postgresql://", "mysql://", "mariadb://", "journal:")
 _SCHEMES = (_DUCKDB, "ducklake:", "postgresql://", "clickhouse://", "jsonl:", "kafka://", "journal:")
+
+
+_kept = 0  # characters of the word at hand that bash has broken off: it keeps them, and no offer may repeat them
+
+
+def rejoin_words(environment: MutableMapping[str, str]) -> None:
+    """Put the words together again that bash has broken: `postgresql`, `:`, `//user`, `@`, `host` is one argument."""
+    global _kept  # noqa: PLW0603 - of the process, which answers one completion
+    at = int(environment["COMP_CWORD"])
+    words = re.split(r"\n" if "\n" in environment["COMP_WORDS"] else r"\s", environment["COMP_WORDS"])[: at + 1]
+    joined: list[str] = []
+    begins = True
+    for word in words:
+        is_break = _BREAKS.fullmatch(word) is not None
+        if begins and not is_break:
+            joined.append(word)
+            kept = 0
+        else:
+            kept = len(joined[-1]) + (len(word) if is_break else 0)
+            joined[-1] += word
+        begins = not is_break
+    if at >= len(words):
+        joined.append("")
+        kept = 0
+    environment["COMP_WORDS"], environment["COMP_CWORD"] = "\n".join(joined), str(len(joined) - 1)
+    option, equals, _ = joined[-1].partition("=")
+    _kept = max(0, kept - (len(option + equals) if equals and option.startswith("-") else 0))
 
 
 def pipelines(incomplete: str) -> list[str]:
@@ -27,6 +57,11 @@ def pipelines(incomplete: str) -> list[str]:
     except (OSError, ValueError):
         return []
     return _offers(tables if isinstance(tables, dict) else (), incomplete)
+
+
+def sources(incomplete: str) -> list[str]:
+    """The pipelines that need no source on the command line, and the kinds of source."""
+    return [*pipelines(incomplete), *_offers(_SOURCES, incomplete)]
 
 
 def targets(incomplete: str) -> list[str]:
@@ -78,6 +113,5 @@ def _text_of(file: Path) -> str:
 
 def _offers(names: Iterable[str], incomplete: str) -> list[str]:
     """Those that begin so. What could not be put on a line of a shell is not offered."""
-    return sorted(name for name in names if name.startswith(incomplete) and name.isprintable())[:_MOST]
-
-
+    found = sorted(name for name in names if name.startswith(incomplete) and name.isprintable())
+    return [name[_kept:] for name in found[:_MOST]]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cdc.cli import completion
 from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, selection
 from cdc.cli.consoles import console, messages
 from cdc.errors import UsageError
@@ -21,7 +22,13 @@ def resync(
     target: TargetArgument,
     tables: Annotated[
         list[str] | None,
-        typer.Option("--tables", "-t", help="Tables, as schema.table with * and ?; may be given again."),
+        typer.Option(
+            "--tables",
+            "-t",
+            metavar="PATTERN",
+            help="Tables, as schema.table with * and ?; may be given again.",
+            autocompletion=completion.tables,
+        ),
     ] = None,
     table: Annotated[list[str] | None, typer.Option("--table", hidden=True)] = None,
     name: NameOption = None,

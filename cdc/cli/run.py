@@ -8,6 +8,7 @@ from typing import Annotated, overload
 
 import typer
 
+from cdc.cli import completion
 from cdc.cli.app import (
     STALL_TIMEOUT,
     TARGET_FORMS,
@@ -37,7 +38,9 @@ class OnTableError(StrEnum):
 @app.command()
 def run(
     source: SourceArgument,
-    target: Annotated[str | None, typer.Argument(metavar="TARGET", help=TARGET_FORMS)] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="TARGET", help=TARGET_FORMS, autocompletion=completion.targets)
+    ] = None,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
     name: NameOption = None,
