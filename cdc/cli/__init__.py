@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import redirect_stdout
 
 from cdc.cli.commands import VERSION, apart
+from cdc.errors import EXIT_RESTARTABLE
 
 _COMPLETE = "_CDC_COMPLETE"  # a shell asks what could be written
 
@@ -18,12 +21,29 @@ def main() -> None:
 
         print(f"cdc {version.VERSION}")
         return
-    if "COMP_WORDS" in os.environ and _COMPLETE in os.environ:
-        from cdc.cli.completion import rejoin_words
-
-        rejoin_words(os.environ)
+    if _COMPLETE in os.environ:
+        _complete()
+        return
     from cdc.cli.app import app
     from cdc.cli.ending import ending
 
     with ending(rest):
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+
+
+def _complete() -> None:
+    """Answer a shell. A person is typing there: whatever is wrong is no concern of theirs now."""
+    said, on_line = io.StringIO(), ""
+    try:
+        from cdc.cli.app import app
+        from cdc.cli.completion import rejoin_words
+
+        if "COMP_WORDS" in os.environ:
+            on_line = rejoin_words(os.environ)
+        with redirect_stdout(said):
+            app(complete_var=_COMPLETE)
+    except Exception:
+        sys.exit(EXIT_RESTARTABLE)
+    finally:
+        for line in said.getvalue().splitlines():
+            print(line.removeprefix(on_line))

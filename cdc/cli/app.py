@@ -44,6 +44,8 @@ class Commands(TyperGroup):
             if isinstance(command, TyperGroup):
                 for each in command.commands.values():
                     read_lightly(each.get_params(ctx))
+            if ctx.resilient_parsing:  # a shell asks: the options of all commands may stand here as well
+                command.params += self.params
             read_lightly(command.get_params(ctx))
         return name, command, rest
 
@@ -79,7 +81,9 @@ SourceArgument = Annotated[
     ),
 ]
 TARGET_FORMS = "duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, jsonl:FILE, kafka://HOST or journal:DIR"
-TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_FORMS, autocompletion=completion.targets)]
+_TARGET = typer.Argument(metavar="TARGET", help=TARGET_FORMS, show_default=False, autocompletion=completion.targets)
+TargetArgument = Annotated[str, _TARGET]
+OptionalTargetArgument = Annotated[str | None, _TARGET]
 NameOption = Annotated[
     str | None,
     typer.Option(

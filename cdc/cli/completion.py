@@ -23,12 +23,12 @@ _SOURCES = ("postgresql://", "mysql://", "mariadb://", "journal:")
 _SCHEMES = (_DUCKDB, "ducklake:", "postgresql://", "clickhouse://", "jsonl:", "kafka://", "journal:")
 
 
-_kept = 0  # characters of the word at hand that bash has broken off: it keeps them, and no offer may repeat them
+def rejoin_words(environment: MutableMapping[str, str]) -> str:
+    """Put the words together again that bash has broken: `postgresql`, `:`, `//user`, `@`, `host` is one argument.
 
-
-def rejoin_words(environment: MutableMapping[str, str]) -> None:
-    """Put the words together again that bash has broken: `postgresql`, `:`, `//user`, `@`, `host` is one argument."""
-    global _kept  # noqa: PLW0603 - of the process, which answers one completion
+    Returns:
+        What bash has broken off the word at hand. It stays on the line, and no offer may repeat it.
+    """
     at = int(environment["COMP_CWORD"])
     words = re.split(r"\n" if "\n" in environment["COMP_WORDS"] else r"\s", environment["COMP_WORDS"])[: at + 1]
     joined: list[str] = []
@@ -47,7 +47,7 @@ def rejoin_words(environment: MutableMapping[str, str]) -> None:
         kept = 0
     environment["COMP_WORDS"], environment["COMP_CWORD"] = "\n".join(joined), str(len(joined) - 1)
     option, equals, _ = joined[-1].partition("=")
-    _kept = max(0, kept - (len(option + equals) if equals and option.startswith("-") else 0))
+    return joined[-1][len(option + equals) if equals and option.startswith("-") else 0 : kept]
 
 
 def pipelines(incomplete: str) -> list[str]:
@@ -89,7 +89,7 @@ def tables(context: typer.Context, incomplete: str) -> list[str]:
     target = context.params.get("target")
     if not isinstance(target, str) or "://" in target:
         return []
-    scheme, colon, place = target.rpartition(":")
+    _, colon, place = target.rpartition(":")
     if not colon and not place.endswith(_SUFFIXES):
         return []
     import json
@@ -114,4 +114,4 @@ def _text_of(file: Path) -> str:
 def _offers(names: Iterable[str], incomplete: str) -> list[str]:
     """Those that begin so. What could not be put on a line of a shell is not offered."""
     found = sorted(name for name in names if name.startswith(incomplete) and name.isprintable())
-    return [name[_kept:] for name in found[:_MOST]]
+    return found[:_MOST]

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli import completion
-from cdc.cli.app import TARGET_FORMS, app
+from cdc.cli.app import OptionalTargetArgument, app
 from cdc.cli.consoles import messages
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of
 from cdc.errors import UsageError
@@ -20,10 +19,7 @@ log = logging.getLogger(__name__)
 @app.command()
 def rebuild(
     source: Annotated[str, typer.Argument(metavar="journal:DIR", help="The journal.")],
-    target: Annotated[
-        str | None,
-        typer.Argument(metavar="TARGET", help=TARGET_FORMS, autocompletion=completion.targets, show_default=False),
-    ] = None,
+    target: OptionalTargetArgument = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="POSITION|TIME", help="Stop there: what the source held then.")
     ] = None,

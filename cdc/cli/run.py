@@ -8,14 +8,13 @@ from typing import Annotated, overload
 
 import typer
 
-from cdc.cli import completion
 from cdc.cli.app import (
     STALL_TIMEOUT,
-    TARGET_FORMS,
     ExcludeOption,
     FormatOption,
     KeylessOption,
     NameOption,
+    OptionalTargetArgument,
     SourceArgument,
     StallTimeoutOption,
     TablesOption,
@@ -38,9 +37,7 @@ class OnTableError(StrEnum):
 @app.command()
 def run(
     source: SourceArgument,
-    target: Annotated[
-        str | None, typer.Argument(metavar="TARGET", help=TARGET_FORMS, autocompletion=completion.targets)
-    ] = None,
+    target: OptionalTargetArgument = None,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
     name: NameOption = None,

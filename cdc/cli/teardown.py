@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli import completion
-from cdc.cli.app import TARGET_FORMS, NameOption, SourceArgument, app
+from cdc.cli.app import NameOption, OptionalTargetArgument, SourceArgument, app
 from cdc.cli.consoles import console
 from cdc.errors import EXIT_RESTARTABLE
 
@@ -15,9 +14,7 @@ from cdc.errors import EXIT_RESTARTABLE
 @app.command()
 def teardown(
     source: SourceArgument,
-    target: Annotated[
-        str | None, typer.Argument(metavar="TARGET", help=TARGET_FORMS, autocompletion=completion.targets)
-    ] = None,
+    target: OptionalTargetArgument = None,
     name: NameOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
