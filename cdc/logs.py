@@ -155,13 +155,12 @@ class _StandardError(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-# Until a command line is read, the environment says how its errors are written.
-_settings = Settings(Form.JSON if os.environ.get("CDC_LOG_FORMAT", "").lower() == Form.JSON else Form.TEXT)
+_settings: Settings | None = None
 
 
 def settings() -> Settings:
-    """What this process writes to standard error."""
-    return _settings
+    """What this process writes to standard error. Until a command line is read, the environment says in which form."""
+    return _settings or Settings(Form.JSON if os.environ.get("CDC_LOG_FORMAT") == Form.JSON else Form.TEXT)
 
 
 def configure(wanted: Settings) -> None:
@@ -186,7 +185,7 @@ def configure(wanted: Settings) -> None:
 
 def say_error(message: str, hint: str | None, exit_code: int) -> None:
     """Write what a command has failed with, as the last of its lines."""
-    if _settings.form is Form.JSON:
+    if settings().form is Form.JSON:
         fields = {"time": _moment(time.time()), "level": "error", "logger": "cdc", "message": message}
         print(_json({**fields, "hint": hint, "exit_code": exit_code}), file=sys.stderr)
         return

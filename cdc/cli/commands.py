@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +22,21 @@ class Command:
 
 COMMANDS = {
     "run": Command("run", "Copy what SOURCE holds into TARGET, then follow its log."),
-    "status": Command("status", "Show how far TARGET is behind SOURCE, and how each table is."),
+    "status": Command("status", "Show how far TARGET is behind SOURCE, each table's state."),
     "check": Command("check", "Look for everything that would stop replication from SOURCE."),
     "verify": Command("verify", "Compare every value of every row."),
     "repair": Command("repair", "Make rows of TARGET what they are in SOURCE."),
     "resync": Command("resync", "Copy whole tables again."),
-    "teardown": Command("teardown", "Remove what a pipeline made on SOURCE and in TARGET."),
+    "teardown": Command("teardown", "Remove the slot, the publications and the state."),
     "tail": Command("tail", "Print every row change of SOURCE as one line."),
     "history": Command("history", "Show every version of a row: who changed what when."),
     "as-of": Command("history", "Show the rows of a table as they were."),
-    "diff": Command("history", "Show the rows of a table that changed between two places."),
+    "diff": Command("history", "Show the rows of a table that were added, removed or changed."),
     "backup": Command("backup", "Copy a DuckDB file between two transactions."),
     "journal": Command("journal", "Look at a journal, check it, remove what is not needed."),
-    "rebuild": Command("rebuild", "Build a new TARGET from what a journal holds."),
+    "rebuild": Command("rebuild", "Build TARGET, which must be new, from what a journal holds."),
     "targets": Command("targets", "Show what each kind of target can do."),
-    "demo": Command("demo", "Try it with a private server, and compare both sides."),
+    "demo": Command("demo", "Follow a private server under load into demo.duckdb."),
 }
 
 VERSION = "--version"
@@ -46,6 +47,12 @@ VERBOSE = ("--verbose", "-v")
 
 # The options that belong to all commands: how many values each takes.
 _OF_ALL = {VERSION: 0, LOG_FORMAT: 1, LOG_LEVEL: 1, QUIET: 0, **dict.fromkeys(VERBOSE, 0)}
+
+
+def load_all() -> None:
+    """Load the modules of all commands, so that the app has them with all of their options."""
+    for command in COMMANDS.values():
+        import_module(f"cdc.cli.{command.module}")
 
 
 def apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -5,13 +5,13 @@ Nothing here connects to a database, waits, or says what went wrong: a person is
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
-
-import typer
 
 FILE = Path("cdc.toml")
 _MOST = 500  # offers; nobody reads more
@@ -84,23 +84,28 @@ def targets(incomplete: str) -> list[str]:
     return _offers(found, incomplete)
 
 
-def tables(context: typer.Context, incomplete: str) -> list[str]:
-    """The tables of the target that the command line names, by what its pipeline says of itself."""
-    target = context.params.get("target")
-    if not isinstance(target, str) or "://" in target:
-        return []
-    _, colon, place = target.rpartition(":")
-    if not colon and not place.endswith(_SUFFIXES):
-        return []
-    import json
-
+def tables(incomplete: str) -> list[str]:
+    """The tables of a target on the line, by what its pipeline says, or has said last. Several are parted by commas."""
     written, comma, begin = incomplete.rpartition(",")
+    return [f"{written}{comma}{name}" for name in _offers(_tables_on_line(), begin)]
+
+
+def _tables_on_line() -> list[str]:
+    for word in _words():
+        try:
+            said = json.loads(_text_of(Path(f"{word.rpartition(':')[2]}.cdc.json")))
+            return [str(name) for name in said["tables"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return []
+
+
+def _words() -> list[str]:
+    """The words of the line, as a shell hands them over. typer knows none before an option that lacks its value."""
     try:
-        said = json.loads(_text_of(Path(f"{place}.cdc.json")))
-        names = [str(name) for name in said["tables"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return shlex.split(os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", ""))
+    except ValueError:  # a quotation that has no end yet
         return []
-    return [f"{written}{comma}{name}" for name in _offers(names, begin)]
 
 
 def _text_of(file: Path) -> str:

@@ -18,7 +18,7 @@ from cdc.cli.quantity import AgeOption, SizeOption, bytes_of, seconds_of
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 from cdc.target import Retention
 
-journal = typer.Typer(help="Look at a journal, check it, let go of what is not needed.")
+journal = typer.Typer(help="Look at a journal, check it, remove what is not needed.")
 app.add_typer(journal, name="journal")
 
 FolderArgument = Annotated[str, typer.Argument(metavar="DIR", help="The journal's folder, or journal:DIR.")]
