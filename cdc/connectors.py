@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
+from cdc import journal
 from cdc.errors import UsageError
+from cdc.journal.observer import JournalAware
 from cdc.options import MEGABYTE, Options, Told
 from cdc.target import KEEP_ALL, HeldAs, SetApart, Target, TargetAbilities, TargetSettings, takes_all
 
@@ -203,7 +205,6 @@ class OneFile(Protocol):
 
 
 if TYPE_CHECKING:
-    from cdc import journal
     from cdc.model.moment import Moment
     from cdc.model.parts import Digest
     from cdc.model.position import Checkpoint, Position
@@ -398,8 +399,6 @@ def fitting(options: Options, target: str) -> Options:
 
 def make_observer(source: str, options: Options) -> Observer:
     """Somebody who looks at the source beside a pipeline; connects when he is first asked for something."""
-    from cdc.journal.observer import JournalAware  # noqa: PLC0415 - as all connectors, when it is used
-
     return JournalAware(database_module(source).make_observer(source, name=options.name))
 
 
@@ -411,7 +410,5 @@ def known_as(source: str, target: str | None, name: str) -> str:
 def origin_of(source: str) -> tuple[str, str]:
     """The kind of the database that a source's events come from, and its name, as `TargetSettings` has them."""
     if kind_of(source) == JOURNAL:
-        from cdc import journal  # noqa: PLC0415 - as above
-
         return journal.origin(source)
     return kind_of(source), database_module(source).database_of(source)

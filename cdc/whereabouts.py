@@ -8,9 +8,11 @@ from pathlib import Path
 
 import orjson
 
+from cdc import journal
 from cdc.connectors import JOURNAL, database_module, kind_of, target_module
 from cdc.errors import TargetBusy, UsageError
 from cdc.jobs.control import Values, socket_path
+from cdc.journal.observer import source_state
 from cdc.options import NAMELESS
 
 
@@ -25,8 +27,6 @@ def name_of(source: str, target: str, given: str | None) -> str:
         return given
     module, path = target_module(target)
     if kind_of(source) == JOURNAL:
-        from cdc import journal  # noqa: PLC0415 - as all connectors, when it is used
-
         return journal.written_by(source)
     file = module.file_of(path)
     if file is None:
@@ -47,8 +47,6 @@ def pipeline_of(source: str, state: str, name: str) -> str:
     """The name of the pipeline that a target's state belongs to; a journal feeds targets under any name."""
     if kind_of(source) == JOURNAL:
         return name
-    from cdc.journal.observer import source_state  # noqa: PLC0415 - as above
-
     return database_module(source).pipeline_of(source_state(state))
 
 
