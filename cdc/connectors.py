@@ -15,17 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 from cdc import journal
 from cdc.errors import UsageError
 from cdc.journal.observer import JournalAware
-from cdc.model.moment import Moment
-from cdc.model.parts import Digest
-from cdc.model.position import Checkpoint, Position
-from cdc.model.schema import Column, TableName, TableSchema
-from cdc.model.selection import Selection
-from cdc.model.standing import Standing
-from cdc.observer import Observer
 from cdc.options import MEGABYTE, Options, Told
-from cdc.removal import Removal
-from cdc.source import Source, SourceStatus
-from cdc.sources.findings import Finding
 from cdc.target import KEEP_ALL, HeldAs, SetApart, Target, TargetAbilities, TargetSettings, takes_all
 
 JOURNAL = "journal"
@@ -222,8 +212,20 @@ class OneFile(Protocol):
         """Make a copy of a file that no pipeline has open; what checkpoint it has. Raises TargetBusy if one does."""
 
 
-if TYPE_CHECKING:  # each package is held against what is asked of it
+if TYPE_CHECKING:
+    from cdc.model.moment import Moment
+    from cdc.model.parts import Digest
+    from cdc.model.position import Checkpoint, Position
+    from cdc.model.schema import Column, TableName, TableSchema
+    from cdc.model.selection import Selection
+    from cdc.model.standing import Standing
+    from cdc.observer import Observer
+    from cdc.removal import Removal
+    from cdc.source import Source, SourceStatus
+
+    # Each package is held against what is asked of it.
     from cdc.sources import mysql, postgres
+    from cdc.sources.findings import Finding
     from cdc.targets import clickhouse, duckdb, ducklake, jsonl, kafka
     from cdc.targets import postgres as postgres_tables
 

@@ -246,7 +246,7 @@ def test_mistakes_are_lines(tmp_path: Path) -> None:
         )
         assert done.returncode == EXIT_USAGE
         assert done.stderr.splitlines() == [
+            f'Error: {file}:3: pipelines.a.mode: has to be "mirror", "history" or "soft-delete"',
+            f"Error: {file}:4: pipelines.a.workers: has to be a whole number",
             f"Error: {file} has 2 mistakes.",
-            f'{file}:3: pipelines.a.mode: has to be "mirror", "history" or "soft-delete"',
-            f"{file}:4: pipelines.a.workers: has to be a whole number",
         ]

@@ -16,7 +16,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from cdc.cli.app import app
-from cdc.cli.commands import load, ordered
+from cdc.cli.commands import load_all
 from cdc.cli.config import markdown
 from cdc.cli.process import Wanted
 from cdc.cli.settings import keys, run_command
@@ -345,13 +345,6 @@ def test_examples_in_the_documentation_are_right(tmp_path: Path, monkeypatch: py
         assert wanted(tmp_path, example, DB_PASSWORD="x")
 
 
-def test_what_belongs_to_all_commands_may_stand_anywhere() -> None:
-    """O38."""
-    assert ordered(["run", "a", "--config", "f", "-v"]) == ["--config", "f", "-v", "run", "a"]
-    assert ordered(["run", "--config=f", "--", "--config"]) == ["--config=f", "run", "--", "--config"]
-    load(["--config", "check", "status"])
-
-
 def test_names_of_pipelines_where_commands_have_source_and_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,7 +352,7 @@ def test_names_of_pipelines_where_commands_have_source_and_target(
     monkeypatch.chdir(tmp_path)
     text = SHOP + 'name = "store"\ntables = ["public.a"]\n'
     Path("cdc.toml").write_text(text)
-    load([])
+    load_all()
     seen: dict[str, dict[str, object]] = {}
     for name, arguments in {
         "status": ["shop"],
@@ -384,7 +377,7 @@ def test_names_of_pipelines_where_commands_have_source_and_target(
 
 def test_a_name_that_no_pipeline_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    load([])
+    load_all()
     Path("cdc.toml").write_text(SHOP)
     refused = CliRunner().invoke(app, ["status", "shap"]).exception
     assert isinstance(refused, UsageError)

@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, console, selection
-from cdc.connectors import source_module
+from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, selection
+from cdc.cli.consoles import console
 from cdc.errors import EXIT_OPERATOR, UsageError
 from cdc.logs import printable
-from cdc.runs import compare_log
 from cdc.sources.findings import Finding, Severity
 
 _STYLES = {Severity.FATAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
@@ -28,6 +27,9 @@ def check(
     exclude: ExcludeOption = None,
 ) -> None:
     """Look for everything that would stop replication from SOURCE, and say how to fix it. Changes nothing."""
+    from cdc.connectors import source_module
+    from cdc.runs import compare_log
+
     chosen = selection(tables, exclude)
     if log:
         if print_findings(compare_log(source, chosen, file)):

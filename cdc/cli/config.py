@@ -13,7 +13,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cdc.cli.app import app, console
+from cdc.cli.app import app
+from cdc.cli.consoles import console
 from cdc.cli.settings import keys, read, run_command, the_settings
 from cdc.errors import EXIT_OPERATOR
 from cdc.logs import printable
@@ -70,7 +71,7 @@ def schema(
     if as_markdown:
         sys.stdout.write(markdown(keys()))
         return
-    from cdc.settings.model import schema_of  # noqa: PLC0415 - pydantic, which nothing else here needs at once
+    from cdc.settings.model import schema_of
 
     sys.stdout.buffer.write(orjson.dumps(schema_of(keys()), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 

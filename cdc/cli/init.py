@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import SOURCE_FORMS, TARGET_FORMS, app, console
+from cdc.cli.app import SOURCE_FORMS, TARGET_FORMS, app
 from cdc.cli.check import print_findings
+from cdc.cli.consoles import console
 from cdc.cli.settings import FILE
 from cdc.connectors import database_module, make_observer, target_module
 from cdc.errors import UsageError

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cdc.cli.app import messages
-from cdc.cli.view import StatusFile, keep_status, watch
+from cdc.cli.consoles import messages
+from cdc.cli.view import StatusFile, Watched, keep_status, watch
 from cdc.connectors import JOURNAL, kind_of
 from cdc.engine.liveness import Stall
 from cdc.engine.pipeline import Pipeline
@@ -50,14 +50,12 @@ class Prepared:
     """A run that can begin.
 
     Attributes:
-        pipeline: the one that people watch: into the target, or into the journal that feeds targets.
-        status: where that pipeline says how it is.
+        watched: the pipeline into the target, or into the journal that feeds targets.
         run: runs until the end, while its argument is called (`Pipeline.run_beside`); raises CdcError.
         stop: asks it to end at the next commit boundary.
     """
 
-    pipeline: Pipeline
-    status: StatusFile
+    watched: Watched
     run: Callable[[Callable[[threading.Thread], None]], None]
     stop: Callable[[], None]
 
@@ -74,12 +72,12 @@ def prepare(wanted: Wanted) -> Prepared:
     if wanted.feeds is None:
         pipeline = open_pipeline(source, target, options, on_stall)
         attend(pipeline, wanted, target)
-        return Prepared(pipeline, status, pipeline.run_beside, pipeline.stop)
+        return Prepared(Watched(options.name, pipeline, target, status), pipeline.run_beside, pipeline.stop)
     for feed in wanted.feeds:
         own_socket(feed, options.name)  # so that it is refused before anything is made
     fanout = open_fanout(source, target, wanted.feeds, options, on_stall, partial(_attend_feed, wanted))
     attend(fanout.writer, wanted, target)
-    return Prepared(fanout.writer, status, fanout.run, fanout.stop)
+    return Prepared(Watched(options.name, fanout.writer, target, status), fanout.run, fanout.stop)
 
 
 def refuse_wrong(wanted: Wanted) -> None:
@@ -111,7 +109,7 @@ def carry_out(wanted: Wanted) -> None:
     """
     run = prepare(wanted)
     stop_on_signals(run.stop)
-    run.run(lambda _: watch(run.pipeline, messages, run.status))
+    run.run(lambda _: watch([run.watched], messages))
 
 
 def carry_out_all(wanted: Sequence[Wanted]) -> None:
@@ -120,7 +118,7 @@ def carry_out_all(wanted: Sequence[Wanted]) -> None:
     Raises:
         CdcError: what has ended one of them, the worst if there are several.
     """
-    from cdc.cli.together import Together  # noqa: PLC0415 - only where there are several
+    from cdc.cli.together import Together
 
     together = Together(wanted)
     stop_on_signals(together.stop)

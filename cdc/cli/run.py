@@ -10,24 +10,22 @@ import typer
 
 from cdc.cli.app import (
     STALL_TIMEOUT,
-    TARGET_FORMS,
     ExcludeOption,
     FormatOption,
     KeylessOption,
     NameOption,
-    OptionalSourceArgument,
+    OptionalTargetArgument,
+    SourceArgument,
     StallTimeoutOption,
     TablesOption,
     app,
     selection,
 )
-from cdc.cli.process import Wanted
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
 from cdc.cli.settings import RunCommand
 from cdc.errors import UsageError
 from cdc.options import MEGABYTE, AfterShape, Options
 from cdc.target import Keys, Mode, Retention
-from cdc.whereabouts import name_of
 
 
 class OnTableError(StrEnum):
@@ -39,8 +37,8 @@ class OnTableError(StrEnum):
 
 @app.command(cls=RunCommand)
 def run(
-    source: OptionalSourceArgument = "",
-    target: Annotated[str | None, typer.Argument(metavar="[TARGET]", help=TARGET_FORMS)] = None,
+    source: SourceArgument = "",
+    target: OptionalTargetArgument = None,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
     name: NameOption = None,
@@ -136,7 +134,7 @@ def run(
             "--journal-budget", metavar="SIZE", help="Write no more than this, whichever target is behind: 100GB."
         ),
     ] = None,
-) -> Wanted:
+) -> object:
     """Copy what SOURCE holds into TARGET, then follow its log. Goes on where it was when run again.
 
     SOURCE can be the name of a pipeline of cdc.toml. Without it, all pipelines of that file run in one process.
@@ -148,6 +146,9 @@ def run(
             "There is no target." if target is None else "--to needs --journal.",
             hint="Write cdc run SOURCE TARGET, or cdc run SOURCE --journal DIR --to TARGET --to TARGET.",
         )
+    from cdc.cli.process import Wanted
+    from cdc.whereabouts import name_of
+
     writes_to = target or f"journal:{(journal or '').removeprefix('journal:')}"
     segment_bytes = bytes_of("--segment", segment, least=MEGABYTE, most=1024 * MEGABYTE)
     options = Options(

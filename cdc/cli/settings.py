@@ -17,14 +17,12 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
 from cdc.cli.app import app, is_given
-from cdc.cli.process import Wanted, carry_out, carry_out_all, refuse_wrong
 from cdc.cli.quantity import WRITTEN
-from cdc.connectors import JOURNAL
 from cdc.errors import UsageError
 from cdc.settings.key import Key
-from cdc.whereabouts import own_socket
 
-if TYPE_CHECKING:  # a run without a file loads nothing of what reads one
+if TYPE_CHECKING:  # help loads nothing of what runs, and a run without a file nothing of what reads one
+    from cdc.cli.process import Wanted
     from cdc.settings.lines import Path as KeyPath
     from cdc.settings.reading import Settings
 
@@ -51,6 +49,8 @@ class RunCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> None:
         """Run the pipeline of SOURCE, or without it all of the file."""
+        from cdc.cli.process import carry_out, carry_out_all
+
         if ctx.params["source"]:
             carry_out(super().invoke(ctx))
         else:
@@ -64,6 +64,8 @@ class RunCommand(TyperCommand):
             Mistakes: all that is wrong with any of them.
         """
         given = {name: value for name, value in context.params.items() if is_given(context, name)}
+        from cdc.cli.process import refuse_wrong
+
         if "target" in given or "name" in given:
             raise UsageError("Several pipelines have neither one target nor one name.", hint="Name one: cdc run NAME.")
         mistakes: list[tuple[KeyPath, str, str]] = []
@@ -87,6 +89,8 @@ class RunCommand(TyperCommand):
 
 def _refuse_clashes(settings: Settings, wanted: Sequence[Wanted]) -> None:
     """Two pipelines of one process have neither one name, which is that of a slot, nor one target."""
+    from cdc.whereabouts import own_socket
+
     mistakes: list[tuple[KeyPath, str, str]] = []
     names: dict[str, str] = {}
     places: dict[Path, str] = {}
@@ -183,7 +187,7 @@ def the_settings(context: typer.Context) -> Settings:
 
 def read(file: Path) -> Settings:
     """Read a file, with the environment in it; raises UsageError."""
-    from cdc.settings.reading import read_settings  # noqa: PLC0415 - as above
+    from cdc.settings.reading import read_settings
 
     return read_settings(file, keys(), os.environ)
 
@@ -212,5 +216,7 @@ def of_target(context: typer.Context, target: str) -> str:
 
 def _target_of(values: Mapping[str, Any]) -> str:
     """What a pipeline writes to; where a journal feeds targets, the journal."""
+    from cdc.connectors import JOURNAL
+
     target: str | None = values.get("target")
     return target or f"{JOURNAL}:{values.get('journal', '').removeprefix(f'{JOURNAL}:')}"

@@ -14,7 +14,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console
+from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app
+from cdc.cli.consoles import console
 from cdc.cli.quantity import seconds_of
 from cdc.connectors import JOURNAL, kind_of, known_as, source_module, target_module
 from cdc.errors import EXIT_RESTARTABLE, CdcError, TargetBusy, UsageError

@@ -6,12 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextvars import ContextVar
+
+from rich.console import Console
 
 from cdc.cli.process import Prepared, Wanted, prepare
 from cdc.cli.view import watch
-from cdc.engine.threads import at_work_for
 from cdc.errors import EXIT_RESTARTABLE, CdcError, Stalled
 from cdc.files.disk import meaning_of
+from cdc.logs import Form, settings
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +22,10 @@ _FIRST_AGAIN_IN = 1.0  # seconds
 _LONGEST_AGAIN_IN = 60.0
 _FINE_AFTER = 60.0  # seconds that a run has lasted, after which its end counts as the first one
 _LOOK_EVERY = 0.1
+_LINES = Console(stderr=True, force_terminal=False)  # each has lines: there is one screen
+
+# Whose a thread is, so that its lines of text say so; those of JSON do in any case.
+_name: ContextVar[str] = ContextVar("name", default="")
 
 
 class Together:
@@ -62,7 +69,7 @@ class Together:
 
 def _say_whose(record: logging.LogRecord) -> bool:
     """A line of one of several pipelines begins with its name. Lines that are alike are counted afterwards."""
-    if name := at_work_for.get():
+    if settings().form is Form.TEXT and (name := _name.get()):
         record.msg, record.args = f"[{name}] {record.getMessage()}", ()
     return True
 
@@ -83,7 +90,7 @@ class _Member:
 
     def follow(self) -> None:
         """Run, and run again after what may pass. What has ended it for good is its `failure` afterwards."""
-        at_work_for.set(self.name)
+        _name.set(self.name)
         again_in = _FIRST_AGAIN_IN
         while True:
             began = time.monotonic()
@@ -108,7 +115,7 @@ class _Member:
     def _failure_of_one_run(self) -> Exception | None:
         run = self._run
         try:
-            run.run(lambda _: watch(run.pipeline, None, run.status))
+            run.run(lambda _: watch([run.watched], _LINES))
         except OSError as error:
             return meaning_of(error)
         except Exception as error:  # of this run alone, whatever it is

@@ -6,11 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from cdc.engine.pipeline import Pipeline
-from cdc.engine.threads import thread
 from cdc.errors import CdcError
+from cdc.logs import Thread
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +66,19 @@ class FanOut:
             is_done = True
         finally:
             self._stop_feeds()
-            for each in threads:
-                each.join()
+            for thread in threads:
+                thread.join()
         if is_done and self._until_caught_up:
-            for each in self._start(until_caught_up=True):
-                each.join()
+            for thread in self._start(until_caught_up=True):
+                thread.join()
         for failure in self.failures.values():
             raise failure
 
-    def _start(self, *, until_caught_up: bool) -> list[threading.Thread]:
+    def _start(self, *, until_caught_up: bool) -> list[Thread]:
         self._stopping = False
-        threads = [thread(partial(self._feed, name, until_caught_up), f"feed {name}") for name in self._make]
-        for each in threads:
-            each.start()
+        threads = [Thread(target=self._feed, args=(name, until_caught_up), name=f"feed {name}") for name in self._make]
+        for thread in threads:
+            thread.start()
         return threads
 
     def _feed(self, name: str, until_caught_up: bool) -> None:

@@ -6,10 +6,9 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -19,7 +18,6 @@ from cdc import faults
 from cdc.engine.handoff import Handoff
 from cdc.engine.liveness import Watch
 from cdc.engine.stage import Stage, Stopped
-from cdc.engine.threads import thread
 from cdc.engine.views import PipelineView
 from cdc.errors import (
     CdcError,
@@ -37,6 +35,7 @@ from cdc.errors import (
     UsageError,
 )
 from cdc.files.disk import no_system_errors
+from cdc.logs import Thread, of_pipeline
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
 from cdc.model.segment import Evolve, Reset, Segment
@@ -68,6 +67,7 @@ class Pipeline:
         holds_tables: a failure that concerns one table holds that table; otherwise it ends the run.
         waits_for_tables: a source that lacks the tables is looked at again and again; otherwise that ends the run.
         until_caught_up: end once everything is applied that the source had when the run began.
+        name: of the pipeline, in its log lines.
         watch: notices when a side does not move on; `run` then raises as soon as it can.
     """
 
@@ -82,6 +82,7 @@ class Pipeline:
         until_caught_up: bool = False,
         holds_tables: bool = True,
         waits_for_tables: bool = False,
+        name: str = "",
         watch: Watch | None = None,
     ) -> None:
         self._make_source = make_source
@@ -99,6 +100,7 @@ class Pipeline:
         self.heals = False  # a companion compares tables that are suspect, and those that got another shape
         self.resets: Counter[int] = Counter()  # how often the copy of each table has begun in this run
         self.evolved: set[int] = set()  # tables that got another shape and have not been compared since
+        self.name = name
         self._goal: Position | None = None
         self._stop = threading.Event()
         self._over = threading.Event()  # the run has ended, or is asked to: nobody needs to rest any longer
@@ -183,9 +185,13 @@ class Pipeline:
         Raises:
             CdcError: the run cannot go on. What is transient was tried again before.
         """
-        beside = [thread(partial(self._accompany, work), "companion", daemon=True) for work in self.companions]
-        for each in beside:
-            each.start()
+        with of_pipeline(self.name):
+            self._run_with_companions()
+
+    def _run_with_companions(self) -> None:
+        beside = [Thread(target=self._accompany, args=(work,), daemon=True) for work in self.companions]
+        for thread in beside:
+            thread.start()
         try:
             self._run_until_the_end()
         finally:
@@ -193,8 +199,8 @@ class Pipeline:
                 self._has_ended = True
                 self._over.set()
                 self._errands.notify_all()
-            for each in beside:
-                each.join(_END_WITHIN)
+            for thread in beside:
+                thread.join(_END_WITHIN)
 
     def _accompany(self, work: Callable[[], None]) -> None:
         try:
@@ -209,6 +215,11 @@ class Pipeline:
     def is_running(self) -> bool:
         """Whether the run has not ended."""
         return not self._has_ended and not self._stop.is_set()
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody has asked for the end of the run."""
+        return self._stop.is_set()
 
     @property
     def is_idle(self) -> bool:
@@ -389,18 +400,18 @@ class Pipeline:
             finally:
                 self._view.phase = "stopped"
 
-        running = thread(body, "pipeline")
-        running.start()
+        thread = Thread(target=body, name="pipeline")
+        thread.start()
         try:
-            meanwhile(running)
+            meanwhile(thread)
         except CdcError:
             self.stop()
-            running.join()
+            thread.join()
             if not failures:
                 raise
         finally:
             self.stop()
-            running.join()
+            thread.join()
         if failures:
             raise failures[0]
 
@@ -539,14 +550,14 @@ class Pipeline:
             return body
 
         threads = [
-            thread(guarded(lambda: self._read(source, handoff)), "reader", daemon=True),
-            thread(guarded(stage.run), "applier", daemon=True),
+            Thread(target=guarded(lambda: self._read(source, handoff)), name="reader", daemon=True),
+            Thread(target=guarded(stage.run), name="applier", daemon=True),
         ]
-        for each in threads:
-            each.start()
+        for thread in threads:
+            thread.start()
         placed = time.monotonic()
         try:
-            while not handoff.stopping and any(each.is_alive() for each in threads):
+            while not handoff.stopping and any(thread.is_alive() for thread in threads):
                 if self._stop.wait(0.02) or self._has_arrived(source, handoff) or self._watch.is_over:
                     handoff.stop()
                 if isinstance(stage.target, Placed) and time.monotonic() - placed >= _PLACED_EVERY:
@@ -564,7 +575,7 @@ class Pipeline:
             # One that another try does not heal comes first: a run that lost its lease must not take it back (D-17).
             raise next((error for error in failures if not (isinstance(error, CdcError) and error.retry)), failures[0])
 
-    def _wait_for(self, threads: list[threading.Thread]) -> None:
+    def _wait_for(self, threads: Sequence[threading.Thread]) -> None:
         """Until they have ended. Closing the target under one that is at work would roll back and let the next
         statement be a transaction of its own, with half of a segment in it.
 
@@ -572,7 +583,7 @@ class Pipeline:
             Stalled: one of them hangs, or has not ended soon enough after a stop was asked for.
         """
         asked = None
-        while alive := [each for each in threads if each.is_alive()]:
+        while alive := [thread for thread in threads if thread.is_alive()]:
             if asked is None and self._stop.is_set():
                 asked = time.monotonic()
             is_late = asked is not None and time.monotonic() - asked > _END_WITHIN

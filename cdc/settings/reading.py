@@ -15,6 +15,7 @@ from cdc.settings.environment import substituted
 from cdc.settings.key import Key
 from cdc.settings.lines import Path as KeyPath
 from cdc.settings.lines import line_of, lines_of
+from cdc.settings.model import mistakes_in, model_of
 
 _AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -71,8 +72,6 @@ def read_settings(file: Path, keys: Sequence[Key], environment: Mapping[str, str
         Mistakes: something is wrong with it; all that is, with the lines.
         UsageError: it cannot be read.
     """
-    from cdc.settings.model import mistakes_in, model_of  # noqa: PLC0415 - pydantic, which is for files alone
-
     try:
         text = file.read_text()
     except OSError as error:
