@@ -21,10 +21,11 @@ from cdc.cli.app import (
     app,
     selection,
 )
-from cdc.cli.process import Wanted, carry_out
+from cdc.cli.process import OnOperatorNeeded, ProcessOptions, Wanted, carry_out
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
 from cdc.errors import UsageError
 from cdc.options import MEGABYTE, AfterShape, Options
+from cdc.service.address import Address
 from cdc.target import Keys, Mode, Retention
 from cdc.whereabouts import name_of
 
@@ -135,6 +136,25 @@ def run(
             "--journal-budget", metavar="SIZE", help="Write no more than this, whichever target is behind: 100GB."
         ),
     ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="HOST:PORT",
+            help="Answer over HTTP how it is: /livez, /readyz, /metrics, /status.json. :9464 is this machine alone.",
+        ),
+    ] = None,
+    max_lag: Annotated[
+        str, typer.Option("--max-lag", metavar="DURATION", help="Not ready when it is behind for longer: 90s, 5m, 1h.")
+    ] = "5m",
+    on_operator_needed: Annotated[
+        OnOperatorNeeded,
+        typer.Option(
+            "--on-operator-needed",
+            help="What follows an error that only a person can help: end with 3, or stay alive, not ready, and wait to "
+            "be stopped, where something would start it again and again.",
+        ),
+    ] = OnOperatorNeeded.EXIT,
 ) -> None:
     """Copy what SOURCE holds into TARGET, then follow its log. Goes on where it was when run again."""
     if journal is not None and target is not None:
@@ -173,7 +193,11 @@ def run(
             bytes_of("--journal-budget", journal_budget),
         ),
     )
-    carry_out(Wanted(source, writes_to, tuple(to or ()) if target is None else None, options))
+    wanted = Wanted(
+        source, writes_to, tuple(to or ()) if target is None else None, options, seconds_of("--max-lag", max_lag)
+    )
+    listens_at = Address.parse(listen) if listen is not None else None
+    carry_out(wanted, ProcessOptions(listens_at, on_operator_needed))
 
 
 @overload

@@ -1,0 +1,150 @@
+"""The process that runs a pipeline: what it has asked for, what it listens to, how it ends."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cdc.cli.app import messages
+from cdc.cli.view import StatusFile, keep_status, watch
+from cdc.connectors import JOURNAL, kind_of
+from cdc.engine.fanout import FanOut
+from cdc.engine.liveness import Stall
+from cdc.engine.pipeline import Pipeline
+from cdc.errors import EXIT_RESTARTABLE, OperatorNeeded
+from cdc.options import Options
+from cdc.runs import open_fanout, open_pipeline, serve_jobs
+from cdc.service.address import Address
+from cdc.service.observed import ObservedPipeline
+from cdc.service.service import Service
+from cdc.whereabouts import own_socket
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY = 0.1  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that somebody has asked for.
+
+    Attributes:
+        target: what the source's changes go to; a journal (`journal:DIR`) where that feeds targets.
+        feeds: the targets that are fed from the journal; None without one.
+        max_lag: seconds that it may be behind and count as ready.
+    """
+
+    source: str
+    target: str
+    feeds: tuple[str, ...] | None
+    options: Options
+    max_lag: float = 300.0
+
+
+class OnOperatorNeeded(StrEnum):
+    """What a process does that only a person can help."""
+
+    EXIT = "exit"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """The options of a process, whatever pipelines it runs.
+
+    Attributes:
+        listen: where it answers about them, if anywhere.
+        on_operator_needed: whether it ends with 3 at once, or stays alive and not ready until it is stopped.
+    """
+
+    listen: Address | None = None
+    on_operator_needed: OnOperatorNeeded = OnOperatorNeeded.EXIT
+
+
+def carry_out(wanted: Wanted, process: ProcessOptions) -> None:
+    """Run it until its end.
+
+    Raises:
+        CdcError: it cannot go on.
+    """
+    with Service(process.listen) as service:
+        observed = service.observe(wanted.source, wanted.target, wanted.options.name, wanted.max_lag)
+        try:
+            if wanted.feeds is not None:
+                _feed(wanted, wanted.feeds, observed)
+            else:
+                _run(wanted, observed)
+        except OperatorNeeded as error:
+            if process.on_operator_needed is OnOperatorNeeded.WAIT:
+                wait_for_operator(error)
+            raise
+
+
+def _run(wanted: Wanted, observed: ObservedPipeline) -> None:
+    source, target, options = wanted.source, wanted.target, wanted.options
+    pipeline = open_pipeline(source, target, options, end_process)
+    observed.attach(pipeline)
+    if kind_of(source) != JOURNAL:
+        serve_jobs(pipeline, source, target, options)
+    stop_on_signals(pipeline)
+    file = StatusFile.of(target, options.name)
+    pipeline.run_beside(lambda _: watch(pipeline, messages, file))
+
+
+def _feed(wanted: Wanted, targets: Sequence[str], observed: ObservedPipeline) -> None:
+    """A journal, and targets that are fed from it, in one process."""
+    source, journal, options = wanted.source, wanted.target, wanted.options
+    for target in targets:
+        own_socket(target, options.name)  # so that it is refused before anything is made
+
+    def feed_made(pipeline: Pipeline, target: str) -> None:
+        observed.feed(target, journal).attach(pipeline)
+        pipeline.companions.append(lambda: keep_status(pipeline, StatusFile.of(target, options.name)))
+        serve_jobs(pipeline, source, target, options)
+
+    fanout = open_fanout(source, journal, targets, options, end_process, feed_made)
+    observed.attach(fanout.writer)
+    stop_on_signals(fanout)
+    fanout.run(lambda _: watch(fanout.writer, messages, StatusFile.of(journal, options.name)))
+
+
+def stop_on_signals(pipeline: Pipeline | FanOut) -> None:
+    """SIGINT, SIGTERM and SIGHUP end the run at the next commit boundary (D-18)."""
+    _on_signals(pipeline.stop)
+
+
+def wait_for_operator(error: OperatorNeeded) -> None:
+    """Stay alive after a run has ended with what only a person can help, until the process is asked to end: a container
+    would be started again and again, and what is wrong would be read by nobody."""
+    ends: list[bool] = []
+    _on_signals(lambda: ends.append(True))
+    log.error("%s %s The process waits for SIGTERM, as asked, and is not ready.", error.message, error.hint or "")
+    while not ends:
+        time.sleep(_LOOK_EVERY)
+
+
+def _on_signals(act: Callable[[], None]) -> None:
+    def stop(_number: int, _frame: object) -> None:
+        act()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
+        signal.signal(signal.SIGHUP, stop)
+
+
+def end_process(stall: Stall) -> None:
+    """A thread that hangs cannot be ended, and what it holds would keep an ordinary end waiting (E-01)."""
+    log.error("%s The process ends; it goes on from the checkpoint when it is started again. It hangs here:", stall)
+    faulthandler.dump_traceback(file=sys.stderr)
+    if messages.is_terminal:
+        messages.show_cursor()
+    sys.stderr.flush()
+    os._exit(EXIT_RESTARTABLE)
