@@ -22,6 +22,7 @@ from cdc.errors import EXIT_RESTARTABLE, OperatorNeeded
 from cdc.options import Options
 from cdc.runs import open_fanout, open_pipeline, serve_jobs
 from cdc.service.address import Address
+from cdc.service.notify import Notifier, NotifyOptions
 from cdc.service.observed import ObservedPipeline
 from cdc.service.service import Service
 from cdc.whereabouts import own_socket
@@ -61,10 +62,12 @@ class ProcessOptions:
 
     Attributes:
         listen: where it answers about them, if anywhere.
+        notify: who gets alerts.
         on_operator_needed: whether it ends with 3 at once, or stays alive and not ready until it is stopped.
     """
 
     listen: Address | None = None
+    notify: NotifyOptions = NotifyOptions()  # noqa: RUF009 - it is frozen
     on_operator_needed: OnOperatorNeeded = OnOperatorNeeded.EXIT
 
 
@@ -74,7 +77,8 @@ def carry_out(wanted: Wanted, process: ProcessOptions) -> None:
     Raises:
         CdcError: it cannot go on.
     """
-    with Service(process.listen) as service:
+    notifier = Notifier(process.notify.receivers(), process.notify.slot_within)
+    with Service(process.listen, notifier) as service:
         observed = service.observe(wanted.source, wanted.target, wanted.options.name, wanted.max_lag)
         try:
             if wanted.feeds is not None:
@@ -82,6 +86,7 @@ def carry_out(wanted: Wanted, process: ProcessOptions) -> None:
             else:
                 _run(wanted, observed)
         except OperatorNeeded as error:
+            notifier.stopped(wanted.options.name, " ".join(filter(None, (error.message, error.hint))))
             if process.on_operator_needed is OnOperatorNeeded.WAIT:
                 wait_for_operator(error)
             raise

@@ -26,6 +26,7 @@ from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, s
 from cdc.errors import UsageError
 from cdc.options import MEGABYTE, AfterShape, Options
 from cdc.service.address import Address
+from cdc.service.notify import NotifyOptions
 from cdc.target import Keys, Mode, Retention
 from cdc.whereabouts import name_of
 
@@ -141,12 +142,38 @@ def run(
         typer.Option(
             "--listen",
             metavar="HOST:PORT",
-            help="Answer over HTTP how it is: /livez, /readyz, /metrics, /status.json. :9464 is this machine alone.",
+            help="Answer over HTTP how it is: a page, /livez, /readyz, /metrics, /status.json. :9464 is this machine "
+            "alone.",
         ),
     ] = None,
     max_lag: Annotated[
         str, typer.Option("--max-lag", metavar="DURATION", help="Not ready when it is behind for longer: 90s, 5m, 1h.")
     ] = "5m",
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--notify",
+            metavar="URL",
+            envvar="CDC_NOTIFY",
+            show_envvar=False,
+            help="Send alerts to a service that apprise knows: slack://..., mailto://...; may be given again. Others "
+            "see arguments: URLs with secrets go into CDC_NOTIFY, with spaces between them.",
+        ),
+    ] = None,
+    notify_command: Annotated[
+        str | None,
+        typer.Option(
+            "--notify-command",
+            metavar="COMMAND",
+            help="Run a program for each alert, which gets it as JSON on its standard input.",
+        ),
+    ] = None,
+    notify_slot: Annotated[
+        str,
+        typer.Option(
+            "--notify-slot", metavar="DURATION", help="Alert when the slot will be lost within this: 6h, 24h, 3d."
+        ),
+    ] = "24h",
     on_operator_needed: Annotated[
         OnOperatorNeeded,
         typer.Option(
@@ -197,7 +224,8 @@ def run(
         source, writes_to, tuple(to or ()) if target is None else None, options, seconds_of("--max-lag", max_lag)
     )
     listens_at = Address.parse(listen) if listen is not None else None
-    carry_out(wanted, ProcessOptions(listens_at, on_operator_needed))
+    notified = NotifyOptions(tuple(notify or ()), notify_command, seconds_of("--notify-slot", notify_slot))
+    carry_out(wanted, ProcessOptions(listens_at, notified, on_operator_needed))
 
 
 @overload

@@ -45,13 +45,14 @@ def judged(
     Its `health` is red if there are problems, amber while tables are copied or suspect, otherwise green.
     """
     report = {**report, found.kind: dict(found.details)}
+    of_tables = list(_problems_of_tables(report))
     # Messages of servers, which some of them quote, end without a full stop.
-    problems = [f"{text.removesuffix('.')}." for text in _problems(report, found, max_lag)]
+    problems = [f"{text.removesuffix('.')}." for text in _problems(report, found, max_lag)] + of_tables
     if require_running and not report["running"]:
         problems.append("Nobody runs it.")
     states = {entry["state"] for entry in report["tables"].values()}
     is_settled = not states & {State.SUSPECT, State.COPYING}
-    report |= {"problems": problems, "healthy": not problems}
+    report |= {"problems": problems, "problems_of_tables": of_tables, "healthy": not problems}
     report["health"] = "red" if problems else "green" if is_settled else "amber"
     return report
 
@@ -134,13 +135,6 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
         yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
     if (stall := report["stall"]) is not None:
         yield f"The {stall['stage']} does not move on ({stall['doing']})."
-    verification = report["verification"] or {}
-    if verification.get("different") or verification.get("shapes"):
-        again = "`cdc repair SOURCE TARGET --from-verify REPORT` reads these rows again"
-        yield f"The last verification has found differences: {again}."
-    if held := sorted(name for name, entry in report["tables"].items() if entry["state"] == State.HELD):
-        back = f"`cdc resync SOURCE TARGET --tables {held[0]}`"
-        yield f"Tables are held, and their changes are skipped: {', '.join(held)}. Once that is mended: {back}"
     if report["running"]:
         if (report["lag_seconds"] or 0) > max_lag:
             yield f"It is {report['lag_seconds']:.0f} s behind."
@@ -149,6 +143,17 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
             f"{report['lag_bytes']:,} bytes of log are" if report["lag_bytes"] is not None else "A part of the log is"
         )
         yield f"Nobody runs it, and {behind} not applied: `cdc run SOURCE TARGET` goes on."
+
+
+def _problems_of_tables(report: dict[str, Any]) -> Iterator[str]:
+    """The same of tables that differ or are held, while the others may be well."""
+    verification = report["verification"] or {}
+    if verification.get("different") or verification.get("shapes"):
+        again = "`cdc repair SOURCE TARGET --from-verify REPORT` reads these rows again"
+        yield f"The last verification has found differences: {again}."
+    if held := sorted(name for name, entry in report["tables"].items() if entry["state"] == State.HELD):
+        back = f"`cdc resync SOURCE TARGET --tables {held[0]}`"
+        yield f"Tables are held, and their changes are skipped: {', '.join(held)}. Once that is mended: {back}."
 
 
 def _target_side(source: str, target: str, name: str) -> tuple[dict[str, Any], str | None, Position | None]:

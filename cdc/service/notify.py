@@ -15,14 +15,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import orjson
 
 from cdc.errors import UsageError
-from cdc.service.alerts import Alert, Event
+from cdc.service.alerts import SLOT_WITHIN, Alert, Alerts, Condition, Event
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Receiver(Protocol):
         """Send one, which may take a while; what went wrong, if something did."""
 
 
-class Service:
+class AppriseService:
     """A service that apprise knows.
 
     Args:
@@ -143,15 +143,63 @@ class Command:
         return None if process.returncode == 0 else f"it ended with {process.returncode}"
 
 
-class Notifier:
-    """Hands alerts to receivers, and waits for none of them."""
+@dataclass(frozen=True, slots=True)
+class NotifyOptions:
+    """Who gets alerts.
 
-    def __init__(self, receivers: Sequence[Receiver]) -> None:
+    Attributes:
+        urls: of services, as apprise writes them.
+        command: a program that is run for each alert.
+        slot_within: seconds; how early the loss of a slot is announced.
+    """
+
+    urls: tuple[str, ...] = ()
+    command: str | None = None
+    slot_within: float = SLOT_WITHIN
+
+    def receivers(self) -> list[Receiver]:
+        """Those that alerts go to.
+
+        Raises:
+            UsageError: one of them is not right.
+        """
+        services = [AppriseService(url, number) for number, url in enumerate(self.urls, 1)]
+        return [*services, *([Command(self.command)] if self.command is not None else [])]
+
+
+class Notifier:
+    """Makes alerts of what pipelines report, and hands them to receivers. It waits for none of these."""
+
+    def __init__(self, receivers: Sequence[Receiver], slot_within: float = SLOT_WITHIN) -> None:
+        self._slot_within = slot_within
+        self._alerts: dict[str, Alerts] = {}
+        self._stopped: set[str] = set()
         self._posts = [_Post(receiver) for receiver in receivers]
+
+    @property
+    def has_receivers(self) -> bool:
+        """Whether anybody wants alerts."""
+        return bool(self._posts)
+
+    def look(self, pipeline: str, report: Mapping[str, Any]) -> None:
+        """Send what is due by a report (`cdc.service.observed`) of a pipeline and its feeds; called every few seconds."""
+        if pipeline in self._stopped:
+            return
+        for target, feed in report["feeds"].items():
+            self.look(f"{pipeline} ({target})", feed)
+        for alert in self._of(pipeline).look(Condition.of(report), time.monotonic()):
+            self.send(alert)
+
+    def stopped(self, pipeline: str, message: str) -> None:
+        """Send that a run has ended because only a person may decide what happens next; of this one nothing follows."""
+        self._stopped.add(pipeline)
+        self.send(self._of(pipeline).stopped(message))
+
+    def _of(self, pipeline: str) -> Alerts:
+        return self._alerts.setdefault(pipeline, Alerts(pipeline, self._slot_within))
 
     def send(self, alert: Alert) -> None:
         """Send an alert to all receivers, as soon as each has taken those before it."""
-        log.info("alert: %s: %s", alert.event, alert.message)
         for post in self._posts:
             post.put(alert)
 

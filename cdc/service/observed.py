@@ -6,6 +6,7 @@ A report of a pipeline (`ObservedPipeline.report`) has all that `cdc status --js
     healthy         no `problems`
     health          green, amber (tables are copied or suspect) or red
     problems        a sentence each
+    problems_of_tables  those of them that are about tables that differ or are held
     running, phase  opening, copying, streaming, waiting (for the next try) or stopped
     position        the target's checkpoint, as text
     lag_bytes, lag_seconds

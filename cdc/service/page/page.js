@@ -2,7 +2,7 @@
 
 import { LagChart } from "./chart.js";
 import { QueryBox } from "./query.js";
-import { STATES, ago, bytes, clock, count, day, differing, doing, duration, rate, some, verdict } from "./words.js";
+import { STATES, ago, bytes, clock, count, day, differing, doing, duration, origin, rate, some, verdict } from "./words.js";
 
 const SILENT_FOR = 5000; // milliseconds without an event after which the connection counts as lost
 const AGAIN_IN = 2000;
@@ -65,7 +65,7 @@ function showVerdict(report, name) {
   const [kind, word, why] = verdict(report);
   const section = byId("verdict");
   tone(section, kind);
-  say(section, "name", `${name} \u2192 ${report.target}`);
+  say(section, "name", `${origin(report)} \u2192 ${report.target}`);
   say(section, "word", word);
   prose(section.querySelector(".why"), why);
   say(section, "behind", report.running ? duration(report.lag_seconds) : "not known");

@@ -35,6 +35,12 @@ export function rate(number) {
   return number < 10 ? number.toFixed(1) : whole.format(number);
 }
 
+const KINDS = { postgresql: "PostgreSQL", mysql: "MySQL", mariadb: "MariaDB" };
+
+export function origin({ name, origin: { kind, database } }) {
+  return `${name}: ${KINDS[kind] ?? kind}${database ? ` ${database}` : ""}`;
+}
+
 const DOING = {
   opening: "Opening",
   copying: "Copying tables",
