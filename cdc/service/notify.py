@@ -182,7 +182,7 @@ class Notifier:
         return bool(self._posts)
 
     def look(self, pipeline: str, report: Mapping[str, Any]) -> None:
-        """Send what is due by a report (`cdc.service.observed`) of a pipeline and its feeds; called every few seconds."""
+        """Send what is due by a report (`cdc.service.observed`) of a pipeline and its feeds; called every few s."""
         if pipeline in self._stopped:
             return
         for target, feed in report["feeds"].items():
