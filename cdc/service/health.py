@@ -77,6 +77,7 @@ def by_its_account(now: Mapping[str, Any], last: Mapping[str, Any], *, running: 
         "lag_seconds": now.get("lag_seconds"),
         "failure": now.get("failure"),
         "is_red": now.get("is_red", False),
+        "remedy": now.get("remedy"),
         "verification": now.get("verification"),
         "stall": stall_of(now),
         "tables": {
@@ -132,7 +133,8 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
     if report["position"] is None and report["phase"] != "opening":  # when nobody knows it yet
         yield "Nothing was ever applied."
     if report["is_red"]:
-        yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
+        said = f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
+        yield f"{said} {report['remedy']}" if report["remedy"] else said
     if (stall := report["stall"]) is not None:
         yield f"The {stall['stage']} does not move on ({stall['doing']})."
     if report["running"]:
@@ -183,6 +185,7 @@ def _target_side(source: str, target: str, name: str) -> tuple[dict[str, Any], s
             "lag_seconds": None,
             "failure": last.get("failure"),
             "is_red": last.get("is_red", False),
+            "remedy": last.get("remedy"),
             "verification": None,
             "stall": None,
             "tables": tables,
@@ -228,7 +231,8 @@ def _last_run(target: str, name: str) -> dict[str, Any]:
     if content.get("pipeline") != name:
         return {}
     if content.get("phase") != "stopped":
-        content |= {"failure": "It ended without a word: it was killed, or its disk is full.", "is_red": True}
+        said = "It ended without a word: it was killed, or its disk is full."
+        content |= {"failure": said, "is_red": True, "remedy": None}
     return content
 
 

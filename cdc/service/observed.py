@@ -10,7 +10,8 @@ A report of a pipeline (`ObservedPipeline.report`) has all that `cdc status --js
     running, phase  opening, copying, streaming, waiting (for the next try) or stopped
     position        the target's checkpoint, as text
     lag_bytes, lag_seconds
-    failure, is_red, stall {stage, doing, since, seconds}
+    failure, is_red, remedy
+    stall           {stage, doing, since, seconds}
     verification    {finished_at, rows, different {table: rows}, not_compared {table: why}, shapes {table: [what]}}
     slot            of PostgreSQL: {slot, exists, active, wal_status, lag_bytes, retained_bytes, safe_bytes, ...};
                     or `log` of MySQL and MariaDB {file, offset, gtids, oldest_file, bytes}; or `journal` of a feed
@@ -53,6 +54,7 @@ from cdc.connectors import JOURNAL, database_module, kind_of, known_as, source_m
 from cdc.engine.pipeline import Pipeline
 from cdc.engine.views import PipelineView
 from cdc.errors import CdcError
+from cdc.files.disk import no_system_errors
 from cdc.model.standing import State
 from cdc.service.health import account_of, by_its_account, judged
 from cdc.service.pace import Decline, Pace
@@ -117,17 +119,26 @@ class ObservedPipeline:
         """What it says of itself; nothing yet before it is made."""
         return self._pipeline.view() if self._pipeline is not None else PipelineView()
 
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether the source has, or should have, what a run makes there: there is no slot before the copy begins."""
+        view = self.view
+        return view.segments > 0 or view.phase not in ("opening", "copying")
+
     def ask(self) -> None:
         """Ask the source. May take as long as the source lets it wait."""
         self._asking_since = time.time()
+        answer: SourceStatus
         try:
-            answer: SourceStatus = source_module(self._source).source_status(self._source, self._known_as, None, None)
+            with no_system_errors():
+                answer = source_module(self._source).source_status(self._source, self._known_as, None, None)
         except CdcError as error:
             problem = f"The source cannot be asked: {error.message}"
             answer = SourceStatus("source", problem, None, False, {"error": error.message}, {})
         self._answer, self._asked_at, self._asking_since = answer, time.time(), None
-        left = answer.details.get("safe_bytes")
-        self._slot_left.see(time.monotonic(), left if isinstance(left, int) else None)
+        if "safe_bytes" in answer.details:
+            left = answer.details["safe_bytes"]
+            self._slot_left.see(time.monotonic(), left if isinstance(left, int) else None)
 
     def look(self) -> None:
         """Take note of how it is now; called about once a second."""
@@ -203,12 +214,11 @@ class ObservedPipeline:
 
     def _found(self) -> SourceStatus:
         """What the source has said last. How far the target is behind is known better from the pipeline itself."""
-        answer = self._answer or SourceStatus("source", None, None, False, {"error": None}, {})
         since = self._asking_since
         if since is not None and time.time() - since > _SILENT_FOR:
             problem = f"The source cannot be asked: it has not answered for {time.time() - since:.0f} s."
             return SourceStatus("source", problem, None, False, {"error": problem}, {})
-        return answer
+        return self._answer or SourceStatus("source", None, None, False, {"error": None}, {})
 
     def _not_followed(self, view: PipelineView) -> Iterator[str]:
         """A table that has not been copied is not there for those who read it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -79,8 +80,8 @@ class Service:
         asked: set[ObservedPipeline] = set()
         for number in itertools.count():
             for observed in self.process.all():
-                observed.look()
-                if observed not in asked:
+                self._done(observed.look)
+                if observed not in asked and observed.can_be_asked:
                     asked.add(observed)
                     threading.Thread(target=self._ask, args=(observed,), name="asks", daemon=True).start()
             if self._notifier.has_receivers and number % _LOOKS_PER_ALERT == 0:
@@ -91,6 +92,14 @@ class Service:
 
     def _ask(self, observed: ObservedPipeline) -> None:
         while True:
-            observed.ask()
+            self._done(observed.ask)
             if self._end.wait(ASK_EVERY):
                 return
+
+    @staticmethod
+    def _done(work: Callable[[], None]) -> None:
+        """A fault of what only looks must end neither the pipeline nor the looking."""
+        try:
+            work()
+        except Exception as error:
+            log.warning("A look at a pipeline has failed: %r", error)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import orjson
 import uvicorn
+from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -32,6 +33,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cdc.service.address import Address
+from cdc.service.exposition import registry
 from cdc.service.observed import ObservedProcess
 
 _PAGE = Path(__file__).parent / "page"
@@ -96,6 +98,8 @@ def application(process: ObservedProcess, address: Address, is_ending: Callable[
         is_ending: whether events have to end.
     """
 
+    everything = registry(process)
+
     async def livez(_: Request) -> Response:
         # Nothing here waits for anything, not even for a thread: what else hangs is no reason to be killed.
         if process.is_alive:
@@ -105,6 +109,10 @@ def application(process: ObservedProcess, address: Address, is_ending: Callable[
     def readyz(_: Request) -> Response:
         unready = process.document()["unready"]
         return PlainTextResponse("".join(f"{text}\n" for text in unready or ["It is ready."]), 503 if unready else 200)
+
+    def metrics(request: Request) -> Response:
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(everything), headers={"Content-Type": kind})
 
     def status(_: Request) -> Response:
         return Response(_json(process), media_type="application/json")
@@ -125,6 +133,7 @@ def application(process: ObservedProcess, address: Address, is_ending: Callable[
         Mount("/page", StaticFiles(directory=_PAGE)),
         Route("/livez", livez),
         Route("/readyz", readyz),
+        Route("/metrics", metrics),
         Route("/status.json", status),
         Route("/events", events),
     ]
