@@ -6,6 +6,7 @@ its type was changed, and once its source is gone.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -62,11 +63,12 @@ def main() -> None:
     _PICTURES.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),  # so that the target has a name that is short to read
         chromium(Path(folder)) as browser,
         PrivatePostgres(18, settings={"max_slot_wal_keep_size": "1GB"}) as server,
     ):
         dsn = _shop(server)
-        target = f"duckdb:{folder}/shop.duckdb"
+        target = "duckdb:shop.duckdb"
         arguments = (dsn, target, "--verify-every", "30s", "--max-rate", "60000", "--max-lag", "15s")
         with Followed(Path(folder), *arguments) as followed:
             followed.until(lambda report: report["rows"]["copied"] > _VISITS // 8)

@@ -15,6 +15,7 @@ from typing import Any
 from cdc.model.standing import State
 
 SLOT_WITHIN = 86_400.0  # seconds; how early the loss of a slot is announced where nothing else is asked for
+_LEAST_USED = 0.25  # of a slot's room, before a forecast counts: a source removes its log file by file
 _CALM = 1.5  # the forecast has to be so many times better before the loss can be announced again
 _MOST_NAMED = 10  # tables or problems that a message names
 
@@ -32,7 +33,7 @@ class Event(StrEnum):
 
 # Seconds for which something has to be so before it is an alert, and not to be so before it has ended. The result of a
 # verification does not come and go.
-_LASTS = {Event.UNHEALTHY: 15.0, Event.HELD: 15.0, Event.DIFFERS: 0.0, Event.SLOT: 60.0}
+_LASTS = {Event.UNHEALTHY: 15.0, Event.HELD: 15.0, Event.DIFFERS: 0.0, Event.SLOT: 120.0}
 _ENDS = {Event.UNHEALTHY: 30.0, Event.HELD: 30.0, Event.DIFFERS: 0.0, Event.SLOT: 60.0}
 _WELL_FOR = 30.0
 
@@ -80,7 +81,7 @@ class Condition:
             tuple(text for text in report["problems"] if text not in report["problems_of_tables"]),
             {name: entry["reason"] for name, entry in report["tables"].items() if entry["state"] == State.HELD},
             differing,
-            report["forecast"]["slot_seconds_left"],
+            _slot_lost_in(report),
         )
 
     @property
@@ -187,6 +188,16 @@ class _Steady:
             return None
         self.is_so, self._turned_at = is_so, None
         return is_so
+
+
+def _slot_lost_in(report: Mapping[str, Any]) -> float | None:
+    """Seconds, by the report's forecast, once a good part of the slot's room is used."""
+    left: float | None = report["forecast"]["slot_seconds_left"]
+    slot = report.get("slot") or {}
+    kept, safe = slot.get("retained_bytes"), slot.get("safe_bytes")
+    if left is None or kept is None or safe is None or kept < _LEAST_USED * (kept + max(safe, 0)):
+        return None
+    return left
 
 
 def _some(texts: Sequence[str]) -> list[str]:

@@ -56,14 +56,14 @@ def sent_during(*phases: tuple[Condition, int]) -> list[tuple[int, Event]]:
             [(DIFFERS, 60), (WELL, 120), (DIFFERS, 60)],
             id="a difference that was mended and is found again",
         ),
-        pytest.param([(60, "slot")], [(NEAR, 3600)], id="a slot that will be lost within a day"),
+        pytest.param([(120, "slot")], [(NEAR, 3600)], id="a slot that will be lost within a day"),
         pytest.param([], [(FAR, 600), (NEARLY_NEAR, 600)], id="a slot that will be lost later than that"),
-        pytest.param([], [(NEAR, 30), (FAR, 600)], id="a forecast that is withdrawn"),
+        pytest.param([], [(NEAR, 90), (FAR, 600)], id="a forecast that is withdrawn"),
         pytest.param(
-            [(60, "slot")], [(NEAR, 600), (NEARLY_NEAR, 600), (NEAR, 600)], id="a forecast near the limit is one alert"
+            [(120, "slot")], [(NEAR, 600), (NEARLY_NEAR, 600), (NEAR, 600)], id="a forecast near the limit is one alert"
         ),
         pytest.param(
-            [(60, "slot"), (1260, "slot")], [(NEAR, 600), (FAR, 600), (NEAR, 600)], id="a slot in danger again"
+            [(120, "slot"), (1320, "slot")], [(NEAR, 600), (FAR, 600), (NEAR, 600)], id="a slot in danger again"
         ),
     ],
 )
@@ -74,7 +74,7 @@ def test_an_alert_is_a_transition(expected: list[tuple[int, str]], phases: list[
 
 def one(condition: Condition) -> Alert:
     alerts = Alerts("shop")
-    (alert,) = [alert for now in range(0, 100, 5) for alert in alerts.look(condition, float(now))]
+    (alert,) = [alert for now in range(0, 150, 5) for alert in alerts.look(condition, float(now))]
     return alert
 
 
@@ -109,8 +109,30 @@ def test_a_condition_is_read_from_a_report() -> None:
         },
         "verification": {"different": {"public.b": 3}, "shapes": {"public.c": ["a column"]}},
         "forecast": {"slot_seconds_left": 60.0},
+        "slot": {"retained_bytes": 300, "safe_bytes": 700},
     }
 
     assert Condition.of(report) == Condition(
         ("It is 900 s behind.",), {"public.a": "No key."}, {"public.b": "3 rows", "public.c": "its shape"}, 60.0
     )
+
+
+@pytest.mark.parametrize(
+    ("slot", "lost_in"),
+    [
+        ({"retained_bytes": 300, "safe_bytes": 700}, 60.0),
+        ({"retained_bytes": 16, "safe_bytes": 984}, None),  # a file more than a moment ago
+        ({"retained_bytes": 1000, "safe_bytes": -50}, 60.0),  # beyond the limit, and not removed yet
+        ({"retained_bytes": 1000, "safe_bytes": None}, None),  # without a limit
+        ({"exists": False}, None),
+        (None, None),  # MySQL
+    ],
+)
+def test_a_forecast_counts_once_a_good_part_of_the_room_is_used(
+    slot: dict[str, int | None] | None, lost_in: float | None
+) -> None:
+    """A source removes its log file by file, so that what is left falls now and then without any danger."""
+    report = {"problems": [], "problems_of_tables": [], "tables": {}, "verification": None}
+    report |= {"forecast": {"slot_seconds_left": 60.0}, **({"slot": slot} if slot is not None else {})}
+
+    assert Condition.of(report).slot_lost_in == lost_in

@@ -1,7 +1,8 @@
 // How far behind a pipeline was in the last half an hour.
 
-import { clock, duration } from "./words.js";
+import { clock, duration, lag } from "./words.js";
 
+const LEAST_POINTS = 3;
 const HEIGHT = 176; // as in page.css
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -20,12 +21,12 @@ export class LagChart {
   // samples: [at, seconds behind, bytes behind, rows per second], oldest first
   show(samples, now) {
     this.data = [samples.map(([at]) => at), samples.map(([, seconds]) => seconds)];
-    this.section.hidden = samples.length < 2;
+    this.section.hidden = samples.length < LEAST_POINTS;
     if (this.section.hidden) return;
     if (this.plot === null) this.draw();
     else this.plot.setData(this.data);
     const most = Math.max(...this.data[1]);
-    const note = `In the last ${duration(now - samples[0][0])} at most ${duration(most)}.`;
+    const note = `In the last ${duration(now - samples[0][0])} at most ${lag(most)}.`;
     if (this.note.textContent !== note) this.note.textContent = note;
     this.place.setAttribute("aria-label", `How far behind: ${note}`);
   }
@@ -42,8 +43,8 @@ export class LagChart {
       padding: [8, 8, 0, 0],
       scales: { y: { range: (_, _least, most) => [0, Math.max(1, most * 1.15)] } },
       axes: [
-        { ...axis, grid: { show: false }, space: 90, size: 30, values: (_, ticks) => ticks.map((at) => clock(at).slice(0, 5)) },
-        { ...axis, size: 60, space: 40, values: (_, ticks) => ticks.map((seconds) => duration(seconds).replace(".0 ", " ")) },
+        { ...axis, grid: { show: false }, space: 90, size: 30, values: (_, ticks, _axis, _space, step) => ticks.map((at) => clock(at).slice(0, step < 60 ? 8 : 5)) },
+        { ...axis, size: 60, space: 40, values: (_, ticks) => ticks.map((seconds) => lag(seconds).replace(".0 ", " ")) },
       ],
       series: [{}, { stroke: ink, width: 2, fill: `color-mix(in srgb, ${ink} 12%, transparent)`, points: { show: false } }],
     }, this.data, this.place);

@@ -2,10 +2,11 @@
 
 import { LagChart } from "./chart.js";
 import { QueryBox } from "./query.js";
-import { STATES, ago, bytes, clock, count, day, differing, doing, duration, origin, rate, some, verdict } from "./words.js";
+import { ago, bytes, clock, count, day, differing, doing, duration, lag, origin, rate, some, standing, verdict } from "./words.js";
 
 const SILENT_FOR = 5000; // milliseconds without an event after which the connection counts as lost
 const AGAIN_IN = 2000;
+const LEAST_USED = 0.25; // of a slot's room, before a forecast is a cause for concern (cdc/service/alerts.py)
 const MOST_TABLES = 200; // that are shown at once
 
 const byId = (id) => document.getElementById(id);
@@ -68,10 +69,11 @@ function showVerdict(report, name) {
   say(section, "name", `${origin(report)} \u2192 ${report.target}`);
   say(section, "word", word);
   prose(section.querySelector(".why"), why);
-  say(section, "behind", report.running ? duration(report.lag_seconds) : "not known");
+  say(section, "behind", report.running ? lag(report.lag_seconds) : "not known");
   say(section, "behind-note", report.running && report.lag_bytes != null ? `${bytes(report.lag_bytes)} of log` : "");
   say(section, "doing", doing(report));
-  say(section, "doing-note", `${rate(report.rows_per_second)} rows/s, ${some(report.rows.transactions, "transaction")} so far`);
+  const pace = report.rows_per_second ? `${rate(report.rows_per_second)} rows/s` : "No rows just now";
+  say(section, "doing-note", `${pace}, ${some(report.rows.transactions, "transaction")} so far`);
   document.title = `${word} \u00b7 ${name}`;
 }
 
@@ -80,11 +82,11 @@ function showVerification(report, now) {
   const [answer, note] = compared(found, differing(report), now);
   const node = say(section, "checked", answer);
   node.classList.toggle("differs", answer !== "No difference" && found != null);
-  say(section, "checked-note", note);
+  prose(section.querySelector('[data-field="checked-note"]'), note);
 }
 
 function compared(found, different, now) {
-  if (!found) return ["Not yet", "--verify-every compares all rows now and then."];
+  if (!found) return ["Not yet", "`--verify-every 1h` compares all rows."];
   const note = `${some(found.rows, "row")}, ${ago(found.finished_at, now)}`;
   const rows = different.reduce((sum, [, number]) => sum + number, 0);
   if (rows) return [`${some(rows, "row")} ${rows === 1 ? "differs" : "differ"}`, note];
@@ -128,14 +130,14 @@ function showTables(report, now) {
   search.hidden = all.length <= 10;
   const shown = found.slice(0, MOST_TABLES);
   const rows = keep(document.querySelector("#tables tbody"), shown.map(([name]) => name), () => fresh("table-row"));
-  rows.forEach((row, index) => showTable(row, ...shown[index], report.verification, different, now));
+  rows.forEach((row, index) => showTable(row, ...shown[index], report, different, now));
   const more = found.length - shown.length;
   const none = all.length ? "No table has such a name." : "There are no tables yet.";
   say(byId("tables"), "tables-note", !found.length ? none : more ? `${some(more, "more table")}: find them by name.` : "");
 }
 
-function showTable(row, name, table, verification, different, now) {
-  const [kind, word] = STATES[table.state] ?? ["none", table.state];
+function showTable(row, name, table, report, different, now) {
+  const [kind, word] = standing(table, report);
   say(row, "table", name);
   tone(row.querySelector(".state"), kind);
   say(row, "state", word);
@@ -149,13 +151,15 @@ function showTable(row, name, table, verification, different, now) {
   ]) say(row, field, text(number)).classList.toggle("quiet", !number);
   const isCopied = table.state === "copying" && table.rows_estimated > 0;
   meter(row.querySelector("progress"), isCopied ? table.rows_copied / table.rows_estimated : null, "busy");
-  const [answer, differs] = comparison(name, table, verification, different, now);
+  const [answer, differs] = comparison(name, table, report.verification, different, now);
   const cell = say(row, "compared", answer);
   cell.classList.toggle("differs", differs);
   cell.classList.toggle("quiet", !differs);
 }
 
 function comparison(name, table, verification, different, now) {
+  if (table.state === "suspect") return ["in progress", false];
+  if (table.state === "copying") return ["not yet", false];
   if (different.has(name)) return [`${some(different.get(name), "row")} differed`, true];
   if (verification?.shapes[name]) return [verification.shapes[name].join("; "), true];
   if (verification?.not_compared[name]) return [verification.not_compared[name], false];
@@ -185,10 +189,10 @@ function* logMeter({ slot, log, forecast }) {
     yield [title, bytes(slot.retained_bytes), null, "It may grow without a limit: max_slot_wal_keep_size is not set.", "none"];
     return;
   }
-  const all = slot.retained_bytes + slot.safe_bytes;
-  const kind = left == null ? "good" : left < 86400 ? "bad" : "care";
-  const note = left == null ? "The slot is not about to be lost." : `At this rate the slot is lost in ${duration(left)}.`;
-  yield [title, `${bytes(slot.retained_bytes)} of ${bytes(all)}`, all ? slot.retained_bytes / all : 0, note, kind];
+  const all = slot.retained_bytes + slot.safe_bytes, used = all ? slot.retained_bytes / all : 0;
+  const kind = left == null || used < LEAST_USED ? "good" : left < 86400 ? "bad" : "care";
+  const note = kind === "good" ? "The slot is not about to be lost." : `At this rate the slot is lost in ${duration(left)}.`;
+  yield [title, `${bytes(slot.retained_bytes)} of ${bytes(all)}`, used, note, kind];
 }
 
 function* diskMeter({ forecast }) {
@@ -230,7 +234,7 @@ function showPipelines(all, chosen) {
     tone(link, kind);
     say(link, "name", name);
     say(link, "word", word);
-    say(link, "behind", report.running ? duration(report.lag_seconds) : "");
+    say(link, "behind", report.running ? lag(report.lag_seconds) : "");
     if (name === chosen) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
   });
@@ -258,7 +262,7 @@ function show() {
   showErrors(report);
   chart.show(report.samples, last.at);
   say(byId("version"), "version", `cdc ${last.version}`);
-  query.offer(report.query ?? null);
+  query.offer(report.query === true);
 }
 
 // ---- the connection

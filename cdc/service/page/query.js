@@ -1,5 +1,7 @@
 // A box that asks the published copy, shown where the process answers queries.
 
+import { count, some } from "./words.js";
+
 const MOST_ROWS = 500; // that are shown
 
 export class QueryBox {
@@ -19,9 +21,8 @@ export class QueryBox {
     });
   }
 
-  offer(path) {
-    this.path = path;
-    this.section.hidden = path === null;
+  offer(isOffered) {
+    this.section.hidden = !isOffered;
   }
 
   async run() {
@@ -37,9 +38,10 @@ export class QueryBox {
   }
 
   async ask(sql) {
-    const response = await fetch(this.path, { method: "POST", headers: { "Content-Type": "application/json", Accept: "application/json" }, body: JSON.stringify({ sql }) });
+    const headers = { "Content-Type": "application/json", Accept: "application/json" };
+    const response = await fetch("/query", { method: "POST", headers, body: JSON.stringify({ sql, limit: MOST_ROWS }) });
     const found = await response.json();
-    return response.ok ? grid(found) : failure(found.message ?? response.statusText);
+    return response.ok ? grid(found) : failure([found.error, found.hint].filter(Boolean).join("\n"));
   }
 }
 
@@ -51,21 +53,22 @@ function failure(text) {
   return node;
 }
 
-function grid({ columns, rows }) {
+function grid({ columns, rows, truncated, seconds }) {
   const table = document.createElement("table");
+  const number = truncated ? `The first ${count(rows.length)} rows` : some(rows.length, "row");
+  table.createCaption().textContent = `${number}, ${Math.round(seconds * 1000)} ms`;
   const head = table.createTHead().insertRow();
-  for (const name of columns) {
+  for (const { name, type } of columns) {
     const cell = document.createElement("th");
     cell.scope = "col";
     cell.textContent = name;
+    cell.title = type;
     head.append(cell);
   }
   const body = table.createTBody();
-  for (const row of rows.slice(0, MOST_ROWS)) {
+  for (const row of rows) {
     const line = body.insertRow();
     for (const value of row) line.insertCell().textContent = value === null ? "NULL" : typeof value === "object" ? JSON.stringify(value) : value;
   }
-  const caption = table.createCaption();
-  caption.textContent = rows.length > MOST_ROWS ? `The first ${MOST_ROWS} of ${rows.length} rows` : `${rows.length} rows`;
   return table;
 }

@@ -13,9 +13,11 @@ export function bytes(number) {
   return `${step ? exact.format(number / 1000 ** step) : whole.format(number)} ${["B", "kB", "MB", "GB", "TB"][step]}`;
 }
 
+// How far behind something is: below ten seconds, tenths count.
+export const lag = (seconds) => (seconds != null && seconds >= 0.05 && seconds < 9.95 ? `${seconds.toFixed(1)} s` : duration(seconds));
+
 export function duration(seconds) {
   if (seconds == null) return "not known";
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 90) return `${whole.format(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 60) return `${minutes} min`;
@@ -51,7 +53,14 @@ const DOING = {
 
 export const doing = (report) => DOING[report.phase] ?? report.phase ?? "Opening";
 
-export const STATES = {
+// The kind and the word of a table's state. A table is followed only while the log is.
+export function standing(table, report) {
+  const isIdle = !report.running || report.phase === "waiting" || report.phase === "opening";
+  if (table.state === "following" && isIdle) return ["none", report.running ? "waiting" : "stopped"];
+  return STATES[table.state] ?? ["none", table.state];
+}
+
+const STATES = {
   following: ["good", "following"],
   copying: ["busy", "copying"],
   suspect: ["care", "being compared"],
