@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-import signal
 import time
-import urllib.request
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from integration.processes import Process, start
+from integration.watched import Port
 
 
 class Followed:
@@ -20,29 +19,29 @@ class Followed:
     Args:
         folder: for what it says.
         arguments: of `cdc run`.
+        port: where it listens.
     """
 
-    def __init__(self, folder: Path, *arguments: str, listen: str = "127.0.0.1:0") -> None:
-        self._log = folder / "said"
-        with self._log.open("a") as log:
-            self.process: Process = start("run", *arguments, "--listen", listen, log=log)
-        self.url = self._listens()
+    def __init__(self, folder: Path, *arguments: str, port: Port | None = None) -> None:
+        self.port = port or Port()
+        with (folder / "said").open("a") as log:
+            self.process: Process = start("run", *arguments, *self.port.option, log=log)
+        self._until_it_listens()
 
     def __enter__(self) -> Followed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it, and wait for its end."""
-        self.process.send_signal(number)
+        self.process.terminate()
         self.process.wait(60)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port.number}"
 
     def status(self) -> dict[str, Any]:
         """The document of the process."""
-        with urllib.request.urlopen(f"{self.url}/status.json", timeout=30) as answer:
-            document: dict[str, Any] = json.load(answer)
+        document: dict[str, Any] = json.loads(self.port.get("/status.json").text)
         return document
 
     def report(self) -> dict[str, Any]:
@@ -58,11 +57,13 @@ class Followed:
             time.sleep(0.2)
         return report
 
-    def _listens(self) -> str:
+    def _until_it_listens(self) -> None:
         for _ in range(600):
-            found = re.findall(r"Listening at (http://\S+)", self._log.read_text())
-            if found:
-                return str(found[-1])
-            assert self.process.poll() is None, self._log.read_text()
-            time.sleep(0.05)
-        raise AssertionError(f"it does not listen: {self._log.read_text()}")
+            assert self.process.poll() is None, "it has ended"
+            try:
+                self.port.get("/livez")
+            except urllib.error.URLError:
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError("it does not listen")

@@ -177,7 +177,7 @@ def test_a_page_that_has_lost_its_process_does_not_look_healthy(
             assert "grayscale" in opened.page.evaluate("getComputedStyle(document.querySelector('main')).filter")
             assert opened.text("#verdict .why").startswith("What you see is how it was at ")
             first.process.wait(30)
-            with Followed(tmp_path, shop.dsn, target, "--name", "lost", listen=urlsplit(first.url).netloc):
+            with Followed(tmp_path, shop.dsn, target, "--name", "lost", port=first.port):
                 opened.wait("#verdict-word", "All is well")
                 assert opened.text("#connection-word") == "Live"
                 assert opened.page.evaluate("document.body.className") == ""

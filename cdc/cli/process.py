@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -78,32 +78,35 @@ def carry_out(wanted: Wanted, process: ProcessOptions) -> None:
         CdcError: it cannot go on.
     """
     notifier = Notifier(process.notify.receivers(), process.notify.slot_within)
+    ending = Ending()
     with Service(process.listen, notifier) as service:
         observed = service.observe(wanted.source, wanted.target, wanted.options.name, wanted.max_lag)
         try:
             if wanted.feeds is not None:
-                _feed(wanted, wanted.feeds, observed)
+                _feed(wanted, wanted.feeds, observed, ending)
             else:
-                _run(wanted, observed)
+                _run(wanted, observed, ending)
         except OperatorNeeded as error:
             notifier.stopped(wanted.options.name, " ".join(filter(None, (error.message, error.hint))))
             if process.on_operator_needed is OnOperatorNeeded.WAIT:
-                wait_for_operator(error)
+                # A container would be started again and again, and nobody would read what is wrong.
+                log.error("%s %s The process waits for SIGTERM, and is not ready.", error.message, error.hint or "")
+                ending.wait()
             raise
 
 
-def _run(wanted: Wanted, observed: ObservedPipeline) -> None:
+def _run(wanted: Wanted, observed: ObservedPipeline, ending: Ending) -> None:
     source, target, options = wanted.source, wanted.target, wanted.options
     pipeline = open_pipeline(source, target, options, end_process)
     observed.attach(pipeline)
     if kind_of(source) != JOURNAL:
         serve_jobs(pipeline, source, target, options)
-    stop_on_signals(pipeline)
+    ending.stops(pipeline)
     file = StatusFile.of(target, options.name)
     pipeline.run_beside(lambda _: watch(pipeline, messages, file))
 
 
-def _feed(wanted: Wanted, targets: Sequence[str], observed: ObservedPipeline) -> None:
+def _feed(wanted: Wanted, targets: Sequence[str], observed: ObservedPipeline, ending: Ending) -> None:
     """A journal, and targets that are fed from it, in one process."""
     source, journal, options = wanted.source, wanted.target, wanted.options
     for target in targets:
@@ -116,33 +119,32 @@ def _feed(wanted: Wanted, targets: Sequence[str], observed: ObservedPipeline) ->
 
     fanout = open_fanout(source, journal, targets, options, end_process, feed_made)
     observed.attach(fanout.writer)
-    stop_on_signals(fanout)
+    ending.stops(fanout)
     fanout.run(lambda _: watch(fanout.writer, messages, StatusFile.of(journal, options.name)))
 
 
-def stop_on_signals(pipeline: Pipeline | FanOut) -> None:
-    """SIGINT, SIGTERM and SIGHUP end the run at the next commit boundary (D-18)."""
-    _on_signals(pipeline.stop)
+class Ending:
+    """SIGINT, SIGTERM and SIGHUP, which ask for the end."""
 
+    def __init__(self) -> None:
+        self._is_asked = False
 
-def wait_for_operator(error: OperatorNeeded) -> None:
-    """Stay alive after a run has ended with what only a person can help, until the process is asked to end: a container
-    would be started again and again, and what is wrong would be read by nobody."""
-    ends: list[bool] = []
-    _on_signals(lambda: ends.append(True))
-    log.error("%s %s The process waits for SIGTERM, as asked, and is not ready.", error.message, error.hint or "")
-    while not ends:
-        time.sleep(_LOOK_EVERY)
+    def stops(self, pipeline: Pipeline | FanOut) -> None:
+        """Have them end a run at the next commit boundary (D-18)."""
 
+        def stop(_number: int, _frame: object) -> None:
+            self._is_asked = True
+            pipeline.stop()
 
-def _on_signals(act: Callable[[], None]) -> None:
-    def stop(_number: int, _frame: object) -> None:
-        act()
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
+            signal.signal(signal.SIGHUP, stop)
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
-        signal.signal(signal.SIGHUP, stop)
+    def wait(self) -> None:
+        """Wait until somebody has asked, be it before."""
+        while not self._is_asked:
+            time.sleep(_LOOK_EVERY)
 
 
 def end_process(stall: Stall) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cdc.cli.app import TARGET_FORMS, app, messages
-from cdc.cli.process import stop_on_signals
+from cdc.cli.process import Ending
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of
 from cdc.cli.view import watch
 from cdc.errors import UsageError
@@ -42,5 +42,5 @@ def rebuild(
         name=name_of(source, target, None), target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY)
     )
     pipeline = open_rebuild(source, target, until, options)
-    stop_on_signals(pipeline)
+    Ending().stops(pipeline)
     pipeline.run_beside(lambda _: watch(pipeline, messages, None))

@@ -19,7 +19,7 @@ from cdc.cli.app import (
     app,
     selection,
 )
-from cdc.cli.process import end_process, stop_on_signals
+from cdc.cli.process import Ending, end_process
 from cdc.cli.quantity import seconds_of
 from cdc.connectors import origin_of, source_module
 from cdc.engine.liveness import Watch
@@ -100,7 +100,7 @@ def tail(
         until_caught_up=until_caught_up,
         watch=Watch(patience, end_process, target_factor=math.inf),  # who reads the lines may take their time
     )
-    stop_on_signals(pipeline)
+    Ending().stops(pipeline)
     pipeline.run()
 
 

@@ -130,7 +130,7 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
     """What an operator has to know of at once, a sentence each."""
     if found.problem is not None:
         yield found.problem
-    if report["position"] is None and report["phase"] != "opening":  # when nobody knows it yet
+    if report["position"] is None and report["phase"] not in ("opening", "copying"):  # when it is not known yet
         yield "Nothing was ever applied."
     if report["is_red"]:
         said = f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"

@@ -281,8 +281,8 @@ METRICS = (
         "cdc_journal_behind_records",
         Kind.GAUGE,
         (),
-        "Records of the journal that a feed has still to apply.",
-        "A feed that is far behind keeps the journal from letting go of files.",
+        "Records that the journal keeps for a feed. The last ones count until others follow them.",
+        "A feed that is far behind keeps the journal from letting go of files. cdc_lag_bytes of the feed is exact.",
         one("journal", "records_behind"),
     ),
     Metric(

@@ -44,6 +44,7 @@ Whatever is not known is null.
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ MOST_SAMPLES = 360
 SAMPLE_EVERY = 5.0  # seconds
 MOST_ERRORS = 20
 ASK_EVERY = 10.0  # seconds
-_SILENT_FOR = 60.0  # seconds without an answer after which a source counts as one that does not give any
+_SILENT_FOR = 30.0  # seconds without an answer after which a source counts as one that does not give any
 _ALL = ""  # the name of all rows together, which no table has
 
 
@@ -96,9 +97,12 @@ class ObservedPipeline:
         self._samples: deque[list[float]] = deque(maxlen=MOST_SAMPLES)
         self._errors: deque[dict[str, Any]] = deque(maxlen=MOST_ERRORS)
         self._failed_at: float | None = None
+        self._noting = threading.Lock()
         self._answer: SourceStatus | None = None
         self._asked_at: float | None = None
+        self._asked_while: bool | None = None  # the log was followed
         self._asking_since: float | None = None
+        self._due_at = 0.0
 
     def attach(self, pipeline: Pipeline) -> None:
         """Look at this pipeline from now on; a feed that is tried again is another one each time."""
@@ -122,14 +126,18 @@ class ObservedPipeline:
         return self._pipeline.view() if self._pipeline is not None else PipelineView()
 
     @property
-    def can_be_asked(self) -> bool:
-        """Whether the source has, or should have, what a run makes there: there is no slot before the copy begins."""
+    def is_due(self) -> bool:
+        """Whether the source is to be asked: every ASK_EVERY seconds, and when it seems to have gone or come back. Not
+        before the first copy has begun: there is no slot."""
         view = self.view
-        return view.segments > 0 or view.phase not in ("opening", "copying")
+        if not view.segments and view.phase in ("opening", "copying"):
+            return False
+        return time.monotonic() >= self._due_at or self._asked_while != (view.phase == "streaming")
 
     def ask(self) -> None:
         """Ask the source. May take as long as the source lets it wait."""
         self._asking_since = time.time()
+        self._asked_while = self.view.phase == "streaming"
         answer: SourceStatus
         try:
             with no_system_errors():
@@ -138,6 +146,7 @@ class ObservedPipeline:
             problem = f"The source cannot be asked: {error.message}"
             answer = SourceStatus("source", problem, None, False, {"error": error.message}, {})
         self._answer, self._asked_at, self._asking_since = answer, time.time(), None
+        self._due_at = time.monotonic() + ASK_EVERY
         if "safe_bytes" in answer.details:
             left = answer.details["safe_bytes"]
             self._slot_left.see(time.monotonic(), left if isinstance(left, int) else None)
@@ -160,13 +169,14 @@ class ObservedPipeline:
 
     def _note_failure(self, view: PipelineView) -> None:
         at, message = view.failed_at, view.failure
-        if at is None or message is None or at == self._failed_at:
-            return
-        self._failed_at = at
-        if self._errors and self._errors[0]["message"] == message:
-            self._errors[0] |= {"at": at, "times": self._errors[0]["times"] + 1}
-        else:
-            self._errors.appendleft({"at": at, "message": message, "remedy": view.remedy, "times": 1})
+        with self._noting:
+            if at is None or message is None or at == self._failed_at:
+                return
+            self._failed_at = at
+            if self._errors and self._errors[0]["message"] == message:
+                self._errors[0] |= {"at": at, "times": self._errors[0]["times"] + 1}
+            else:
+                self._errors.appendleft({"at": at, "message": message, "remedy": view.remedy, "times": 1})
 
     def _sample(self, view: PipelineView) -> None:
         """The worst of each few seconds."""
@@ -180,6 +190,7 @@ class ObservedPipeline:
     def report(self) -> dict[str, Any]:
         """How it is now."""
         view = self.view
+        self._note_failure(view)
         said = account_of(view)
         running = view.phase != "stopped"
         found = self._found()

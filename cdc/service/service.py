@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cdc.service.address import Address
 from cdc.service.notify import Notifier
-from cdc.service.observed import ASK_EVERY, ObservedPipeline, ObservedProcess
+from cdc.service.observed import ObservedPipeline, ObservedProcess
 
 if TYPE_CHECKING:
     from cdc.service.web import WebServer
@@ -81,20 +81,22 @@ class Service:
         for number in itertools.count():
             for observed in self.process.all():
                 self._done(observed.look)
-                if observed not in asked and observed.can_be_asked:
+                if observed not in asked:
                     asked.add(observed)
                     threading.Thread(target=self._ask, args=(observed,), name="asks", daemon=True).start()
             if self._notifier.has_receivers and number % _LOOKS_PER_ALERT == 0:
-                for name, observed in list(self.process.pipelines.items()):
-                    self._notifier.look(name, observed.report())
+                self._done(self._alert)
             if self._end.wait(_LOOK_EVERY):
                 return
 
+    def _alert(self) -> None:
+        for name, observed in list(self.process.pipelines.items()):
+            self._notifier.look(name, observed.report())
+
     def _ask(self, observed: ObservedPipeline) -> None:
-        while True:
-            self._done(observed.ask)
-            if self._end.wait(ASK_EVERY):
-                return
+        while not self._end.wait(_LOOK_EVERY):
+            if observed.is_due:
+                self._done(observed.ask)
 
     @staticmethod
     def _done(work: Callable[[], None]) -> None:
