@@ -25,6 +25,7 @@ servers:
 	integration/servers/unpack.sh sid $(SERVERS)/mysql mysql-server-core mysql-client-core
 	integration/servers/unpack.sh sid $(SERVERS)/mariadb-sid mariadb-server-core
 	integration/servers/unpack.sh bookworm $(SERVERS)/pgbouncer pgbouncer
+	integration/servers/unpack.sh bookworm $(SERVERS)/prometheus prometheus
 	while read -r folder package version integrity; do \
 		integration/servers/unpack_npm.sh $(SERVERS)/$$folder $$package $$version $$integrity || exit 1; \
 	done <integration/servers/npm.txt

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from cdc.cli.status import look
+from cdc.service.health import look
 
 
 def status_now(source: str, target: str, name: str, max_lag: float = 0.0) -> dict[str, Any]:

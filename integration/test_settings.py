@@ -160,6 +160,20 @@ def test_one_fails_and_the_other_goes_on(file: Path, shop: Database, billing: My
     assert rows(Path("billing.duckdb"), f"SELECT count(*) FROM {billing.name}.bills") == [(2,)]
 
 
+def test_options_of_the_process(file: Path, shop: Database) -> None:
+    """They stand at the top, and concern all pipelines: how lines are written, where the process answers."""
+    name = f"shop_{shop.name}"
+    file.write_text('log-format = "json"\nlisten = "127.0.0.1:0"\n' + file.read_text())
+    done = cdc("run", "--until-caught-up")
+    assert done.returncode == EXIT_DONE, done.stderr
+    lines = [orjson.loads(line) for line in done.stderr.splitlines()]
+    assert {line["pipeline"] for line in lines if "pipeline" in line} == {name, "billing"}
+    assert any(line["message"].startswith("Listening at http://127.0.0.1:") for line in lines)
+    done = cdc("run", name, "--until-caught-up", "--log-format", "text")
+    assert done.returncode == EXIT_DONE, done.stderr
+    assert " INFO " in done.stderr
+
+
 def test_what_may_pass_is_tried_again_while_the_other_goes_on(file: Path, shop: Database) -> None:
     """A target that another process has: a supervisor would start the process again."""
     assert cdc("run", "--until-caught-up").returncode == EXIT_DONE

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cdc.cli.status import stall_of
 from cdc.engine.liveness import TARGET_FACTOR, Stall, Watch
 from cdc.engine.pipeline import Pipeline
 from cdc.errors import Stalled, Unavailable
 from cdc.model.segment import Segment
+from cdc.service.health import stall_of
 from cdc.source import Link
 from tests.test_pipeline import Script, ScriptTarget, segment
 

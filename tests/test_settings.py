@@ -55,7 +55,7 @@ def wanted(folder: Path, text: str, *arguments: str, **environment: str) -> list
     settings = read(folder, text, **environment)
     command = run_command()
     with command.make_context("run", list(arguments)) as context:
-        return command.all_wanted(context, settings)
+        return command.all_wanted(context, settings)[0]
 
 
 def parameters(name: str, *arguments: str, before: Sequence[str] = ()) -> dict[str, Any]:
@@ -71,7 +71,9 @@ def test_every_option_of_a_run_is_a_key() -> None:
     """None is written down a second time: what is added to the command is in the file, in its schema and its checks."""
     command = run_command()
     options = {max(option.opts, key=len).removeprefix("--").replace("_", "-") for option in command.params}
-    assert {key.name for key in keys()} == options
+    of_all = {"log-format", "log-level", "quiet", "verbose"}
+    assert {key.name for key in keys()} == options | of_all
+    assert {"listen", "notify"} | of_all <= {key.name for key in keys() if key.is_of_process}
     assert {"source", "target", "to", "memory", "verify-every", "format"} <= options
     assert set(schema_of(keys())["$defs"]["Pipeline"]["properties"]) == {
         key.name for key in keys() if not key.is_of_process
@@ -228,6 +230,15 @@ name = "other"
     assert a.options.target_memory == 128 << 20
     a, b = wanted(tmp_path, text, "--workers", "5", "--until-caught-up")
     assert (a.options.workers, b.options.until_caught_up) == (5, True)
+
+
+def test_an_option_of_the_process_that_is_wrong_is_one_mistake(tmp_path: Path) -> None:
+    """Though every pipeline is made with it."""
+    text = 'notify-slot = "6h"\nlisten = "nowhere at all"\n' + SHOP + SHOP.replace("shop", "other")
+    with pytest.raises(Mistakes) as wrong:
+        wanted(tmp_path, text)
+    (mistake,) = wrong.value.mistakes
+    assert mistake.startswith(f"{tmp_path}/cdc.toml:2: listen: "), mistake
 
 
 def test_a_journal_that_feeds_targets(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_nothing_is_late_after_a_look(looks: int) -> None:
     is durable all the same, and the oldest commit that is not is the next one."""
     handoff, target = Handoff(1 << 20), MemoryTarget()
     target.open()
-    stage = Stage(target, handoff, None, lambda _: None, Watch().target)
+    stage = Stage(target, handoff, None, lambda _segment, _seconds: None, Watch().target)
     handoff.put(segment(10, 20))
     assert handoff.oldest == 10_000
     with stage.places(Somewhere(Position(21, "end"))) as places:

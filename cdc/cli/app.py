@@ -66,10 +66,9 @@ _PASSWORD = re.compile(r"^\w+://[^/?@]*:[^/?@]+@|[?&]password=[^&]")
 
 
 def is_given(context: typer.Context, parameter: str) -> bool:
-    """Whether a parameter of a command, or `config`, stands on the command line."""
-    owner = context.find_root() if parameter == "config" else context
-    source = owner.get_parameter_source(parameter)
-    return source is not None and source.name == "COMMANDLINE"
+    """Whether a parameter stands on the command line, be it one of the command or one of all commands."""
+    sources = (owner.get_parameter_source(parameter) for owner in (context, context.find_root()))
+    return any(source is not None and source.name == "COMMANDLINE" for source in sources)
 
 
 def _source(context: typer.Context, source: str) -> str:

@@ -45,7 +45,7 @@ def check(
     settings = read(file) if file is not None else the_settings(context)
     command = run_command()
     with command.make_context("run", [], parent=context.parent) as of_run:
-        wanted = command.all_wanted(of_run, settings)
+        wanted, _ = command.all_wanted(of_run, settings)
     plans = [plan(each.source, each.targets, each.options) for each in wanted]
     if as_json:
         report = {"file": str(settings.file), "pipelines": [asdict(each) for each in plans]}

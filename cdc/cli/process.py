@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +18,18 @@ from cdc.cli.view import StatusFile, Watched, keep_status, watch
 from cdc.connectors import JOURNAL, kind_of
 from cdc.engine.liveness import Stall
 from cdc.engine.pipeline import Pipeline
-from cdc.errors import EXIT_RESTARTABLE
-from cdc.options import Options
+from cdc.errors import EXIT_RESTARTABLE, OperatorNeeded
+from cdc.options import OnOperatorNeeded, Options
 from cdc.runs import open_fanout, open_pipeline, serve_jobs
+from cdc.service.address import Address
+from cdc.service.notify import Notifier, NotifyOptions
+from cdc.service.observed import ObservedPipeline
+from cdc.service.service import Service
 from cdc.whereabouts import own_socket
 
 log = logging.getLogger(__name__)
+
+_LOOK_EVERY = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +39,34 @@ class Wanted:
     Attributes:
         target: what the source's changes go to; a journal (`journal:DIR`) where that feeds targets.
         feeds: the targets that are fed from the journal; None without one.
+        max_lag: seconds that it may be behind and count as ready.
     """
 
     source: str
     target: str
     feeds: tuple[str, ...] | None
     options: Options
+    max_lag: float = 300.0
 
     @property
     def targets(self) -> tuple[str, ...]:
         """All that it writes to."""
         return self.target, *(self.feeds or ())
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """The options of a process, whatever pipelines it runs.
+
+    Attributes:
+        listen: where it answers about them, if anywhere.
+        notify: who gets alerts.
+        on_operator_needed: whether it ends with 3 at once, or stays alive and not ready until it is stopped.
+    """
+
+    listen: Address | None = None
+    notify: NotifyOptions = NotifyOptions()  # noqa: RUF009 - it is frozen
+    on_operator_needed: OnOperatorNeeded = OnOperatorNeeded.EXIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +84,11 @@ class Prepared:
     stop: Callable[[], None]
 
 
-def prepare(wanted: Wanted) -> Prepared:
+def prepare(wanted: Wanted, observed: ObservedPipeline) -> Prepared:
     """Check both ends for form, and make what runs. Nothing is opened yet.
+
+    Args:
+        observed: looks at each pipeline that is made.
 
     Raises:
         UsageError: a DSN or an option is wrong.
@@ -71,12 +98,12 @@ def prepare(wanted: Wanted) -> Prepared:
     status = StatusFile.of(target, options.name)
     if wanted.feeds is None:
         pipeline = open_pipeline(source, target, options, on_stall)
-        attend(pipeline, wanted, target)
+        _attend(pipeline, wanted, target, observed)
         return Prepared(Watched(options.name, pipeline, target, status), pipeline.run_beside, pipeline.stop)
     for feed in wanted.feeds:
         own_socket(feed, options.name)  # so that it is refused before anything is made
-    fanout = open_fanout(source, target, wanted.feeds, options, on_stall, partial(_attend_feed, wanted))
-    attend(fanout.writer, wanted, target)
+    fanout = open_fanout(source, target, wanted.feeds, options, on_stall, partial(_attend_feed, wanted, observed))
+    _attend(fanout.writer, wanted, target, observed)
     return Prepared(Watched(options.name, fanout.writer, target, status), fanout.run, fanout.stop)
 
 
@@ -88,53 +115,86 @@ def refuse_wrong(wanted: Wanted) -> None:
         open_fanout(wanted.source, wanted.target, wanted.feeds, wanted.options)
 
 
-def attend(pipeline: Pipeline, wanted: Wanted, target: str) -> None:
+def _attend(pipeline: Pipeline, wanted: Wanted, target: str, observed: ObservedPipeline) -> None:
     """Every pipeline that this process makes comes by here before it runs, also the one into a journal and those that
     are fed from it."""
+    observed.attach(pipeline)
     is_of_journal = kind_of(wanted.source) == JOURNAL or (wanted.feeds is not None and target == wanted.target)
     if not is_of_journal:  # in which there is nothing to compare
         serve_jobs(pipeline, wanted.source, target, wanted.options)
 
 
-def _attend_feed(wanted: Wanted, pipeline: Pipeline, target: str) -> None:
+def _attend_feed(wanted: Wanted, observed: ObservedPipeline, pipeline: Pipeline, target: str) -> None:
     pipeline.companions.append(lambda: keep_status(pipeline, StatusFile.of(target, wanted.options.name)))
-    attend(pipeline, wanted, target)
+    _attend(pipeline, wanted, target, observed.feed(target, wanted.target))
 
 
-def carry_out(wanted: Wanted) -> None:
-    """Run it until its end.
-
-    Raises:
-        CdcError: it cannot go on.
-    """
-    run = prepare(wanted)
-    stop_on_signals(run.stop)
-    run.run(lambda _: watch([run.watched], messages))
-
-
-def carry_out_all(wanted: Sequence[Wanted]) -> None:
-    """Run several until all of them have ended.
+def carry_out(wanted: Sequence[Wanted], process: ProcessOptions) -> None:
+    """Run one or several until their end.
 
     Raises:
-        CdcError: what has ended one of them, the worst if there are several.
+        CdcError: what one cannot go on with; if there are several, the worst of what has ended them.
     """
-    from cdc.cli.together import Together
+    notifier = Notifier(process.notify.receivers(), process.notify.slot_within)
+    ending = Ending()
 
-    together = Together(wanted)
-    stop_on_signals(together.stop)
-    together.run()
+    def say_stopped(name: str, error: Exception) -> None:
+        if isinstance(error, OperatorNeeded):
+            notifier.stopped(name, " ".join(filter(None, (error.message, error.hint))))
+
+    with Service(process.listen, notifier) as service:
+        observed = [service.observe(each.source, each.target, each.options.name, each.max_lag) for each in wanted]
+        try:
+            if len(wanted) == 1:
+                _run_alone(wanted[0], observed[0], ending, say_stopped)
+            else:
+                from cdc.cli.together import Together
+
+                together = Together(list(zip(wanted, observed, strict=True)), say_stopped)
+                ending.stops(together.stop)
+                together.run()
+        except OperatorNeeded as error:
+            if process.on_operator_needed is OnOperatorNeeded.WAIT:
+                # A container would be started again and again, and nobody would read what is wrong.
+                log.error("%s %s The process waits for SIGTERM, and is not ready.", error.message, error.hint or "")
+                ending.wait()
+            raise
 
 
-def stop_on_signals(stop: Callable[[], None]) -> None:
-    """SIGINT, SIGTERM and SIGHUP end the run at the next commit boundary (D-18)."""
+def _run_alone(
+    wanted: Wanted, observed: ObservedPipeline, ending: Ending, say_stopped: Callable[[str, Exception], None]
+) -> None:
+    run = prepare(wanted, observed)
+    ending.stops(run.stop)
+    try:
+        run.run(lambda _: watch([run.watched], messages))
+    except OperatorNeeded as error:
+        say_stopped(wanted.options.name, error)
+        raise
 
-    def on_signal(_number: int, _frame: object) -> None:
-        stop()
 
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
-        signal.signal(signal.SIGHUP, on_signal)
+class Ending:
+    """SIGINT, SIGTERM and SIGHUP, which ask for the end."""
+
+    def __init__(self) -> None:
+        self._is_asked = False
+
+    def stops(self, stop: Callable[[], None]) -> None:
+        """Have them end what runs at the next commit boundary (D-18)."""
+
+        def on_signal(_number: int, _frame: object) -> None:
+            self._is_asked = True
+            stop()
+
+        signal.signal(signal.SIGINT, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
+            signal.signal(signal.SIGHUP, on_signal)
+
+    def wait(self) -> None:
+        """Wait until somebody has asked, be it before."""
+        while not self._is_asked:
+            time.sleep(_LOOK_EVERY)
 
 
 def end_process(stall: Stall, pipeline: str = "") -> None:

@@ -30,7 +30,7 @@ def rebuild(
 
     Nothing is asked of the database. `cdc run journal:DIR TARGET` goes on from there.
     """
-    from cdc.cli.process import stop_on_signals
+    from cdc.cli.process import Ending
     from cdc.cli.view import Watched, watch
     from cdc.runs import open_rebuild
     from cdc.whereabouts import name_of
@@ -44,5 +44,5 @@ def rebuild(
         name=name_of(source, target, None), target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY)
     )
     pipeline = open_rebuild(source, target, until, options)
-    stop_on_signals(pipeline.stop)
+    Ending().stops(pipeline.stop)
     pipeline.run_beside(lambda _: watch([Watched(options.name, pipeline, target)], messages))

@@ -22,9 +22,9 @@ from cdc.cli.app import (
     selection,
 )
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
-from cdc.cli.settings import RunCommand
+from cdc.cli.settings import PROCESS, RunCommand
 from cdc.errors import UsageError
-from cdc.options import MEGABYTE, AfterShape, Options
+from cdc.options import MEGABYTE, AfterShape, OnOperatorNeeded, Options
 from cdc.target import Keys, Mode, Retention
 
 
@@ -134,6 +134,58 @@ def run(
             "--journal-budget", metavar="SIZE", help="Write no more than this, whichever target is behind: 100GB."
         ),
     ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            rich_help_panel=PROCESS,
+            metavar="HOST:PORT",
+            help="Answer over HTTP how it is: a page, /livez, /readyz, /metrics, /status.json. :9464 is this machine "
+            "alone.",
+        ),
+    ] = None,
+    max_lag: Annotated[
+        str, typer.Option("--max-lag", metavar="DURATION", help="Not ready when it is behind for longer: 90s, 5m, 1h.")
+    ] = "5m",
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--notify",
+            rich_help_panel=PROCESS,
+            metavar="URL",
+            envvar="CDC_NOTIFY",
+            show_envvar=False,
+            help="Send alerts to a service that apprise knows: slack://..., mailto://...; may be given again. Others "
+            "see arguments: URLs with secrets go into CDC_NOTIFY, with spaces between them.",
+        ),
+    ] = None,
+    notify_command: Annotated[
+        str | None,
+        typer.Option(
+            "--notify-command",
+            rich_help_panel=PROCESS,
+            metavar="COMMAND",
+            help="Run a program for each alert, which gets it as JSON on its standard input.",
+        ),
+    ] = None,
+    notify_slot: Annotated[
+        str,
+        typer.Option(
+            "--notify-slot",
+            rich_help_panel=PROCESS,
+            metavar="DURATION",
+            help="Alert when the slot will be lost within this: 6h, 24h, 3d.",
+        ),
+    ] = "24h",
+    on_operator_needed: Annotated[
+        OnOperatorNeeded,
+        typer.Option(
+            "--on-operator-needed",
+            rich_help_panel=PROCESS,
+            help="What follows an error that only a person can help: end with 3, or stay alive, not ready, and wait to "
+            "be stopped, where something would start it again and again.",
+        ),
+    ] = OnOperatorNeeded.EXIT,
 ) -> object:
     """Copy what SOURCE holds into TARGET, then follow its log. Goes on where it was when run again.
 
@@ -146,7 +198,9 @@ def run(
             "There is no target." if target is None else "--to needs --journal.",
             hint="Write cdc run SOURCE TARGET, or cdc run SOURCE --journal DIR --to TARGET --to TARGET.",
         )
-    from cdc.cli.process import Wanted
+    from cdc.cli.process import ProcessOptions, Wanted
+    from cdc.service.address import Address
+    from cdc.service.notify import NotifyOptions
     from cdc.whereabouts import name_of
 
     writes_to = target or f"journal:{(journal or '').removeprefix('journal:')}"
@@ -178,7 +232,12 @@ def run(
             bytes_of("--journal-budget", journal_budget),
         ),
     )
-    return Wanted(source, writes_to, tuple(to or ()) if target is None else None, options)
+    of_pipeline = Wanted(
+        source, writes_to, tuple(to or ()) if target is None else None, options, seconds_of("--max-lag", max_lag)
+    )
+    listens_at = Address.parse(listen) if listen is not None else None
+    notified = NotifyOptions(tuple(notify or ()), notify_command, seconds_of("--notify-slot", notify_slot))
+    return of_pipeline, ProcessOptions(listens_at, notified, on_operator_needed)
 
 
 @overload

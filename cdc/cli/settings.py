@@ -22,7 +22,7 @@ from cdc.errors import UsageError
 from cdc.settings.key import Key
 
 if TYPE_CHECKING:  # help loads nothing of what runs, and a run without a file nothing of what reads one
-    from cdc.cli.process import Wanted
+    from cdc.cli.process import ProcessOptions, Wanted
     from cdc.settings.lines import Path as KeyPath
     from cdc.settings.reading import Settings
 
@@ -44,39 +44,44 @@ class RunCommand(TyperCommand):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         for parameter in self.params:
-            if isinstance(parameter, TyperOption) and not parameter.is_eager and parameter.envvar is None:
+            if isinstance(parameter, TyperOption) and parameter.envvar is None:
                 parameter.envvar = f"CDC_{key_name(parameter).upper().replace('-', '_')}"
 
     def invoke(self, ctx: Any) -> None:
         """Run the pipeline of SOURCE, or without it all of the file."""
-        from cdc.cli.process import carry_out, carry_out_all
+        from cdc.cli.process import carry_out
 
         if ctx.params["source"]:
-            carry_out(super().invoke(ctx))
+            wanted, process = super().invoke(ctx)
+            carry_out([wanted], process)
         else:
-            wanted = self.all_wanted(ctx, the_settings(ctx))
-            (carry_out_all(wanted) if len(wanted) > 1 else carry_out(wanted[0]))
+            settings = the_settings(ctx)
+            _set_up_process(ctx, settings)
+            carry_out(*self.all_wanted(ctx, settings))
 
-    def all_wanted(self, context: Any, settings: Settings) -> list[Wanted]:
-        """What is wanted of each pipeline of a file: the options that are given in `context` go over those of the file.
+    def all_wanted(self, context: Any, settings: Settings) -> tuple[list[Wanted], ProcessOptions]:
+        """What is wanted of each pipeline of a file, and of the process: the options that are given in `context` go
+        over those of the file.
 
         Raises:
             Mistakes: all that is wrong with any of them.
         """
         given = {name: value for name, value in context.params.items() if is_given(context, name)}
-        from cdc.cli.process import refuse_wrong
+        from cdc.cli.process import ProcessOptions, refuse_wrong
 
         if "target" in given or "name" in given:
             raise UsageError("Several pipelines have neither one target nor one name.", hint="Name one: cdc run NAME.")
         mistakes: list[tuple[KeyPath, str, str]] = []
-        wanted = []
+        wanted: list[Wanted] = []
+        process = ProcessOptions()
         for name in settings.pipelines:
             try:
                 values = defaults_of(self, settings, name)
                 each = self.make_context(context.info_name, [], parent=context.parent, default_map=values)
                 each.params.update(given)
-                wanted.append(super().invoke(each))
-                refuse_wrong(wanted[-1])
+                of_pipeline, process = super().invoke(each)  # of the process it is the same each time
+                refuse_wrong(of_pipeline)
+                wanted.append(of_pipeline)
             except UsageError as error:
                 option = re.search(r"--([a-z-]+)", error.message)
                 place = settings.place(name, option[1] if option is not None else None)
@@ -84,7 +89,7 @@ class RunCommand(TyperCommand):
         if mistakes:
             raise settings.wrong(mistakes)
         _refuse_clashes(settings, wanted)
-        return wanted
+        return wanted, process
 
 
 def _refuse_clashes(settings: Settings, wanted: Sequence[Wanted]) -> None:
@@ -127,17 +132,38 @@ def run_command() -> RunCommand:
 
 def keys() -> list[Key]:
     """The keys of a file."""
-    return [_key(parameter) for parameter in _parameters(run_command())]
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    return [_key(each, is_of_process=True) for each in _of_all(group)] + [
+        _key(each, is_of_process=isinstance(each, TyperOption) and each.rich_help_panel == PROCESS)
+        for each in _parameters(run_command())
+    ]
 
 
-def _parameters(command: TyperCommand) -> Iterator[Parameter]:
+def _of_all(group: TyperGroup) -> list[Parameter]:
+    """The options of all commands that a file may have: those that say how the process talks."""
+    return [each for each in _parameters(group) if each.name not in ("version", "config")]
+
+
+def _set_up_process(context: typer.Context, settings: Settings) -> None:
+    """Do again what is done before any command, with what the file has at its top as defaults."""
+    root = context.find_root()
+    group = root.command
+    assert isinstance(group, TyperGroup)
+    defaults = {str(each.name): settings.process.get(key_name(each)) for each in _of_all(group)}
+    with group.make_context(root.info_name, [], default_map=defaults) as again:
+        again.params.update({name: value for name, value in root.params.items() if is_given(context, name)})
+        assert group.callback is not None
+        again.invoke(group.callback, **again.params)
+
+
+def _parameters(command: TyperCommand | TyperGroup) -> Iterator[Parameter]:
     for parameter in command.params:
-        is_ours = isinstance(parameter, TyperArgument | TyperOption) and not parameter.is_eager
-        if isinstance(parameter, TyperArgument | TyperOption) and is_ours and not parameter.hidden:
+        if isinstance(parameter, TyperArgument | TyperOption) and parameter.expose_value and not parameter.hidden:
             yield parameter
 
 
-def _key(parameter: Parameter) -> Key:
+def _key(parameter: Parameter, *, is_of_process: bool) -> Key:
     described = parameter.type_descriptor
     kind = described.annotation
     choices = tuple(str(choice.value if isinstance(choice, Enum) else choice) for choice in described.choices or ())
@@ -149,7 +175,7 @@ def _key(parameter: Parameter) -> Key:
         described.parameter_info.min,
         described.parameter_info.max,
         WRITTEN.get(parameter.metavar or ""),
-        isinstance(parameter, TyperOption) and parameter.rich_help_panel == PROCESS,
+        is_of_process,
     )
 
 
@@ -203,7 +229,10 @@ def of_source(context: typer.Context, source: str) -> str:
         return source
     if file is None:
         return source  # which is refused as what it is
-    context.default_map = values = defaults_of(command, the_settings(context), source)
+    settings = the_settings(context)
+    if isinstance(command, RunCommand):
+        _set_up_process(context, settings)
+    context.default_map = values = defaults_of(command, settings, source)
     return str(values["source"])
 
 

@@ -67,7 +67,7 @@ def tail(
 
     Changes of one transaction follow each other. docs/audit.md describes the lines.
     """
-    from cdc.cli.process import end_process, stop_on_signals
+    from cdc.cli.process import Ending, end_process
     from cdc.connectors import origin_of, source_module
     from cdc.engine.liveness import Watch
     from cdc.engine.pipeline import Pipeline
@@ -101,7 +101,7 @@ def tail(
         until_caught_up=until_caught_up,
         watch=Watch(patience, end_process, target_factor=math.inf),  # who reads the lines may take their time
     )
-    stop_on_signals(pipeline.stop)
+    Ending().stops(pipeline.stop)
     pipeline.run()
 
 

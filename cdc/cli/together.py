@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from cdc.cli.view import watch
 from cdc.errors import EXIT_RESTARTABLE, CdcError, Stalled
 from cdc.files.disk import meaning_of
 from cdc.logs import Form, settings
+from cdc.service.observed import ObservedPipeline
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,18 @@ class Together:
     A supervisor would start a process again that has ended with 1, and leave one alone that has ended with 3. So does
     this with each run, but for one that is to end by itself. Meanwhile the status of that pipeline is red.
 
+    Args:
+        wanted: each with what looks at its pipelines.
+        say_stopped: called with the name of one that has ended for good, and the reason.
+
     Raises:
         UsageError: a DSN or an option of one of them is wrong; none of them has begun.
     """
 
-    def __init__(self, wanted: Sequence[Wanted]) -> None:
-        self._members = [_Member(each) for each in wanted]
+    def __init__(
+        self, wanted: Sequence[tuple[Wanted, ObservedPipeline]], say_stopped: Callable[[str, Exception], None]
+    ) -> None:
+        self._members = [_Member(each, observed, say_stopped) for each, observed in wanted]
 
     def stop(self) -> None:
         """Ask all of them to end at their next commit; may be called from anywhere."""
@@ -77,11 +84,15 @@ def _say_whose(record: logging.LogRecord) -> bool:
 class _Member:
     """One of them, from its first try to its last."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(
+        self, wanted: Wanted, observed: ObservedPipeline, say_stopped: Callable[[str, Exception], None]
+    ) -> None:
         self.name = wanted.options.name
         self.failure: Exception | None = None
         self._wanted = wanted
-        self._run: Prepared = prepare(wanted)
+        self._observed = observed
+        self._say_stopped = say_stopped
+        self._run: Prepared = prepare(wanted, observed)
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -103,9 +114,11 @@ class _Member:
             if self._stop.wait(again_in):
                 break
             again_in = min(2 * again_in, _LONGEST_AGAIN_IN)
-            self._run = prepare(self._wanted)
+            self._run = prepare(self._wanted, self._observed)
             if self._stop.is_set():  # what was asked to end was the run before
                 break
+        if self.failure is not None:
+            self._say_stopped(self.name, self.failure)
         if isinstance(self.failure, CdcError):
             log.error("%s It has ended; the others go on.", _said(self.failure))
             self.failure.message = f"Pipeline {self.name}: {self.failure.message}"

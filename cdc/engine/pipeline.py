@@ -233,6 +233,11 @@ class Pipeline:
         return self._stage is not None
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether a stage of it hangs that only the end of the process lets go of."""
+        return self._watch.is_over
+
+    @property
     def copying(self) -> set[int]:
         """The tables, by identity, that are copied part by part."""
         stage = self._stage
@@ -291,7 +296,7 @@ class Pipeline:
                     reraise=True,
                 ):
                     with attempt:
-                        self._try = attempt.retry_state.attempt_number
+                        self._try = self._view.tries = attempt.retry_state.attempt_number
                         if not self._stop.is_set():
                             with no_system_errors():
                                 self._run_once()
@@ -299,7 +304,7 @@ class Pipeline:
             if self._companion_failure is not None:
                 raise self._companion_failure
         except BaseException as error:
-            self._view.failure, self._view.is_red = str(error), True
+            self._view.fail(error, is_red=True)
             raise
         finally:
             self._view.phase = "stopped"  # last, since a program that sees it may stop what is left
@@ -434,15 +439,16 @@ class Pipeline:
 
     def _say_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
-        self._view.phase, self._view.failure = "waiting", str(error)
-        self._view.is_red = isinstance(error, CdcError) and error.is_red
+        self._view.phase = "waiting"
+        if error is not None:
+            self._view.fail(error, is_red=isinstance(error, CdcError) and error.is_red)
         self._watch.retries.doing = "it fails and is tried again"
         delay = state.next_action.sleep if state.next_action is not None else 0
         log.warning("%s Trying again in %.1f s.", error, delay)
 
     def _has_recovered(self) -> None:
-        self._view.failure = self._watch.retries.doing = None
-        self._view.is_red = False
+        self._watch.retries.doing = None
+        self._view.recover()
 
     def _run_once(self) -> None:
         target = self._make_target()
@@ -635,8 +641,8 @@ class Pipeline:
                 return
             yield segment
 
-    def _applied(self, segment: Segment) -> None:
-        self._view.count(segment)
+    def _applied(self, segment: Segment, seconds: float) -> None:
+        self._view.count(segment, seconds)
         is_compared = self.heals and self._stage is not None and isinstance(self._stage.target, Comparable)
         for step in segment.steps:
             if isinstance(step, Reset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -44,7 +45,7 @@ class Stage:
 
     Args:
         checkpoint: where the target is.
-        applied: called with each segment once it is durable.
+        applied: called with each segment once it is durable, and with the seconds that the target took for it.
         watch: finds out if this does not move on.
     """
 
@@ -53,7 +54,7 @@ class Stage:
         target: Target,
         handoff: Handoff,
         checkpoint: Checkpoint | None,
-        applied: Callable[[Segment], None],
+        applied: Callable[[Segment, float], None],
         watch: Watched,
     ) -> None:
         self.target = target
@@ -63,6 +64,7 @@ class Stage:
         self._applied = applied
         self._watch = watch
         self._is_inside = False
+        self._spent = 0.0  # seconds on what is not counted yet
         self._touched: set[int] = set()  # tables, since the place before
         self._recent: deque[Transactions] = deque()
         self._remembered = 0
@@ -164,10 +166,12 @@ class Stage:
         self.checkpoint = segment.checkpoint or self.checkpoint
         self._remember(segment.transactions)
         self._handoff.applied(segment)
-        self._applied(segment)
+        self._applied(segment, self._spent)
+        self._spent = 0.0
 
     def _put(self, segment: Segment) -> None:
         self._touched |= {identity for step in segment.steps for identity in _tables(step)}
+        began = time.monotonic()
         try:
             with self._watch.at("applying"):
                 faults.point("handoff.after_take")
@@ -176,6 +180,7 @@ class Stage:
         except BaseException:
             self.is_broken = True
             raise
+        self._spent += time.monotonic() - began
 
     def _with_doubts(self, segment: Segment) -> Segment:
         """A target whose tables cannot be compared is given all rows of a suspect table again, after a reset."""

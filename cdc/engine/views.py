@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from cdc.engine.liveness import Stall
+from cdc.errors import CdcError
 from cdc.model.change import ChangeBatch, Op
 from cdc.model.position import Position
 from cdc.model.schema import TableName
@@ -67,7 +69,12 @@ class PipelineView:
         lag_seconds: by the source's clock, how old the oldest commit is that was read and is not applied (E-02); while
             the log is not followed, though it was, at least the time since then.
         tables: by name.
+        segments, segment_seconds, segment_bytes: that were applied in this run, and what these took in all.
+        checkpoint_at: when the target got its checkpoint, in this run; seconds since the Unix epoch.
+        tries: how often both ends were opened in this run, or were to be.
         failure: the message of the last failure that is being retried, or that has ended the run.
+        remedy: what to do about it.
+        failed_at: when that was; seconds since the Unix epoch.
         is_red: that failure is one that makes status unhealthy at once.
         has_target: it has opened its target, or failed to in a way that shows that nobody else writes there.
         verification: in the background, if there was one.
@@ -82,8 +89,15 @@ class PipelineView:
     source_position: Position | None = None
     lag_bytes: int = 0
     lag_seconds: float = 0.0
+    segments: int = 0
+    segment_seconds: float = 0.0
+    segment_bytes: int = 0
+    checkpoint_at: float | None = None
+    tries: int = 0
     tables: dict[TableName, TableView] = field(default_factory=dict)
     failure: str | None = None
+    remedy: str | None = None
+    failed_at: float | None = None
     is_red: bool = False
     has_target: bool = False
     verification: VerificationView | None = None
@@ -103,8 +117,22 @@ class PipelineView:
             if standing is not None:
                 table.state, table.reason = standing.state, standing.reason
 
-    def count(self, segment: Segment) -> None:
-        """Take note of what was applied."""
+    def fail(self, error: BaseException, *, is_red: bool) -> None:
+        """Take note of what has failed."""
+        self.failure, self.is_red, self.failed_at = str(error), is_red, time.time()
+        self.remedy = error.hint if isinstance(error, CdcError) else None
+
+    def recover(self) -> None:
+        """Take note that what has failed goes on."""
+        self.failure, self.remedy, self.failed_at, self.is_red = None, None, None, False
+
+    def count(self, segment: Segment, seconds: float) -> None:
+        """Take note of what was applied, and how long that took."""
+        self.segments += 1
+        self.segment_seconds += seconds
+        self.segment_bytes += segment.size
+        if segment.checkpoint is not None:
+            self.checkpoint_at = time.time()
         for step in segment.steps:
             if isinstance(step, Changes):
                 self._count_rows(step.batch)

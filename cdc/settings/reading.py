@@ -54,8 +54,8 @@ class Settings:
         return self.pipelines[name]
 
     def place(self, name: str, key: str | None = None) -> KeyPath:
-        """Where a pipeline has a key: in its own table, or in that of the defaults."""
-        tables = (("pipelines", name), ("defaults",))
+        """Where a pipeline has a key: in its own table, in that of the defaults, or at the top."""
+        tables: tuple[KeyPath, ...] = (("pipelines", name), ("defaults",), ())
         lines = lines_of(self.text)
         found = [(*table, key) for table in tables if key is not None and (*table, key) in lines]
         return found[0] if found else tables[0]
@@ -105,7 +105,7 @@ def read_settings(file: Path, keys: Sequence[Key], environment: Mapping[str, str
 
 def _wrong(file: Path, text: str, mistakes: Sequence[tuple[KeyPath, str, str]]) -> Mistakes:
     lines = lines_of(text)
-    found = sorted((line_of(lines, path), ".".join(path), what, instead) for path, what, instead in mistakes)
+    found = sorted({(line_of(lines, path), ".".join(path), what, instead) for path, what, instead in mistakes})
     return Mistakes(
         str(file),
         [
