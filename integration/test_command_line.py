@@ -103,6 +103,7 @@ def test_every_option_is_spelled_in_one_way() -> None:
         "--verify-every": "DURATION",
         "--stall-timeout": "DURATION",
         "--max-lag": "DURATION",
+        "--notify-slot": "DURATION",
     }
     said = " ".join(str(option.help) for option in options)
     assert "egabytes" not in said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +79,13 @@ def phase(target: str) -> str:
     return str(said["phase"])
 
 
+def asked(port: int, what: str) -> int:
+    """With what the process answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", f"/{what}")
+    return connection.getresponse().status
+
+
 def run() -> Process:
     return start("run")
 
@@ -142,8 +151,13 @@ def test_one_fails_and_the_other_goes_on(file: Path, shop: Database, billing: My
     assert cdc("run", "--until-caught-up").returncode == EXIT_DONE
     name = f"shop_{shop.name}"
     shop.execute(f"SELECT pg_drop_replication_slot('cdc_{name}')")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file.write_text(f'listen = ":{port}"\n' + file.read_text())
     with run() as process:
         until(lambda: phase("billing.duckdb") == "streaming" and phase("shop.duckdb") == "stopped")
+        assert asked(port, "readyz") == 503
+        assert asked(port, "livez") == 200
         billing.execute("INSERT INTO bills VALUES (2, 'b')")
         said = cdc("status", name, "--json")
         assert said.returncode != EXIT_DONE
