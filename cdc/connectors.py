@@ -371,22 +371,25 @@ def every(target: str, options: Options) -> float:
     return module.EVERY if isinstance(module, Paced) else 0.0
 
 
+# What only some kinds of target have: each says so in its abilities.
+OPTIONS_OF_TARGETS: Mapping[str, Callable[[Options], object]] = {
+    "--mode": lambda options: options.mode,
+    "--keys": lambda options: options.keys,
+    "--memory": lambda options: options.target_memory,
+    "--format": lambda options: options.format,
+    "--rotate": lambda options: options.rotate_bytes,
+    "--every": lambda options: options.every,
+    "--journal-age": lambda options: options.retention.age,
+    "--journal-size": lambda options: options.retention.size,
+    "--journal-budget": lambda options: options.retention.budget,
+}
+
+
 def refuse_options(targets: Iterable[str], options: Options) -> None:
     """Refuse options that none of the targets has (O34)."""
     known = {target: target_module(target)[0].ABILITIES.options for target in targets}
-    given = {
-        "--mode": options.mode,
-        "--keys": options.keys,
-        "--memory": options.target_memory,
-        "--format": options.format,
-        "--rotate": options.rotate_bytes,
-        "--every": options.every,
-        "--journal-age": options.retention.age,
-        "--journal-size": options.retention.size,
-        "--journal-budget": options.retention.budget,
-    }
-    for option, value in given.items():
-        if value is not None and not any(option in has for has in known.values()):
+    for option, given in OPTIONS_OF_TARGETS.items():
+        if given(options) is not None and not any(option in has for has in known.values()):
             has = "; ".join(f"{target} has {', '.join(sorted(options))}" for target, options in known.items())
             raise UsageError(f"{' and '.join(known)} cannot do anything with {option}.", hint=f"{has}.")
 

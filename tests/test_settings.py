@@ -253,6 +253,25 @@ to = ["duckdb:{tmp_path}/a.duckdb", "jsonl:{tmp_path}/e"]
     assert found.feeds == (f"duckdb:{tmp_path}/a.duckdb", f"jsonl:{tmp_path}/e")
 
 
+def test_defaults_are_for_those_that_have_such_an_option(tmp_path: Path) -> None:
+    """What only some kinds of target have is no mistake in [defaults], where another pipeline has such a target."""
+    text = f"""\
+[defaults]
+source = "postgresql://h/shop"
+memory = "128MB"
+rotate = "1MB"
+[pipelines.a]
+target = "duckdb:{tmp_path}/a.duckdb"
+[pipelines.b]
+target = "jsonl:{tmp_path}/events"
+"""
+    a, b = wanted(tmp_path, text)
+    assert (a.options.target_memory, a.options.rotate_bytes) == (128 << 20, None)
+    assert (b.options.target_memory, b.options.rotate_bytes) == (None, 1 << 20)
+    with pytest.raises(Mistakes, match="a mistake"):
+        wanted(tmp_path, text + 'memory = "64MB"\n')
+
+
 def test_what_only_a_run_finds_out_is_a_mistake_of_the_file_too(tmp_path: Path) -> None:
     """Refused options, sizes out of bounds and DSNs, of all pipelines at once."""
     text = """\

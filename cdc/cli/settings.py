@@ -185,9 +185,26 @@ def defaults_of(command: TyperCommand, settings: Settings, name: str | None) -> 
     if name is not None and not isinstance(command, RunCommand):
         values["target"] = _target_of(values)
     has = {key_name(parameter): str(parameter.name) for parameter in _parameters(command)}
-    if not isinstance(command, RunCommand):
+    if isinstance(command, RunCommand):
+        values = {key: value for key, value in values.items() if name is None or _fits(key, name, settings)}
+    else:
         has = {key: has[key] for key in (_OF_COMMANDS if "target" in has else _OF_LOOKS) if key in has}
     return {has[key]: value for key, value in values.items() if key in has}
+
+
+def _fits(key: str, name: str, settings: Settings) -> bool:
+    """Whether a pipeline can have a key of the defaults: one of other kinds of target is for other pipelines. (Its own
+    keys are refused where they do not fit, as on the command line.)"""
+    from cdc.connectors import OPTIONS_OF_TARGETS, target_module
+
+    if key in settings.pipelines[name] or f"--{key}" not in OPTIONS_OF_TARGETS:
+        return True
+    values = settings.pipeline(name)
+    try:
+        targets = [target_module(target)[0] for target in (_target_of(values), *values.get("to", ()))]
+    except UsageError:  # which is said when the pipeline is made
+        return True
+    return any(f"--{key}" in target.ABILITIES.options for target in targets)
 
 
 def the_file(context: typer.Context) -> Path | None:

@@ -30,7 +30,7 @@ class Settings:
         file: its name.
         process: keys that stand at the top.
         defaults: `[defaults]`.
-        pipelines: by name, what each has: its own keys over those of `[defaults]`.
+        pipelines: by name, the keys that each has of its own.
     """
 
     file: Path
@@ -40,7 +40,7 @@ class Settings:
     pipelines: dict[str, Values] = field(repr=False)
 
     def pipeline(self, name: str) -> Values:
-        """The keys of one pipeline.
+        """The keys of one pipeline: its own over those of `[defaults]`.
 
         Raises:
             UsageError: there is no such pipeline.
@@ -51,7 +51,7 @@ class Settings:
                 f"{name!r} is not a pipeline of {self.file}.",
                 hint=f"Did you mean {close[0]}?" if close else f"It has {', '.join(self.pipelines)}.",
             )
-        return self.pipelines[name]
+        return {"name": name, **self.defaults, **self.pipelines[name]}
 
     def place(self, name: str, key: str | None = None) -> KeyPath:
         """Where a pipeline has a key: in its own table, in that of the defaults, or at the top."""
@@ -94,9 +94,8 @@ def read_settings(file: Path, keys: Sequence[Key], environment: Mapping[str, str
         raise _wrong(file, text, mistakes)
     defaults = filled.get("defaults", {})
     process = {name: value for name, value in filled.items() if name not in ("defaults", "pipelines")}
-    pipelines = {name: {"name": name, **defaults, **own} for name, own in filled["pipelines"].items()}
-    settings = Settings(file, text, process, defaults, pipelines)
-    without = [name for name, values in pipelines.items() if not values.get("source")]
+    settings = Settings(file, text, process, defaults, filled["pipelines"])
+    without = [name for name in settings.pipelines if not settings.pipeline(name).get("source")]
     if without:
         lacking = "there is no source"
         raise settings.wrong([(("pipelines", name), lacking, 'write source = "postgresql://..."') for name in without])
