@@ -137,8 +137,9 @@ class TwiceRead(Protocol):
 class KeepsLog(Protocol):
     """A source on which a pipeline makes what keeps the log for it."""
 
-    def makes(self, name: str) -> list[str]:
-        """What a pipeline of this name makes there when it begins, in words."""
+    def makes(self, name: str, *, keyless: bool) -> list[str]:
+        """What a pipeline of this name makes there when it begins, in words; `keyless` if it follows a table without a
+        key."""
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ from cdc.connectors import (
 from cdc.errors import CdcError, TargetBusy
 from cdc.journal.observer import source_state
 from cdc.model.position import Checkpoint
-from cdc.model.schema import TableName
+from cdc.model.schema import TableName, TableSchema
 from cdc.observer import Observer
 from cdc.options import Options
 from cdc.sources.findings import Severity
@@ -150,8 +150,6 @@ def _look_at_source(found: Plan, source: str, target: str, options: Options, che
             f"cdc teardown SOURCE --name {options.name}"
             for removal in made
         ]
-        if isinstance(module, KeepsLog):
-            found.makes = [*module.makes(options.name), *found.makes]
         for finding in module.check_source(source, options.selection):
             said = f"{finding.subject}: {finding.message} {finding.fix or ''}".rstrip()
             if finding.severity is Severity.FATAL:
@@ -173,13 +171,16 @@ def _look_at_source(found: Plan, source: str, target: str, options: Options, che
             said = read_status(target, options.name).get("tables", {})
             known = _Known({name: TableName(*name.split(".", 1)) for name in said})
         found.tables = sorted(_tables(target, options, known, observer), key=lambda table: table.table)
+    if found.begins is Begins.NEW and isinstance(module, KeepsLog):
+        keyless = any(table.action is Action.COPY and table.reason for table in found.tables)
+        found.makes = [*module.makes(options.name, keyless=keyless), *found.makes]
 
 
 def _tables(target: str, options: Options, known: _Known, observer: Observer) -> Iterator[PlannedTable]:
     """What becomes of the tables that are meant, and of those that were."""
     selection = replace(options.selection, default_schema=observer.default_schema)
     selected = observer.selected(selection)
-    coming = []
+    coming: dict[TableSchema, str] = {}
     for table in selected:
         name = str(table.schema.table)
         is_followed = table.left_out is None or (options.include_keyless and table.has_inserts)
@@ -190,14 +191,14 @@ def _tables(target: str, options: Options, known: _Known, observer: Observer) ->
         elif name in known.followed:
             yield PlannedTable(name, Action.FOLLOW)
         else:
-            coming.append(table.schema)
+            coming[table.schema] = f"inserts and truncates only: {table.left_out}" if table.left_out is not None else ""
     module, _ = target_module(target)
     refused = module.set_apart(coming, known.followed.values())
-    for schema in coming:
+    for schema, only in coming.items():
         if (why := refused.get(schema.table)) is not None:
             yield PlannedTable(str(schema.table), Action.LEAVE_OUT, reason=why)
         else:
-            yield PlannedTable(str(schema.table), Action.COPY, observer.rows_estimated(schema))
+            yield PlannedTable(str(schema.table), Action.COPY, observer.rows_estimated(schema), only)
     for name, table_name in known.followed.items():
         if not selection.matches(table_name):
             yield PlannedTable(name, Action.LET_GO, reason="it is not selected any more; its rows stay in the target")

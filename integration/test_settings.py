@@ -251,17 +251,32 @@ def test_a_first_file(shop: Database, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_password_stays_out_of_a_first_file(on_mariadb: MySqlDatabase, tmp_path: Path) -> None:
-    """E-03."""
+    """E-03: it is a variable there, with which the file is right. Nothing that is said has it."""
     file = tmp_path / "other.toml"
-    user, _, rest = on_mariadb.dsn.partition("@")
-    dsn = f"{user.rpartition(':')[0] if user.count(':') > 1 else user}:se%2Fcret@{rest}"
-    made = cdc("init", dsn, "jsonl:events", "--config", str(file))
-    if made.returncode == EXIT_DONE:
-        assert "se%2Fcret" not in file.read_text()
-        assert ":${DB_PASSWORD}@" in file.read_text()
-    else:
-        assert not file.exists()
-        assert "cret" not in made.stderr
+    on_mariadb.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    password = on_mariadb.dsn.partition("@")[0].rpartition(":")[2]
+    made = cdc("init", on_mariadb.dsn, f"jsonl:{tmp_path}/events", "--config", str(file))
+    assert made.returncode == EXIT_DONE, made.stderr
+    assert password not in file.read_text()
+    assert ":${DB_PASSWORD}@" in file.read_text()
+    planned = cdc("config", "check", str(file), DB_PASSWORD=password)
+    assert planned.returncode == EXIT_DONE, planned.stderr
+    unset = cdc("config", "check", str(file))
+    assert "the variable DB_PASSWORD is not set" in unset.stderr
+    for said in (made, planned, unset):
+        assert password not in said.stdout + said.stderr
+
+
+def test_a_plan_of_tables_without_a_key(shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They need a publication of their own, as the run then makes."""
+    monkeypatch.chdir(tmp_path)
+    ends = f'source = "{shop.dsn}"\ntarget = "duckdb:x.duckdb"\ninclude-keyless = true\n'
+    Path("cdc.toml").write_text(f"[pipelines.{shop.name}]\n{ends}")
+    (plan,) = orjson.loads(cdc("config", "check", "--json").stdout)["pipelines"]
+    assert {table["table"]: table["action"] for table in plan["tables"]}["public.notes"] == "copy"
+    assert cdc("run", "--until-caught-up").returncode == EXIT_DONE
+    made = [f"publication {name}" for (name,) in shop.execute("SELECT pubname FROM pg_publication ORDER BY 1")]
+    assert plan["makes"] == [f"replication slot cdc_{shop.name}", *made, "duckdb:x.duckdb"]
 
 
 def test_mistakes_are_lines(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def check(
         for each in plans:
             _print(each)
         rows = sum(each.rows for each in plans)
-        _say(f"{settings.file}: {len(plans)} pipelines; about {rows:,} rows would be copied. Nothing was changed.")
+        count = f"{len(plans)} pipeline{'s' * (len(plans) > 1)}"
+        _say(f"{settings.file}: {count}; about {rows:,} rows would be copied. Nothing was changed.")
     if any(each.problems for each in plans):
         raise typer.Exit(EXIT_OPERATOR)
 

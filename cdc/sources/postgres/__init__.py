@@ -99,9 +99,10 @@ def check_source(dsn: str, selection: Selection) -> list[Finding]:
         return check(connection, parsed, selection)
 
 
-def makes(name: str) -> list[str]:
-    """What a pipeline of this name makes on the server, in words."""
-    return [f"replication slot cdc_{name}", f"publication cdc_{name}"]
+def makes(name: str, *, keyless: bool) -> list[str]:
+    """What a pipeline of this name makes on the server, in words; `keyless` if it follows a table without a key."""
+    publications = [f"publication cdc_{name}", *([f"publication cdc_{name}_inserts"] if keyless else [])]
+    return [f"replication slot cdc_{name}", *publications]
 
 
 def source_status(dsn: str, name: str, state: str | None, position: Position | None) -> SourceStatus:
