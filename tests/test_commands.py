@@ -94,7 +94,7 @@ def test_a_word_that_is_no_command_is_compared_with_all() -> None:
     done = subprocess.run([sys.executable, "-m", "cdc", "stats"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "Error: No such command 'stats'. Did you mean 'status'?",
+        "Error: No such command 'stats'. Did you mean 'status', 'targets'?",
         "Hint: What can be written: cdc --help",
     ]
 

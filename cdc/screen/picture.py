@@ -108,13 +108,16 @@ def _height(text: Text, columns: int) -> int:
 
 def _as_many_as_fit(notes: Sequence[Text], lines: int, columns: int) -> list[Text]:
     shown: list[Text] = []
-    used = 0
-    for note in notes:
-        if _height(note, columns) > lines - used:
+    left = lines
+    for number, note in enumerate(notes):
+        rest = len(notes) - number
+        if left == 1 and rest > 1 and shown:
+            return [*shown, _more(rest)]
+        if not left:
+            break
+        if _height(note, columns) > left - (rest > 1 and left > 1):
             note.truncate(columns, overflow="ellipsis")
-        used += _height(note, columns)
-        if used + (len(shown) + 1 < len(notes)) > lines and shown:
-            return [*shown, _more(len(notes) - len(shown))]
+        left -= _height(note, columns)
         shown.append(note)
     return shown
 
