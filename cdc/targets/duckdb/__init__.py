@@ -57,11 +57,13 @@ def table_digests(path: str, _source: str, schemas: Iterable[TableSchema]) -> di
 
 def read_checkpoint(path: str, _pipeline: str) -> Checkpoint | None:
     """The checkpoint of a file that no pipeline has open; raises TargetBusy if one does."""
+    file = Path(path)
+    if not file.exists():
+        return None
     from cdc.tables import control
     from cdc.targets.duckdb.engine import DuckDbEngine
 
-    file = Path(path)
-    return control.read_checkpoint(DuckDbEngine(file, _SMALL, read_only=True)) if file.exists() else None
+    return control.read_checkpoint(DuckDbEngine(file, _SMALL, read_only=True))
 
 
 def read_marks(path: str, _pipeline: str) -> dict[int, Standing]:
