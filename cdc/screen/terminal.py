@@ -18,7 +18,7 @@ _IDLE_EVERY = 1.0
 
 
 class Terminal:
-    """Pictures of one or several pipelines, one below the other, drawn again a few times a second while something comes."""
+    """Pictures of one or several pipelines, one below the other, drawn again while something comes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -44,7 +44,9 @@ class Terminal:
     def draw(self) -> None:
         """Draw the picture if it is time to: seldom while nothing comes, since a picture costs some milliseconds."""
         views = self._views.values()
-        news = [(view.phase, view.rows_copied, view.rows_applied, view.lag_bytes, view.failure) for view in views]
+        news: list[tuple[object, ...]] = [
+            (view.phase, view.rows_copied, view.rows_applied, view.lag_bytes, view.failure) for view in views
+        ]
         is_news = news != self._news or self._console.size != self._size
         if time.monotonic() - self._drawn >= (_EVERY if is_news else _IDLE_EVERY):
             self._news, self._size = news, self._console.size
