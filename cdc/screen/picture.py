@@ -83,7 +83,7 @@ def _state(name: str, view: PipelineView, rates: Rates) -> Text:
 def _failures(view: PipelineView, columns: int) -> Iterable[Text]:
     if view.stall is not None:
         yield _cut(Text.assemble(("stalled ", "bold red"), printable(str(view.stall))), columns)
-    if view.failure:
+    if view.failure and view.phase != "stopped":  # which ends with an error that says the same
         yield _cut(Text.assemble(("failing ", "bold red"), printable(view.failure)), columns)
 
 
