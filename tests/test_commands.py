@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -79,6 +82,16 @@ def test_a_completion_loads_nothing_that_is_heavy(line: str) -> None:
     words = line.split(" ")
     asked = {"_CDC_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
     assert not loaded_by(**asked) & HEAVY
+
+
+def test_status_of_a_pipeline_that_runs_opens_nothing(tmp_path: Path) -> None:
+    """A probe asks every few seconds: neither DuckDB nor arrays, only what talks to the source."""
+    said = {"pid": os.getpid(), "pipeline": "shop", "phase": "streaming", "written_at": time.time(), "tables": {}}
+    (tmp_path / "shop.duckdb.cdc.json").write_text(json.dumps(said))
+    target = f"duckdb:{tmp_path / 'shop.duckdb'}"
+    loaded = loaded_by("status", "postgresql://u@127.0.0.1:1/d", target, "--name", "shop", "--json")
+    assert "psycopg" in loaded
+    assert not loaded & (HEAVY - {"psycopg", "asyncio"})
 
 
 def test_a_command_loads_no_other() -> None:

@@ -28,7 +28,7 @@ def main() -> None:
     from cdc.cli.ending import ending
 
     with ending(rest):
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="cdc", standalone_mode=False))
 
 
 def _complete() -> None:
@@ -41,7 +41,7 @@ def _complete() -> None:
         if "COMP_WORDS" in os.environ:
             on_line = rejoin_words(os.environ)
         with redirect_stdout(said):
-            app(complete_var=_COMPLETE)
+            app(prog_name="cdc")
     except Exception:
         sys.exit(EXIT_RESTARTABLE)
     finally:

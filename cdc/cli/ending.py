@@ -27,7 +27,8 @@ def ending(arguments: Sequence[str]) -> Iterator[None]:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has had enough
         sys.exit(EXIT_DONE)
-    except Abort:  # a question was not answered
+    except Abort:
+        say_error("The question was not answered, and nothing was done.", None, EXIT_RESTARTABLE)
         sys.exit(EXIT_RESTARTABLE)
     except (CdcError, OSError, TyperException) as failure:
         error = _known(failure, arguments)

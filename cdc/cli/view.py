@@ -99,9 +99,11 @@ def watch(watched: Sequence[Watched], console: Console) -> None:
                         caught_up.add(number)
                         log.info("Caught up with the source, at %s.", view.durable)
                 now = time.monotonic()
-                if status is not None and (now - written[number] >= _FILE_EVERY or is_over):
+                is_due = now - written[number] >= _FILE_EVERY or is_over
+                # A pipeline that has not got its target leaves the file to the one that has it (O28).
+                if status is not None and view.has_target and is_due:
                     written[number] = now
-                    _keep(view, status)
+                    status.write(view)
                 if is_over:
                     left.remove(number)
             shown.draw()

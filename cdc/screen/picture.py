@@ -83,7 +83,7 @@ def _state(name: str, view: PipelineView, rates: Rates) -> Text:
 def _failures(view: PipelineView, columns: int) -> Iterable[Text]:
     if view.stall is not None:
         yield _cut(Text.assemble(("stalled ", "bold red"), printable(str(view.stall))), columns)
-    if view.failure:
+    if view.failure and view.phase != "stopped":  # which ends with an error that says the same
         yield _cut(Text.assemble(("failing ", "bold red"), printable(view.failure)), columns)
 
 
@@ -108,13 +108,16 @@ def _height(text: Text, columns: int) -> int:
 
 def _as_many_as_fit(notes: Sequence[Text], lines: int, columns: int) -> list[Text]:
     shown: list[Text] = []
-    used = 0
-    for note in notes:
-        if _height(note, columns) > lines - used:
+    left = lines
+    for number, note in enumerate(notes):
+        rest = len(notes) - number
+        if left == 1 and rest > 1 and shown:
+            return [*shown, _more(rest)]
+        if not left:
+            break
+        if _height(note, columns) > left - (rest > 1 and left > 1):
             note.truncate(columns, overflow="ellipsis")
-        used += _height(note, columns)
-        if used + (len(shown) + 1 < len(notes)) > lines and shown:
-            return [*shown, _more(len(notes) - len(shown))]
+        left -= _height(note, columns)
         shown.append(note)
     return shown
 

@@ -14,16 +14,19 @@ from cdc.screen.picture import counts, picture
 from cdc.screen.rates import Rates
 
 _EVERY = 0.25  # seconds
+_IDLE_EVERY = 1.0
 
 
 class Terminal:
-    """Pictures of one or several pipelines, one below the other, drawn again a few times a second."""
+    """Pictures of one or several pipelines, one below the other, drawn again while something comes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._views: dict[str, PipelineView] = {}
         self._rates: dict[str, Rates] = {}
         self._drawn = 0.0
+        self._news: list[tuple[object, ...]] = []
+        self._size = console.size
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
 
     def __enter__(self) -> Terminal:
@@ -39,8 +42,14 @@ class Terminal:
         self._views[name] = view
 
     def draw(self) -> None:
-        """Draw the picture if it is time to."""
-        if time.monotonic() - self._drawn >= _EVERY:
+        """Draw the picture if it is time to: seldom while nothing comes, since a picture costs some milliseconds."""
+        views = self._views.values()
+        news: list[tuple[object, ...]] = [
+            (view.phase, view.rows_copied, view.rows_applied, view.lag_bytes, view.failure) for view in views
+        ]
+        is_news = news != self._news or self._console.size != self._size
+        if time.monotonic() - self._drawn >= (_EVERY if is_news else _IDLE_EVERY):
+            self._news, self._size = news, self._console.size
             self._draw()
 
     def _draw(self) -> None:
