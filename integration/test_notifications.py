@@ -201,7 +201,7 @@ def test_without_the_library_the_message_says_how_to_get_it(monkeypatch: pytest.
     with pytest.raises(UsageError) as error:
         AppriseService("json://127.0.0.1", 1)
 
-    assert "pip install 'cdc-replicator[notify]'" in (error.value.hint or "")
+    assert "pip install 'apprise>=2.0'" in (error.value.hint or "")
 
 
 @pytest.mark.parametrize("command", ["", "sh -c 'exit", "/nowhere/to/be/found --now"])

@@ -62,7 +62,7 @@ class AppriseService:
         except ImportError:
             raise UsageError(
                 "--notify needs the package apprise, which is not there.",
-                hint="Install it: pip install 'cdc-replicator[notify]'",
+                hint="pip install 'apprise>=2.0'",
             ) from None
         # Its warnings may name hosts and paths of a URL, which can be secrets.
         logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
