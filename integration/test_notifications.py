@@ -15,12 +15,17 @@ from typing import Any
 
 import pytest
 
+from cdc.demo.server import PrivatePostgres
 from cdc.errors import EXIT_OPERATOR, EXIT_USAGE, UsageError
-from cdc.service import notify
+from cdc.options import Options
+from cdc.runs import open_pipeline
+from cdc.service import alerts, notify, observed, service
 from cdc.service.alerts import Alert, Event
 from cdc.service.notify import AppriseService, Command, Notifier
+from cdc.service.service import Service
 from integration.conftest import Database
 from integration.processes import cdc
+from integration.watched import wait_for
 
 ALERT = Alert(Event.HELD, "shop", "public.<b>orders</b> is held.", ["public.<b>orders</b>"])
 
@@ -130,9 +135,9 @@ def test_what_fails_is_tried_again_and_says_nothing_secret(
     monkeypatch.setattr(notify, "_AGAIN_AFTER", (0.01, 0.01))
     caplog.set_level(logging.DEBUG)
     receiver.status = 500
-    service = AppriseService(receiver.url, 2)
-    service._service.request_rate_per_sec = 0  # apprise lets five seconds pass between two messages
-    notifier = Notifier([service])
+    to = AppriseService(receiver.url, 2)
+    to._service.request_rate_per_sec = 0  # apprise lets five seconds pass between two messages
+    notifier = Notifier([to])
     notifier.send(ALERT)
     for _ in range(200):
         if len(receiver.got) == 3:
@@ -222,12 +227,46 @@ def test_a_run_that_ends_with_3_sends_that_before(receiver: Receiver, database: 
     ((slot,),) = database.execute("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()")
     database.execute(f"SELECT pg_drop_replication_slot('{slot}')")
 
-    done = cdc("run", database.dsn, target, "--notify-command", writes(file), CDC_NOTIFY=receiver.url)
+    done = cdc(
+        "run", database.dsn, target, "--notify-command", writes(file), CDC_NOTIFY=f"{receiver.url} {receiver.url}/2"
+    )
 
     assert done.returncode == EXIT_OPERATOR, done.stderr
-    assert [message["title"] for message in receiver.got] == ["cdc shop: stopped"]
-    assert f'slot "{slot}"' in receiver.got[0]["message"] or slot in receiver.got[0]["message"]
+    assert [message["title"] for message in receiver.got] == ["cdc shop: stopped"] * 2
+    assert str(slot) in receiver.got[0]["message"]
     (line,) = file.read_text().splitlines()
     environment, alert = json.loads(line)
     assert environment["CDC_EVENT"] == alert["event"] == "stopped"
     assert not any(secret in done.stderr for secret in ("s3cret", "t0ken"))
+
+
+def test_an_outage_of_the_source_is_two_alerts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O31: the pipeline tries again and again meanwhile. A person hears of it once, and once that it is over."""
+    monkeypatch.setattr(alerts, "_LASTS", dict.fromkeys(Event, 2.0))
+    monkeypatch.setattr(alerts, "_WELL_FOR", 2.0)
+    monkeypatch.setattr(service, "_LOOKS_PER_ALERT", 1)
+    monkeypatch.setattr(observed, "ASK_EVERY", 1.0)
+    monkeypatch.setattr("cdc.engine.pipeline._LONGEST_WAIT", 0.5)
+    file = tmp_path / "got"
+
+    def events() -> list[str]:
+        return [json.loads(line)[0]["CDC_EVENT"] for line in file.read_text().splitlines()] if file.exists() else []
+
+    with PrivatePostgres(18) as server:
+        dsn, target = server.create_database("shop"), f"duckdb:{tmp_path / 'shop.duckdb'}"
+        server.execute("CREATE TABLE orders (id int PRIMARY KEY)", "shop")
+        notifier = Notifier([Command(writes(file))])
+        with Service(None, notifier) as looks:
+            pipeline = open_pipeline(dsn, target, Options("shop"))
+            looks.observe(dsn, target, "shop", 300.0).attach(pipeline)
+            thread = threading.Thread(target=pipeline.run)
+            thread.start()
+            wait_for(lambda: pipeline.view().phase == "streaming", "the log is followed")
+            server.stop()
+            wait_for(lambda: events() == ["unhealthy"], "the source is gone")
+            server.start()
+            wait_for(lambda: events() == ["unhealthy", "recovered"], "the source is back")
+            pipeline.stop()
+            thread.join()
+
+    assert "The source cannot be asked" in json.loads(file.read_text().splitlines()[0])[1]["message"]

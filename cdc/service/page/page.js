@@ -80,18 +80,19 @@ function showVerdict(report, name) {
 function showVerification(report, now) {
   const section = byId("verdict"), found = report.verification;
   const [answer, note] = compared(found, differing(report), now);
-  const node = say(section, "checked", answer);
-  node.classList.toggle("differs", answer !== "No difference" && found != null);
+  const differs = found != null && (differing(report).length > 0 || Object.keys(found.shapes).length > 0);
+  say(section, "checked", answer).classList.toggle("differs", differs);
   prose(section.querySelector('[data-field="checked-note"]'), note);
 }
 
 function compared(found, different, now) {
   if (!found) return ["Not yet", "`--verify-every 1h` compares all rows."];
-  const note = `${some(found.rows, "row")}, ${ago(found.finished_at, now)}`;
+  const missing = Object.keys(found.not_compared).length;
+  const note = `${some(found.rows, "row")}, ${ago(found.finished_at, now)}${missing ? `; not ${some(missing, "table")}` : ""}`;
   const rows = different.reduce((sum, [, number]) => sum + number, 0);
   if (rows) return [`${some(rows, "row")} ${rows === 1 ? "differs" : "differ"}`, note];
   if (Object.keys(found.shapes).length) return ["Shapes differ", note];
-  return ["No difference", note];
+  return [missing && !found.rows ? "Nothing was compared" : "No difference", note];
 }
 
 function showProblems(report) {
@@ -218,6 +219,8 @@ function showErrors(report) {
 
 // ---- all pipelines, and which of them is shown
 
+const address = (name) => `#${encodeURIComponent(name)}`;
+
 function* pipelinesOf(document_) {
   for (const [name, report] of Object.entries(document_.pipelines)) {
     yield [name, report];
@@ -230,7 +233,7 @@ function showPipelines(all, chosen) {
   const items = keep(byId("pipelines").querySelector("ul"), all.map(([name]) => name), () => fresh("pipeline-row"));
   items.forEach((item, index) => {
     const [name, report] = all[index], [kind, word] = verdict(report), link = item.firstElementChild;
-    link.href = `#${encodeURIComponent(name)}`;
+    link.href = address(name);
     tone(link, kind);
     say(link, "name", name);
     say(link, "word", word);
@@ -248,8 +251,7 @@ function show() {
   if (last === null) return;
   const all = [...pipelinesOf(last)];
   if (!all.length) return;
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  const [name, report] = all.find(([other]) => other === wanted) ?? all[0];
+  const [name, report] = all.find(([other]) => address(other) === location.hash) ?? all[0];
   byId("empty").hidden = true;
   byId("details").hidden = false;
   showPipelines(all, name);
