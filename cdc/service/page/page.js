@@ -6,6 +6,7 @@ import { ago, bytes, clock, count, day, differing, doing, duration, lag, origin,
 
 const SILENT_FOR = 5000; // milliseconds without an event after which the connection counts as lost
 const AGAIN_IN = 2000;
+const EARLY = 600; // seconds, in which a copy uses up space as nothing does later
 const LEAST_USED = 0.25; // of a slot's room, before a forecast is a cause for concern (cdc/service/alerts.py)
 const MOST_TABLES = 200; // that are shown at once
 
@@ -169,8 +170,8 @@ function comparison(name, table, verification, different, now) {
   return ["not yet", false];
 }
 
-function showRoom(report) {
-  const meters = [...logMeter(report), ...diskMeter(report)];
+function showRoom(report, now) {
+  const meters = [...logMeter(report), ...diskMeter(report, now)];
   byId("room").hidden = !meters.length;
   const nodes = keep(byId("room").querySelector("dl"), meters.map(([title]) => title), () => fresh("meter"));
   nodes.forEach((node, index) => {
@@ -196,10 +197,11 @@ function* logMeter({ slot, log, forecast }) {
   yield [title, `${bytes(slot.retained_bytes)} of ${bytes(all)}`, used, note, kind];
 }
 
-function* diskMeter({ forecast }) {
+function* diskMeter({ forecast, samples }, now) {
   if (forecast.disk_free_bytes == null) return;
-  const left = forecast.disk_seconds_left;
-  const note = left == null ? "It is not about to run out." : `At this rate it is full in ${duration(left)}.`;
+  const left = forecast.disk_seconds_left, isEarly = !samples.length || now - samples[0][0] < EARLY && left > 3600;
+  const rate = isEarly ? "How long it lasts is not known yet." : `At this rate it is full in ${duration(left)}.`;
+  const note = left == null ? "It is not about to run out." : rate;
   yield ["Space left for the target", bytes(forecast.disk_free_bytes), null, note, "none"];
 }
 
@@ -260,7 +262,7 @@ function show() {
   showProblems(report);
   showCopy(report);
   showTables(report, last.at);
-  showRoom(report);
+  showRoom(report, last.at);
   showErrors(report);
   chart.show(report.samples, last.at);
   say(byId("version"), "version", `cdc ${last.version}`);
