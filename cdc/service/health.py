@@ -66,11 +66,15 @@ def account_of(view: PipelineView) -> dict[str, Any]:
     }
 
 
-def by_its_account(now: Mapping[str, Any], last: Mapping[str, Any], *, running: bool) -> dict[str, Any]:
-    """A report by what a pipeline says now, and for what does not change by what it has said last."""
+def by_its_account(now: Mapping[str, Any], last: Mapping[str, Any], stopped_at: float | None = None) -> dict[str, Any]:
+    """A report by what a pipeline says now, and for what does not change by what it has said last.
+
+    Args:
+        stopped_at: when it has ended, if it has; seconds since the Unix epoch.
+    """
     return {
-        "running": running,
-        "stopped_at": None,
+        "running": stopped_at is None,
+        "stopped_at": stopped_at,
         "phase": now.get("phase"),
         "position": last.get("durable"),
         "lag_bytes": now.get("lag_bytes"),
@@ -173,7 +177,7 @@ def _target_side(source: str, target: str, name: str) -> tuple[dict[str, Any], s
     except TargetBusy:  # it may begin to run between two looks, too
         running = _running(target, name)
         # It has just opened it, and says nothing yet.
-        return by_its_account(running, running or last_said(target, name), running=True), None, None
+        return by_its_account(running, running or last_said(target, name)), None, None
     position, last = checkpoint.position if checkpoint is not None else None, _last_run(target, name)
     return (
         {

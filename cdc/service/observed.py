@@ -96,6 +96,7 @@ class ObservedPipeline:
         self._disk_free: int | None = None
         self._samples: deque[list[float]] = deque(maxlen=MOST_SAMPLES)
         self._errors: deque[dict[str, Any]] = deque(maxlen=MOST_ERRORS)
+        self._stopped_at: float | None = None
         self._failed_at: float | None = None
         self._noting = threading.Lock()
         self._answer: SourceStatus | None = None
@@ -192,9 +193,12 @@ class ObservedPipeline:
         view = self.view
         self._note_failure(view)
         said = account_of(view)
-        running = view.phase != "stopped"
+        if view.phase != "stopped":
+            self._stopped_at = None
+        elif self._stopped_at is None:
+            self._stopped_at = time.time()
         found = self._found()
-        report = judged({"name": self.name, **by_its_account(said, said, running=running)}, found, self._max_lag)
+        report = judged({"name": self.name, **by_its_account(said, said, self._stopped_at)}, found, self._max_lag)
         feeds = {target: feed.report() for target, feed in list(self.feeds.items())}
         unready = [*report["problems"], *self._not_followed(view)]
         unready += [f"{target}: {text}" for target, feed in feeds.items() for text in feed["unready"]]
