@@ -22,9 +22,9 @@ from integration.browser import Opened, chromium
 from integration.followed import Followed
 
 _PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
-_VISITS = 3_000_000
+_VISITS = 1_500_000
 _MOST_BYTES = 150_000
-_WORKS_FOR = 100.0  # seconds
+_WORKS_FOR = 80.0  # seconds
 
 
 def _take(browser: Browser, followed: Followed, name: str, *, width: int = 1080, dark: bool = False) -> None:
@@ -77,13 +77,13 @@ def main() -> None:
     ):
         dsn = _shop(server)
         target = "duckdb:shop.duckdb"
-        arguments = (dsn, target, "--verify-every", "30s", "--max-rate", "60000", "--max-lag", "15s")
+        arguments = (dsn, target, "--verify-every", "30s", "--max-rate", "30000", "--max-lag", "15s")
         with Followed(Path(folder), *arguments) as followed:
-            followed.until(lambda report: report["rows"]["copied"] > _VISITS // 8)
+            followed.until(lambda report: report["rows"]["copied"] > _VISITS // 4)
             _take(browser, followed, "copying")
             followed.until(lambda report: report["phase"] == "streaming")
             with _work(dsn):
-                followed.until(_is_well)
+                followed.until(_is_well, 200)
                 _take(browser, followed, "healthy")
                 _take(browser, followed, "dark", dark=True)
                 _take(browser, followed, "phone", width=360)
