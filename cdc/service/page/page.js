@@ -70,8 +70,9 @@ function showVerdict(report, name) {
   say(section, "name", `${origin(report)} \u2192 ${report.target}`);
   say(section, "word", word);
   prose(section.querySelector(".why"), why);
-  say(section, "behind", report.running ? lag(report.lag_seconds) : "not known");
-  say(section, "behind-note", report.running && report.lag_bytes != null ? `${bytes(report.lag_bytes)} of log` : "");
+  const isFollowed = report.running && report.phase !== "copying" && report.phase !== "opening";
+  say(section, "behind", isFollowed ? lag(report.lag_seconds) : report.running ? "Not followed yet" : "Not known");
+  say(section, "behind-note", isFollowed && report.lag_bytes != null ? `${bytes(report.lag_bytes)} of log` : "");
   say(section, "doing", doing(report));
   const pace = report.rows_per_second ? `${rate(report.rows_per_second)} rows/s` : "No rows just now";
   say(section, "doing-note", `${pace}, ${some(report.rows.transactions, "transaction")} so far`);
@@ -266,7 +267,7 @@ function show() {
   showErrors(report);
   chart.show(report.samples, last.at);
   say(byId("version"), "version", `cdc ${last.version}`);
-  query.offer(report.query === true);
+  query.offer(report.query === true ? name : null);
 }
 
 // ---- the connection
