@@ -111,7 +111,7 @@ def test_a_service_and_a_command_get_an_alert(receiver: Receiver, tmp_path: Path
 def test_a_receiver_that_hangs_keeps_nobody_waiting(
     receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither whoever sends, nor the other receivers, nor the end of the process waits for it."""
+    """Neither the pipeline, nor the other receivers, nor the end of the process waits for it."""
     receiver.goes_on.clear()
     file = tmp_path / "got"
     notifier = Notifier([AppriseService(receiver.url, 1), Command(writes(file))])
@@ -147,7 +147,7 @@ def test_what_fails_is_tried_again_and_says_nothing_secret(
 
     assert len(receiver.got) == 3
     said = [record.getMessage() for record in caplog.records if record.name.startswith("cdc")]
-    assert said == ["the alert 'held' was not sent to JSON (URL number 2 of --notify): it did not take it"] * 3
+    assert said == ["The alert 'held' was not sent to JSON (URL number 2 of --notify): it did not take it."] * 3
     assert not any(word in "\n".join(said) for word in ("s3cret", "t0ken", "somebody", "127.0.0.1"))
 
 
@@ -189,9 +189,9 @@ def _lives(pid: int) -> bool:
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("nothing://s3cret@x", "URL number 1 of --notify (nothing://...)"), ("s3cret", "URL number 1 of --notify is")],
+    [("nothing://s3cret@x", "URL number 1 of --notify (nothing://...) is"), ("s3cret", "URL number 1 of --notify is")],
 )
-def test_a_url_that_is_none_is_refused_without_being_shown(url: str, says: str) -> None:
+def test_a_url_of_no_service_is_refused_without_being_shown(url: str, says: str) -> None:
     """E-03."""
     with pytest.raises(UsageError) as error:
         AppriseService(url, 1)
@@ -201,7 +201,7 @@ def test_a_url_that_is_none_is_refused_without_being_shown(url: str, says: str) 
 
 
 def test_without_the_library_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an extra, which only those have who want it."""
+    """It is an extra, and not everybody has it."""
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(UsageError) as error:
         AppriseService("json://127.0.0.1", 1)
