@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -117,12 +116,8 @@ def test_a_receiver_that_hangs_keeps_nobody_waiting(
     notifier = Notifier([AppriseService(receiver.url, 1), Command(writes(file))])
     for _ in range(3):
         notifier.send(ALERT)
-    for _ in range(200):
-        if file.exists() and len(file.read_text().splitlines()) == 3:
-            break
-        time.sleep(0.05)
+    wait_for(lambda: file.exists() and len(file.read_text().splitlines()) == 3, "the command has all three")
 
-    assert len(file.read_text().splitlines()) == 3
     assert len(receiver.got) <= 1, "the one that hangs has not been asked again meanwhile"
     notifier.close(0.1)
     assert "has not taken its alerts before the end" in caplog.text
@@ -139,10 +134,7 @@ def test_what_fails_is_tried_again_and_says_nothing_secret(
     to._service.request_rate_per_sec = 0  # apprise lets five seconds pass between two messages
     notifier = Notifier([to])
     notifier.send(ALERT)
-    for _ in range(200):
-        if len(receiver.got) == 3:
-            break
-        time.sleep(0.02)
+    wait_for(lambda: len(receiver.got) == 3, "it is tried three times")
     notifier.close()
 
     assert len(receiver.got) == 3
@@ -172,11 +164,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
 
     assert trouble == "it took longer than 1 s"
     child = int(file.read_text())
-    for _ in range(100):
-        if not _lives(child):
-            break
-        time.sleep(0.02)
-    assert not _lives(child)
+    wait_for(lambda: not _lives(child), "it is killed")
 
 
 def _lives(pid: int) -> bool:
