@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -131,20 +131,24 @@ class Ending:
 
     def stops(self, pipeline: Pipeline | FanOut) -> None:
         """Have them end a run at the next commit boundary (D-18)."""
-
-        def stop(_number: int, _frame: object) -> None:
-            self._is_asked = True
-            pipeline.stop()
-
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGTERM, stop)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
-            signal.signal(signal.SIGHUP, stop)
+        self._call(pipeline.stop)
 
     def wait(self) -> None:
         """Wait until somebody has asked, be it before."""
+        if not self._is_asked:
+            self._call(lambda: None)
         while not self._is_asked:
             time.sleep(_LOOK_EVERY)
+
+    def _call(self, act: Callable[[], None]) -> None:
+        def asked(_number: int, _frame: object) -> None:
+            self._is_asked = True
+            act()
+
+        signal.signal(signal.SIGINT, asked)
+        signal.signal(signal.SIGTERM, asked)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
+            signal.signal(signal.SIGHUP, asked)
 
 
 def end_process(stall: Stall) -> None:
