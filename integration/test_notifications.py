@@ -85,6 +85,13 @@ def writes(file: Path) -> str:
     return f"{sys.executable} '{script}'"
 
 
+def quick(url: str) -> AppriseService:
+    """A service without the five seconds that apprise lets pass between two messages."""
+    service = AppriseService(url, 1)
+    service._service.request_rate_per_sec = 0
+    return service
+
+
 def test_a_service_and_a_command_get_an_alert(receiver: Receiver, tmp_path: Path) -> None:
     """Both have all of it; the name of a table is text, whatever it looks like."""
     file = tmp_path / "got"
@@ -113,7 +120,7 @@ def test_a_receiver_that_hangs_keeps_nobody_waiting(
     """Neither the pipeline, nor the other receivers, nor the end of the process waits for it."""
     receiver.goes_on.clear()
     file = tmp_path / "got"
-    notifier = Notifier([AppriseService(receiver.url, 1), Command(writes(file))])
+    notifier = Notifier([quick(receiver.url), Command(writes(file))])
     for _ in range(3):
         notifier.send(ALERT)
     wait_for(lambda: file.exists() and len(file.read_text().splitlines()) == 3, "the command has all three")
@@ -121,6 +128,8 @@ def test_a_receiver_that_hangs_keeps_nobody_waiting(
     assert len(receiver.got) <= 1, "the one that hangs has not been asked again meanwhile"
     notifier.close(0.1)
     assert "has not taken its alerts before the end" in caplog.text
+    receiver.goes_on.set()
+    notifier.close()
 
 
 def test_what_fails_is_tried_again_and_says_nothing_secret(
@@ -130,16 +139,14 @@ def test_what_fails_is_tried_again_and_says_nothing_secret(
     monkeypatch.setattr(notify, "_AGAIN_AFTER", (0.01, 0.01))
     caplog.set_level(logging.DEBUG)
     receiver.status = 500
-    to = AppriseService(receiver.url, 2)
-    to._service.request_rate_per_sec = 0  # apprise lets five seconds pass between two messages
-    notifier = Notifier([to])
+    notifier = Notifier([quick(receiver.url)])
     notifier.send(ALERT)
     wait_for(lambda: len(receiver.got) == 3, "it is tried three times")
     notifier.close()
 
     assert len(receiver.got) == 3
     said = [record.getMessage() for record in caplog.records if record.name.startswith("cdc")]
-    assert said == ["The alert 'held' was not sent to JSON (URL number 2 of --notify): it did not take it."] * 3
+    assert said == ["The alert 'held' was not sent to JSON (URL number 1 of --notify): it did not take it."] * 3
     assert not any(word in "\n".join(said) for word in ("s3cret", "t0ken", "somebody", "127.0.0.1"))
 
 
