@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,12 +14,17 @@ from typing import Any
 
 import pytest
 
+from cdc.demo.server import PrivatePostgres
 from cdc.errors import EXIT_OPERATOR, EXIT_USAGE, UsageError
-from cdc.service import notify
+from cdc.options import Options
+from cdc.runs import open_pipeline
+from cdc.service import alerts, notify, observed, service
 from cdc.service.alerts import Alert, Event
 from cdc.service.notify import AppriseService, Command, Notifier
+from cdc.service.service import Service
 from integration.conftest import Database
 from integration.processes import cdc
+from integration.watched import wait_for
 
 ALERT = Alert(Event.HELD, "shop", "public.<b>orders</b> is held.", ["public.<b>orders</b>"])
 
@@ -81,6 +85,13 @@ def writes(file: Path) -> str:
     return f"{sys.executable} '{script}'"
 
 
+def quick(url: str) -> AppriseService:
+    """A service without the five seconds that apprise lets pass between two messages."""
+    service = AppriseService(url, 1)
+    service._service.request_rate_per_sec = 0
+    return service
+
+
 def test_a_service_and_a_command_get_an_alert(receiver: Receiver, tmp_path: Path) -> None:
     """Both have all of it; the name of a table is text, whatever it looks like."""
     file = tmp_path / "got"
@@ -106,21 +117,19 @@ def test_a_service_and_a_command_get_an_alert(receiver: Receiver, tmp_path: Path
 def test_a_receiver_that_hangs_keeps_nobody_waiting(
     receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither whoever sends, nor the other receivers, nor the end of the process waits for it."""
+    """Neither the pipeline, nor the other receivers, nor the end of the process waits for it."""
     receiver.goes_on.clear()
     file = tmp_path / "got"
-    notifier = Notifier([AppriseService(receiver.url, 1), Command(writes(file))])
+    notifier = Notifier([quick(receiver.url), Command(writes(file))])
     for _ in range(3):
         notifier.send(ALERT)
-    for _ in range(200):
-        if file.exists() and len(file.read_text().splitlines()) == 3:
-            break
-        time.sleep(0.05)
+    wait_for(lambda: file.exists() and len(file.read_text().splitlines()) == 3, "the command has all three")
 
-    assert len(file.read_text().splitlines()) == 3
     assert len(receiver.got) <= 1, "the one that hangs has not been asked again meanwhile"
     notifier.close(0.1)
     assert "has not taken its alerts before the end" in caplog.text
+    receiver.goes_on.set()
+    notifier.close()
 
 
 def test_what_fails_is_tried_again_and_says_nothing_secret(
@@ -130,19 +139,14 @@ def test_what_fails_is_tried_again_and_says_nothing_secret(
     monkeypatch.setattr(notify, "_AGAIN_AFTER", (0.01, 0.01))
     caplog.set_level(logging.DEBUG)
     receiver.status = 500
-    service = AppriseService(receiver.url, 2)
-    service._service.request_rate_per_sec = 0  # apprise lets five seconds pass between two messages
-    notifier = Notifier([service])
+    notifier = Notifier([quick(receiver.url)])
     notifier.send(ALERT)
-    for _ in range(200):
-        if len(receiver.got) == 3:
-            break
-        time.sleep(0.02)
+    wait_for(lambda: len(receiver.got) == 3, "it is tried three times")
     notifier.close()
 
     assert len(receiver.got) == 3
     said = [record.getMessage() for record in caplog.records if record.name.startswith("cdc")]
-    assert said == ["the alert 'held' was not sent to JSON (URL number 2 of --notify): it did not take it"] * 3
+    assert said == ["The alert 'held' was not sent to JSON (URL number 1 of --notify): it did not take it."] * 3
     assert not any(word in "\n".join(said) for word in ("s3cret", "t0ken", "somebody", "127.0.0.1"))
 
 
@@ -167,11 +171,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
 
     assert trouble == "it took longer than 1 s"
     child = int(file.read_text())
-    for _ in range(100):
-        if not _lives(child):
-            break
-        time.sleep(0.02)
-    assert not _lives(child)
+    wait_for(lambda: not _lives(child), "it is killed")
 
 
 def _lives(pid: int) -> bool:
@@ -184,9 +184,9 @@ def _lives(pid: int) -> bool:
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("nothing://s3cret@x", "URL number 1 of --notify (nothing://...)"), ("s3cret", "URL number 1 of --notify is")],
+    [("nothing://s3cret@x", "URL number 1 of --notify (nothing://...) is"), ("s3cret", "URL number 1 of --notify is")],
 )
-def test_a_url_that_is_none_is_refused_without_being_shown(url: str, says: str) -> None:
+def test_a_url_of_no_service_is_refused_without_being_shown(url: str, says: str) -> None:
     """E-03."""
     with pytest.raises(UsageError) as error:
         AppriseService(url, 1)
@@ -196,12 +196,12 @@ def test_a_url_that_is_none_is_refused_without_being_shown(url: str, says: str) 
 
 
 def test_without_the_library_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an extra, which only those have who want it."""
+    """It is an extra, and not everybody has it."""
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(UsageError) as error:
         AppriseService("json://127.0.0.1", 1)
 
-    assert "pip install 'cdc-replicator[notify]'" in (error.value.hint or "")
+    assert "pip install 'apprise>=2.0'" in (error.value.hint or "")
 
 
 @pytest.mark.parametrize("command", ["", "sh -c 'exit", "/nowhere/to/be/found --now"])
@@ -222,12 +222,46 @@ def test_a_run_that_ends_with_3_sends_that_before(receiver: Receiver, database: 
     ((slot,),) = database.execute("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()")
     database.execute(f"SELECT pg_drop_replication_slot('{slot}')")
 
-    done = cdc("run", database.dsn, target, "--notify-command", writes(file), CDC_NOTIFY=receiver.url)
+    done = cdc(
+        "run", database.dsn, target, "--notify-command", writes(file), CDC_NOTIFY=f"{receiver.url} {receiver.url}/2"
+    )
 
     assert done.returncode == EXIT_OPERATOR, done.stderr
-    assert [message["title"] for message in receiver.got] == ["cdc shop: stopped"]
-    assert f'slot "{slot}"' in receiver.got[0]["message"] or slot in receiver.got[0]["message"]
+    assert [message["title"] for message in receiver.got] == ["cdc shop: stopped"] * 2
+    assert str(slot) in receiver.got[0]["message"]
     (line,) = file.read_text().splitlines()
     environment, alert = json.loads(line)
     assert environment["CDC_EVENT"] == alert["event"] == "stopped"
     assert not any(secret in done.stderr for secret in ("s3cret", "t0ken"))
+
+
+def test_an_outage_of_the_source_is_two_alerts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O31: the pipeline tries again and again meanwhile. A person hears of it once, and once that it is over."""
+    monkeypatch.setattr(alerts, "_LASTS", dict.fromkeys(Event, 2.0))
+    monkeypatch.setattr(alerts, "_WELL_FOR", 2.0)
+    monkeypatch.setattr(service, "_LOOKS_PER_ALERT", 1)
+    monkeypatch.setattr(observed, "ASK_EVERY", 1.0)
+    monkeypatch.setattr("cdc.engine.pipeline._LONGEST_WAIT", 0.5)
+    file = tmp_path / "got"
+
+    def events() -> list[str]:
+        return [json.loads(line)[0]["CDC_EVENT"] for line in file.read_text().splitlines()] if file.exists() else []
+
+    with PrivatePostgres(18) as server:
+        dsn, target = server.create_database("shop"), f"duckdb:{tmp_path / 'shop.duckdb'}"
+        server.execute("CREATE TABLE orders (id int PRIMARY KEY)", "shop")
+        notifier = Notifier([Command(writes(file))])
+        with Service(None, notifier) as looks:
+            pipeline = open_pipeline(dsn, target, Options("shop"))
+            looks.observe(dsn, target, "shop", 300.0).attach(pipeline)
+            thread = threading.Thread(target=pipeline.run)
+            thread.start()
+            wait_for(lambda: pipeline.view().phase == "streaming", "the log is followed")
+            server.stop()
+            wait_for(lambda: events() == ["unhealthy"], "the source is gone")
+            server.start()
+            wait_for(lambda: events() == ["unhealthy", "recovered"], "the source is back")
+            pipeline.stop()
+            thread.join()
+
+    assert "The source cannot be asked" in json.loads(file.read_text().splitlines()[0])[1]["message"]

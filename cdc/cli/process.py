@@ -181,20 +181,24 @@ class Ending:
 
     def stops(self, stop: Callable[[], None]) -> None:
         """Have them end what runs at the next commit boundary (D-18)."""
-
-        def on_signal(_number: int, _frame: object) -> None:
-            self._is_asked = True
-            stop()
-
-        signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGTERM, on_signal)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
-            signal.signal(signal.SIGHUP, on_signal)
+        self._call(stop)
 
     def wait(self) -> None:
         """Wait until somebody has asked, be it before."""
+        if not self._is_asked:
+            self._call(lambda: None)
         while not self._is_asked:
             time.sleep(_LOOK_EVERY)
+
+    def _call(self, act: Callable[[], None]) -> None:
+        def asked(_number: int, _frame: object) -> None:
+            self._is_asked = True
+            act()
+
+        signal.signal(signal.SIGINT, asked)
+        signal.signal(signal.SIGTERM, asked)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what `nohup` asks for
+            signal.signal(signal.SIGHUP, asked)
 
 
 def end_process(stall: Stall, pipeline: str = "") -> None:

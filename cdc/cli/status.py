@@ -63,6 +63,8 @@ def _print(report: dict[str, Any], lines: Mapping[str, str]) -> None:
         rows["stalled"] = f"{stall['stage']} since {since} ({stall['doing']})"
     if report["failure"]:
         rows["failure"] = report["failure"]
+    if report["remedy"]:
+        rows["what to do"] = report["remedy"]
     if report["verification"]:
         rows["verified"] = _verification(report["verification"])
     for label, value in rows.items():

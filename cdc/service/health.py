@@ -139,8 +139,7 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
     if report["position"] is None and report["phase"] not in ("opening", "copying"):  # when it is not known yet
         yield "Nothing was ever applied."
     if report["is_red"]:
-        said = f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
-        yield f"{said} {report['remedy']}" if report["remedy"] else said
+        yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
     if (stall := report["stall"]) is not None:
         yield f"The {stall['stage']} does not move on ({stall['doing']})."
     if report["running"]:

@@ -62,7 +62,7 @@ class AppriseService:
         except ImportError:
             raise UsageError(
                 "--notify needs the package apprise, which is not there.",
-                hint="Install it: pip install 'cdc-replicator[notify]'",
+                hint="pip install 'apprise>=2.0'",
             ) from None
         # Its warnings may name hosts and paths of a URL, which can be secrets.
         logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
@@ -72,7 +72,7 @@ class AppriseService:
             scheme = url.partition("://")[0] if "://" in url else ""
             named = f" ({scheme}://...)" if scheme.isalnum() else ""
             raise UsageError(
-                f"URL number {number} of --notify{named} is none that apprise knows.",
+                f"apprise does not know what URL number {number} of --notify{named} is.",
                 hint="https://appriseit.com/services/ lists them. A command may be easier: --notify-command COMMAND",
             )
         self._service = service
@@ -168,7 +168,7 @@ class NotifyOptions:
 
 
 class Notifier:
-    """Makes alerts of what pipelines report, and hands them to receivers. It waits for none of these."""
+    """Makes alerts of what pipelines report, and hands them to receivers. It does not wait for them."""
 
     def __init__(self, receivers: Sequence[Receiver], slot_within: float = SLOT_WITHIN) -> None:
         self._slot_within = slot_within
@@ -191,7 +191,7 @@ class Notifier:
             self.send(alert)
 
     def stopped(self, pipeline: str, message: str) -> None:
-        """Send that a run has ended because only a person may decide what happens next; of this one nothing follows."""
+        """Send that a run has ended because only a person may decide what happens next. It sends nothing more."""
         self._stopped.add(pipeline)
         self.send(self._of(pipeline).stopped(message))
 
@@ -226,27 +226,29 @@ class _Post:
         try:
             self._alerts.put_nowait(alert)
         except queue.Full:
-            log.warning("an alert was not sent to %s, which has %d waiting", self._receiver.name, _WAITING_MOST)
+            log.warning("An alert was not sent to %s, which has %d waiting.", self._receiver.name, _WAITING_MOST)
 
     def close(self) -> None:
-        self._is_closed.set()  # from now on there is no second try
+        self._is_closed.set()
         self.put(None)
 
     def join(self, seconds: float) -> None:
         self._thread.join(max(seconds, 0.0))
         if self._thread.is_alive():
-            log.warning("%s has not taken its alerts before the end", self._receiver.name)
+            log.warning("%s has not taken its alerts before the end.", self._receiver.name)
 
     def _run(self) -> None:
         while (alert := self._alerts.get()) is not None:
             self._deliver(alert)
 
     def _deliver(self, alert: Alert) -> None:
-        for wait in (*_AGAIN_AFTER, None):
+        """Try a few times; once this is closed, a last time at once."""
+        for wait in (*_AGAIN_AFTER, 0.0):
+            is_last = wait == 0 or self._is_closed.is_set()
             trouble = self._receiver.send(alert)
             if trouble is None:
                 return
-            is_last = wait is None or self._is_closed.wait(wait)
-            log.warning("the alert %r was not sent to %s: %s", alert.event.value, self._receiver.name, trouble)
+            log.warning("The alert %r was not sent to %s: %s.", alert.event.value, self._receiver.name, trouble)
             if is_last:
                 return
+            self._is_closed.wait(wait)

@@ -20,7 +20,7 @@ A report of a pipeline (`ObservedPipeline.report`) has all that `cdc status --js
 and beside it:
 
     ready           no `unready`
-    unready         why /readyz is red: the problems, those of the feeds, and that the log is not followed yet
+    unready         why /readyz is red: the problems with what to do, the feeds' ones, and that the first copy goes on
     origin          {kind, database, asked_at} of the source
     target          without a password
     tables          by name: {state, reason, different, rows_estimated, rows_copied, inserted, updated, deleted,
@@ -200,7 +200,8 @@ class ObservedPipeline:
         found = self._found()
         report = judged({"name": self.name, **by_its_account(said, said, self._stopped_at)}, found, self._max_lag)
         feeds = {target: feed.report() for target, feed in list(self.feeds.items())}
-        unready = [*report["problems"], *self._not_followed(view)]
+        unready = [_with_remedy(text, report) for text in report["problems"]]
+        unready += self._not_followed(view)
         unready += [f"{target}: {text}" for target, feed in feeds.items() for text in feed["unready"]]
         return report | {
             "ready": not unready,
@@ -296,6 +297,12 @@ class ObservedProcess:
         """The pipelines and their feeds."""
         found = list(self.pipelines.values())
         return [*found, *(feed for pipeline in found for feed in list(pipeline.feeds.values()))]
+
+
+def _with_remedy(problem: str, report: dict[str, Any]) -> str:
+    """A problem that is a failure, with what to do about it."""
+    is_the_failure = report["failure"] is not None and report["failure"].removesuffix(".") in problem
+    return f"{problem} {report['remedy']}" if is_the_failure and report["remedy"] else problem
 
 
 def _seconds_left(entry: dict[str, Any], pace: float) -> float | None:

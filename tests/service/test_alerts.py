@@ -1,4 +1,4 @@
-"""Which changes of a pipeline's condition become alerts: each once, and none of what lasts for a moment."""
+"""Which changes of a pipeline's condition become alerts: each once, and nothing that lasts for a moment."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ export class LagChart {
       height: HEIGHT,
       legend: { show: false },
       cursor: { show: false },
-      padding: [8, 8, 0, 0],
+      padding: [8, 28, 0, 0],
       scales: { y: { range: (_, _least, most) => [0, Math.max(1, most * 1.15)] } },
       axes: [
         { ...axis, grid: { show: false }, space: 90, size: 30, values: (_, ticks, _axis, _space, step) => ticks.map((at) => clock(at).slice(0, step < 60 ? 8 : 5)) },

@@ -6,6 +6,7 @@ import { ago, bytes, clock, count, day, differing, doing, duration, lag, origin,
 
 const SILENT_FOR = 5000; // milliseconds without an event after which the connection counts as lost
 const AGAIN_IN = 2000;
+const EARLY = 600; // seconds, in which a copy uses up space as nothing does later
 const LEAST_USED = 0.25; // of a slot's room, before a forecast is a cause for concern (cdc/service/alerts.py)
 const MOST_TABLES = 200; // that are shown at once
 
@@ -69,8 +70,9 @@ function showVerdict(report, name) {
   say(section, "name", `${origin(report)} \u2192 ${report.target}`);
   say(section, "word", word);
   prose(section.querySelector(".why"), why);
-  say(section, "behind", report.running ? lag(report.lag_seconds) : "not known");
-  say(section, "behind-note", report.running && report.lag_bytes != null ? `${bytes(report.lag_bytes)} of log` : "");
+  const isFollowed = report.running && report.phase !== "copying" && report.phase !== "opening";
+  say(section, "behind", isFollowed ? lag(report.lag_seconds) : report.running ? "Not followed yet" : "Not known");
+  say(section, "behind-note", isFollowed && report.lag_bytes != null ? `${bytes(report.lag_bytes)} of log` : "");
   say(section, "doing", doing(report));
   const pace = report.rows_per_second ? `${rate(report.rows_per_second)} rows/s` : "No rows just now";
   say(section, "doing-note", `${pace}, ${some(report.rows.transactions, "transaction")} so far`);
@@ -80,18 +82,19 @@ function showVerdict(report, name) {
 function showVerification(report, now) {
   const section = byId("verdict"), found = report.verification;
   const [answer, note] = compared(found, differing(report), now);
-  const node = say(section, "checked", answer);
-  node.classList.toggle("differs", answer !== "No difference" && found != null);
+  const differs = found != null && (differing(report).length > 0 || Object.keys(found.shapes).length > 0);
+  say(section, "checked", answer).classList.toggle("differs", differs);
   prose(section.querySelector('[data-field="checked-note"]'), note);
 }
 
 function compared(found, different, now) {
   if (!found) return ["Not yet", "`--verify-every 1h` compares all rows."];
-  const note = `${some(found.rows, "row")}, ${ago(found.finished_at, now)}`;
+  const missing = Object.keys(found.not_compared).length;
+  const note = `${some(found.rows, "row")}, ${ago(found.finished_at, now)}${missing ? `; not ${some(missing, "table")}` : ""}`;
   const rows = different.reduce((sum, [, number]) => sum + number, 0);
   if (rows) return [`${some(rows, "row")} ${rows === 1 ? "differs" : "differ"}`, note];
   if (Object.keys(found.shapes).length) return ["Shapes differ", note];
-  return ["No difference", note];
+  return [missing && !found.rows ? "Nothing was compared" : "No difference", note];
 }
 
 function showProblems(report) {
@@ -168,8 +171,8 @@ function comparison(name, table, verification, different, now) {
   return ["not yet", false];
 }
 
-function showRoom(report) {
-  const meters = [...logMeter(report), ...diskMeter(report)];
+function showRoom(report, now) {
+  const meters = [...logMeter(report), ...diskMeter(report, now)];
   byId("room").hidden = !meters.length;
   const nodes = keep(byId("room").querySelector("dl"), meters.map(([title]) => title), () => fresh("meter"));
   nodes.forEach((node, index) => {
@@ -195,10 +198,11 @@ function* logMeter({ slot, log, forecast }) {
   yield [title, `${bytes(slot.retained_bytes)} of ${bytes(all)}`, used, note, kind];
 }
 
-function* diskMeter({ forecast }) {
+function* diskMeter({ forecast, samples }, now) {
   if (forecast.disk_free_bytes == null) return;
-  const left = forecast.disk_seconds_left;
-  const note = left == null ? "It is not about to run out." : `At this rate it is full in ${duration(left)}.`;
+  const left = forecast.disk_seconds_left, isEarly = !samples.length || now - samples[0][0] < EARLY && left > 3600;
+  const rate = isEarly ? "How long it lasts is not known yet." : `At this rate it is full in ${duration(left)}.`;
+  const note = left == null ? "It is not about to run out." : rate;
   yield ["Space left for the target", bytes(forecast.disk_free_bytes), null, note, "none"];
 }
 
@@ -218,6 +222,8 @@ function showErrors(report) {
 
 // ---- all pipelines, and which of them is shown
 
+const address = (name) => `#${encodeURIComponent(name)}`;
+
 function* pipelinesOf(document_) {
   for (const [name, report] of Object.entries(document_.pipelines)) {
     yield [name, report];
@@ -230,7 +236,7 @@ function showPipelines(all, chosen) {
   const items = keep(byId("pipelines").querySelector("ul"), all.map(([name]) => name), () => fresh("pipeline-row"));
   items.forEach((item, index) => {
     const [name, report] = all[index], [kind, word] = verdict(report), link = item.firstElementChild;
-    link.href = `#${encodeURIComponent(name)}`;
+    link.href = address(name);
     tone(link, kind);
     say(link, "name", name);
     say(link, "word", word);
@@ -248,8 +254,7 @@ function show() {
   if (last === null) return;
   const all = [...pipelinesOf(last)];
   if (!all.length) return;
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  const [name, report] = all.find(([other]) => other === wanted) ?? all[0];
+  const [name, report] = all.find(([other]) => address(other) === location.hash) ?? all[0];
   byId("empty").hidden = true;
   byId("details").hidden = false;
   showPipelines(all, name);
@@ -258,11 +263,11 @@ function show() {
   showProblems(report);
   showCopy(report);
   showTables(report, last.at);
-  showRoom(report);
+  showRoom(report, last.at);
   showErrors(report);
   chart.show(report.samples, last.at);
   say(byId("version"), "version", `cdc ${last.version}`);
-  query.offer(report.query === true);
+  query.offer(report.query === true ? name : null);
 }
 
 // ---- the connection

@@ -21,8 +21,12 @@ export class QueryBox {
     });
   }
 
-  offer(isOffered) {
-    this.section.hidden = !isOffered;
+  // name: of the pipeline whose copy can be asked, if that is so
+  offer(name) {
+    this.section.hidden = name === null;
+    if (name === this.name) return;
+    this.name = name;
+    this.answer.replaceChildren();
   }
 
   async run() {
@@ -39,7 +43,7 @@ export class QueryBox {
 
   async ask(sql) {
     const headers = { "Content-Type": "application/json", Accept: "application/json" };
-    const response = await fetch("/query", { method: "POST", headers, body: JSON.stringify({ sql, limit: MOST_ROWS }) });
+    const response = await fetch(`/query?pipeline=${encodeURIComponent(this.name)}`, { method: "POST", headers, body: JSON.stringify({ sql, limit: MOST_ROWS }) });
     const found = await response.json();
     return response.ok ? grid(found) : failure([found.error, found.hint].filter(Boolean).join("\n"));
   }
