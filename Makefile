@@ -45,7 +45,7 @@ soak: .venv/dev.done servers
 	for source in postgresql mysql mariadb; do $(SOAK) --source $$source || exit 1; done
 	CDC_COMMITS=360000 CDC_MEMORY_SCALE=5 $(BIN)/python -m pytest --timeout 14400 -s tests/targets/test_small_commits.py \
 		integration/test_memory.py
-	CDC_TABLES=5000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_many_tables.py
+	CDC_TABLE_COUNT=5000 $(BIN)/python -m pytest --timeout 14400 -s integration/test_many_tables.py
 	CDC_CHOICES=all CDC_SCHEDULES=20000 FUZZ_SECONDS=300 $(BIN)/python -m pytest --timeout 14400 -s tests/simulation tests/fuzz
 	CDC_CHOICES=all $(BIN)/python -m pytest --timeout 14400 -s integration/test_keys.py integration/test_long_keys.py \
 		integration/test_failover.py integration/test_duckdb_versions.py integration/test_ducklake.py \

@@ -2,13 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cdc.version import VERSION
-
 if TYPE_CHECKING:
     from cdc.api import SegmentView, Stream, open  # noqa: A004
     from cdc.replica import Replica
 
-__version__ = VERSION
+    __version__: str
 
 __all__ = ["Replica", "SegmentView", "Stream", "__version__", "open"]
 
@@ -23,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from cdc import api  # noqa: PLC0415
 
         return getattr(api, name)
+    if name == "__version__":
+        from cdc.version import VERSION  # noqa: PLC0415
+
+        return VERSION
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

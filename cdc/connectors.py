@@ -16,18 +16,9 @@ import orjson
 
 from cdc import journal
 from cdc.errors import UsageError
-from cdc.journal.observer import JournalAware, source_state
-from cdc.model.moment import Moment
-from cdc.model.parts import Digest
-from cdc.model.position import Checkpoint, Position
-from cdc.model.schema import Column, TableName, TableSchema
-from cdc.model.selection import Selection
-from cdc.model.standing import Standing
-from cdc.observer import Observer
+from cdc.journal.observer import JournalAware
+from cdc.journal.state import source_state
 from cdc.options import MEGABYTE, Options, Told
-from cdc.removal import Removal
-from cdc.source import Source, SourceStatus
-from cdc.sources.findings import Finding
 from cdc.target import KEEP_ALL, HeldAs, Publication, SetApart, Target, TargetAbilities, TargetSettings, takes_all
 
 JOURNAL = "journal"
@@ -161,6 +152,15 @@ class TwiceRead(Protocol):
 
 
 @runtime_checkable
+class KeepsLog(Protocol):
+    """A source on which a pipeline makes what keeps the log for it."""
+
+    def makes(self, name: str, *, keyless: bool) -> list[str]:
+        """What a pipeline of this name makes there when it begins, in words; `keyless` if it follows a table without a
+        key."""
+
+
+@runtime_checkable
 class TargetKind(Protocol):
     """What a target's package offers. A `place` is what a DSN says after the kind.
 
@@ -239,14 +239,27 @@ class Publishes(Protocol):
         """The copy; nothing is looked at yet."""
 
 
-if TYPE_CHECKING:  # each package is held against what is asked of it
+if TYPE_CHECKING:
+    from cdc.model.moment import Moment
+    from cdc.model.parts import Digest
+    from cdc.model.position import Checkpoint, Position
+    from cdc.model.schema import Column, TableName, TableSchema
+    from cdc.model.selection import Selection
+    from cdc.model.standing import Standing
+    from cdc.observer import Observer
+    from cdc.removal import Removal
+    from cdc.source import Source, SourceStatus
+
+    # Each package is held against what is asked of it.
     from cdc.sources import mysql, postgres
+    from cdc.sources.findings import Finding
     from cdc.targets import clickhouse, duckdb, ducklake, jsonl, kafka
     from cdc.targets import postgres as postgres_tables
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql
     _measured: tuple[Measured, ...] = (mysql, postgres)
+    _keeps_log: KeepsLog = postgres
     _recorded: SourceKind = journal
     _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, clickhouse, jsonl, kafka, journal)
     _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
@@ -422,23 +435,26 @@ def every(target: str, options: Options) -> float:
     return module.EVERY if isinstance(module, Paced) else 0.0
 
 
+# What only some kinds of target have: each says so in its abilities.
+OPTIONS_OF_TARGETS: Mapping[str, Callable[[Options], object]] = {
+    "--mode": lambda options: options.mode,
+    "--keys": lambda options: options.keys,
+    "--memory": lambda options: options.target_memory,
+    "--format": lambda options: options.format,
+    "--rotate": lambda options: options.rotate_bytes,
+    "--every": lambda options: options.every,
+    "--publish": lambda options: options.publish,
+    "--journal-age": lambda options: options.retention.age,
+    "--journal-size": lambda options: options.retention.size,
+    "--journal-budget": lambda options: options.retention.budget,
+}
+
+
 def refuse_options(targets: Iterable[str], options: Options) -> None:
     """Refuse options that none of the targets has (O34)."""
     known = {target: target_module(target)[0].ABILITIES.options for target in targets}
-    given = {
-        "--mode": options.mode,
-        "--keys": options.keys,
-        "--memory": options.target_memory,
-        "--format": options.format,
-        "--rotate": options.rotate_bytes,
-        "--every": options.every,
-        "--publish": options.publish,
-        "--journal-age": options.retention.age,
-        "--journal-size": options.retention.size,
-        "--journal-budget": options.retention.budget,
-    }
-    for option, value in given.items():
-        if value is not None and not any(option in has for has in known.values()):
+    for option, given in OPTIONS_OF_TARGETS.items():
+        if given(options) is not None and not any(option in has for has in known.values()):
             has = "; ".join(f"{target} has {', '.join(sorted(options))}" for target, options in known.items())
             raise UsageError(f"{' and '.join(known)} cannot do anything with {option}.", hint=f"{has}.")
 

@@ -39,6 +39,15 @@ class UsageError(CdcError):
     exit_code = EXIT_USAGE
 
 
+class Mistakes(UsageError):
+    """A file of settings has mistakes. The message counts them; each is a line of its own, with its place."""
+
+    def __init__(self, file: str, mistakes: list[str]) -> None:
+        count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(f"{file} has {count}.")
+        self.mistakes = mistakes
+
+
 class NotKnown(UsageError):
     """What a table held at a moment is not known: changes of it were passed over, or may have been."""
 

@@ -1,14 +1,21 @@
-"""Log lines: one event per line, time first, in UTC; the same on a terminal and in a container."""
+"""Log lines: one event per line, with its time in UTC; the same on a terminal and in a container."""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from typing import TextIO
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TextIO
 
 _FIRST = 5  # lines of a kind that are written at once
 _EVERY = 60.0  # seconds between those that follow
@@ -30,9 +37,113 @@ def without(text: str, *secrets: str | None) -> str:
     return text
 
 
-class _Formatter(logging.Formatter):
+class Form(StrEnum):
+    """How log lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Level(StrEnum):
+    """The least severe of the lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is written to standard error.
+
+    Attributes:
+        is_quiet: errors alone, and no picture of what runs.
+    """
+
+    form: Form = Form.TEXT
+    level: Level = Level.INFO
+    is_quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A log line that programs read: `name=value` in a line of text, fields of their own in one of JSON.
+
+    Attributes:
+        message: what the line is about, in one word.
+        values: numbers, texts, lists of texts, None.
+        text: the same for people.
+    """
+
+    message: str
+    values: Mapping[str, Any]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_pipeline: ContextVar[str] = ContextVar("pipeline", default="")
+
+
+@contextmanager
+def of_pipeline(name: str) -> Iterator[None]:
+    """Log lines from inside are about this pipeline, also those of each `Thread` that is started there."""
+    token = _pipeline.set(name)
+    try:
+        yield
+    finally:
+        _pipeline.reset(token)
+
+
+class Thread(threading.Thread):
+    """A thread whose log lines are about the pipeline that those of its starter are about."""
+
+    def start(self) -> None:
+        self._context = copy_context()
+        super().start()
+
+    def run(self) -> None:
+        self._context.run(super().run)
+
+
+class _Text(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)sZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return printable(super().formatMessage(record))
+
+
+class _Json(logging.Formatter):
+    """One object a line, without characters that a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = record.msg if isinstance(record.msg, Facts) else None
+        fields: dict[str, Any] = {
+            "time": _moment(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage() if facts is None else facts.message,
+            "thread": record.threadName,
+        }
+        if pipeline := _pipeline.get():
+            fields["pipeline"] = pipeline
+        if facts is not None:
+            fields |= facts.values
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return _json(fields)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _json(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields)
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
@@ -44,16 +155,24 @@ class _StandardError(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-def configure(*, verbose: bool) -> None:
+_settings: Settings | None = None
+
+
+def settings() -> Settings:
+    """What this process writes to standard error. Until a command line is read, the environment says in which form."""
+    return _settings or Settings(Form.JSON if os.environ.get("CDC_LOG_FORMAT") == Form.JSON else Form.TEXT)
+
+
+def configure(wanted: Settings) -> None:
     """Send this program's log lines to standard error."""
+    global _settings  # noqa: PLW0603 - of the process, as the loggers are
+    _settings = wanted
     handler = _StandardError()
-    formatter = _Formatter("%(asctime)sZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
+    handler.setFormatter(_Json() if wanted.form is Form.JSON else _Text())
     handler.addFilter(Repetitions())
     root = logging.getLogger("cdc")
     root.handlers = [handler]
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    root.setLevel((Level.ERROR if wanted.is_quiet else wanted.level).upper())
     root.propagate = False
     # It warns of statements that it does not know with their text, in which there may be values (E-04).
     logging.getLogger("sqlglot").setLevel(logging.ERROR)
@@ -62,6 +181,17 @@ def configure(*, verbose: bool) -> None:
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     # Before each error of the line, which is said by us, it writes "Unexpected Http Driver Exception".
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+
+
+def say_error(message: str, hint: str | None, exit_code: int) -> None:
+    """Write what a command has failed with, as the last of its lines."""
+    if settings().form is Form.JSON:
+        fields = {"time": _moment(time.time()), "level": "error", "logger": "cdc", "message": message}
+        print(_json({**fields, "hint": hint, "exit_code": exit_code}), file=sys.stderr)
+        return
+    print(f"Error: {printable(message)}", file=sys.stderr)
+    if hint:
+        print(f"Hint: {printable(hint)}", file=sys.stderr)
 
 
 @dataclass(slots=True)

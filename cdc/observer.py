@@ -43,10 +43,12 @@ class Selected:
 
     Attributes:
         left_out: why a pipeline does not follow such a table, by a rule that the documentation has.
+        has_inserts: it is followed even so where tables without a key are, for inserts and truncates only.
     """
 
     schema: TableSchema
     left_out: str | None = None
+    has_inserts: bool = False
 
 
 class Look(Protocol):

@@ -28,6 +28,13 @@ class AfterShape(StrEnum):
     OFF = "off"
 
 
+class OnOperatorNeeded(StrEnum):
+    """What a process does that only a person can help."""
+
+    EXIT = "exit"
+    WAIT = "wait"
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """The options that the last run was given. They are in the source's state, so that a job that opens the pipeline by

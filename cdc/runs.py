@@ -90,6 +90,7 @@ def open_pipeline(
         until_caught_up=options.until_caught_up,
         holds_tables=options.holds_tables,
         waits_for_tables=options.waits_for_tables,
+        name=options.name,
         watch=Watch(options.stall_timeout, on_stall),
     )
 
@@ -223,6 +224,7 @@ def open_rebuild(journal: str, target: str, until: str | None, options: Options)
         queue_bytes=options.queue_bytes,
         live_share=options.live_share,
         until_caught_up=True,
+        name=options.name,
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
-from cdc.model.segment import Segment
 from cdc.model.standing import Standing
+
+if TYPE_CHECKING:  # `status` needs no arrays
+    from cdc.model.segment import Segment
 
 
 class Link(Protocol):

@@ -7,15 +7,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cdc.errors import UsageError
-from cdc.model.change import ChangeBatch
-from cdc.model.parts import Digest, HashedRow, Key, Part
-from cdc.model.position import Checkpoint
 from cdc.model.schema import TableName, TableSchema
-from cdc.model.segment import Segment
-from cdc.model.standing import Suspicion
+
+if TYPE_CHECKING:  # commands declare options with what is below: they need no arrays for that
+    from cdc.model.change import ChangeBatch
+    from cdc.model.parts import Digest, HashedRow, Key, Part
+    from cdc.model.position import Checkpoint
+    from cdc.model.segment import Segment
+    from cdc.model.standing import Suspicion
 
 
 class Mode(StrEnum):

@@ -11,7 +11,7 @@ import orjson
 from cdc import journal
 from cdc.connectors import JOURNAL, database_module, kind_of, target_module
 from cdc.errors import TargetBusy, UsageError
-from cdc.jobs.control import Values, socket_path
+from cdc.jobs.control import Values, is_served, socket_path
 from cdc.journal.observer import source_state
 from cdc.options import NAMELESS
 
@@ -31,6 +31,9 @@ def name_of(source: str, target: str, given: str | None) -> str:
     file = module.file_of(path)
     if file is None:
         return NAMELESS
+    said = read_status(target, "")
+    if said and is_served(Path(said.get("socket", ""))):  # it runs, and its file need not be opened for its name
+        return str(said["pipeline"])
     stem = re.sub(r"[^a-z0-9]+", "_", file.name.partition(".")[0].lower()).strip("_")
     new = stem[:40] or NAMELESS
     try:
@@ -41,6 +44,12 @@ def name_of(source: str, target: str, given: str | None) -> str:
     if checkpoint is None:
         return new
     return pipeline_of(source, checkpoint.state, new)
+
+
+def without_password(address: str) -> str:
+    """A source or a target without what may be a password, for people."""
+    scheme, is_server, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if is_server else address
 
 
 def pipeline_of(source: str, state: str, name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdc.connectors import source_module, target_module
-from cdc.journal.source import JournalState
+from cdc.journal.state import JournalState
 from cdc.model.selection import Selection
 from cdc.model.standing import State
 from cdc.options import Options

@@ -1,6 +1,6 @@
 """Many tables: neither the work for a table nor the memory grows with their number (P20, P21, P25, O45).
 
-`CDC_TABLES=5000` makes the long form.
+`CDC_TABLE_COUNT=5000` makes the long form.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cdc.sources.postgres.state import SourceState as PostgresState
 from integration.conftest import Database, MySqlDatabase, Replica, make_replica
 from integration.memory import budget_mb, peak_mb
 
-TABLES = int(os.environ.get("CDC_TABLES", "300"))
+TABLES = int(os.environ.get("CDC_TABLE_COUNT", "300"))
 AT_ONCE = 250  # tables in one query, or in one batch of statements
 TABLE_MB = 0.5  # that one transaction takes for each table that it changes: a block of DuckDB, and what it points to
 OF_MYSQL = 200

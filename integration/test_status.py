@@ -259,10 +259,11 @@ def test_the_last_line(one: Replica, database: Database) -> None:
     """O30: a run that has caught up says so by the position that it has come to."""
     database.execute("INSERT INTO t SELECT n FROM generate_series(2, 5000) n")
     done = cdc("-v", "run", database.dsn, one.target, "--name", one.options.name, "--until-caught-up")
-    last = done.stderr.strip().splitlines()[-1]
+    last, word = done.stderr.strip().splitlines()[-2:]
     ((position,),) = one.query("SELECT position FROM _cdc.checkpoint")
     assert f"durable={position}" in last
     assert "phase=stopped" in last
+    assert f"Caught up, and ended at {position}." in word
 
 
 def test_a_target_of_several_that_fails(database: Database, tmp_path: Path) -> None:

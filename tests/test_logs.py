@@ -1,11 +1,19 @@
-"""What is said again and again is said less and less."""
+"""Log lines: their form, which of them are written, and that what is said again and again is said less and less."""
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import re
+import sys
+from collections.abc import Callable
 
-from cdc.logs import Repetitions, without
+import pytest
+
+from cdc.logs import Form, Level, Repetitions, Settings, Thread, configure, of_pipeline, without
+
+log = logging.getLogger("cdc.test")
 
 
 class Night:
@@ -62,3 +70,96 @@ def test_secrets_are_hidden_whole() -> None:
     )
     assert without("bad DSN postgresql://u:pw.$1@h/d (pw.$1)", "pw.$1") == "bad DSN postgresql://u:***@h/d (***)"
     assert without("secretary of secret", "secret", None, "") == "secretary of ***"
+
+
+def lines_of(settings: Settings, say: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written to standard error with these settings."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    configure(settings)
+    try:
+        say()
+    finally:
+        configure(Settings())
+    return out.getvalue().splitlines()
+
+
+def test_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a message holds, it is one line, and its parts have names."""
+
+    def say() -> None:
+        try:
+            raise ValueError("broken\nin two")
+        except ValueError:
+            log.exception("a %s\x1b[31m\nb", "name\u2028")
+
+    (line,) = lines_of(Settings(form=Form.JSON), say, monkeypatch)
+    assert line.isascii()
+    assert line.isprintable()
+    said = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said.pop("time"))
+    assert said.pop("exception").startswith("Traceback (most recent call last):\n")
+    assert said == {
+        "level": "error",
+        "logger": "cdc.test",
+        "message": "a name\u2028\x1b[31m\nb",
+        "thread": "MainThread",
+    }
+
+
+def test_a_line_says_of_which_pipeline_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one of a thread of a thread of it, while another pipeline runs beside it."""
+
+    def work() -> None:
+        thread = Thread(target=lambda: log.info("inner"), name="inner")
+        thread.start()
+        thread.join()
+        log.info("outer")
+
+    def say() -> None:
+        threads = []
+        for name in ("shop", "sales"):
+            with of_pipeline(name):
+                threads.append(Thread(target=work, name="outer"))
+                threads[-1].start()
+        for thread in threads:
+            thread.join()
+        log.info("none")
+
+    said = [json.loads(line) for line in lines_of(Settings(form=Form.JSON), say, monkeypatch)]
+    assert sorted((line.get("pipeline", ""), line["message"], line["thread"]) for line in said) == [
+        ("", "none", "MainThread"),
+        ("sales", "inner", "inner"),
+        ("sales", "outer", "outer"),
+        ("shop", "inner", "inner"),
+        ("shop", "outer", "outer"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "levels"),
+    [
+        (Settings(level=Level.DEBUG), "debug info warning error"),
+        (Settings(), "info warning error"),
+        (Settings(level=Level.WARNING), "warning error"),
+        (Settings(level=Level.ERROR), "error"),
+        (Settings(is_quiet=True), "error"),
+        (Settings(level=Level.DEBUG, is_quiet=True), "error"),
+    ],
+)
+def test_what_is_written(settings: Settings, levels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def say() -> None:
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+            log.log(level, "x")
+
+    assert " ".join(line.split()[1].lower() for line in lines_of(settings, say, monkeypatch)) == levels
+
+
+def test_lines_of_json_are_said_less_often_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E-09."""
+
+    def say() -> None:
+        for number in range(100):
+            log.warning("the server is gone for %d s", number)
+
+    assert len(lines_of(Settings(form=Form.JSON), say, monkeypatch)) == 5

@@ -48,6 +48,15 @@ def test_the_source_distribution_has_manual_and_tests(monkeypatch: pytest.Monkey
     assert {"CHANGELOG.md", "SECURITY.md", ".ci/run", ".pre-commit-config.yaml", "docs/deploy/cdc@.service"} <= packed
 
 
+def test_the_page_of_the_service_is_packaged_with_the_licence_of_its_charts() -> None:
+    """What is no module is left out of a wheel unless it is named."""
+    folder = _ROOT / "cdc" / "service"
+    named = _SETTINGS["tool"]["setuptools"]["package-data"]["cdc.service"]
+    packed = {path for pattern in named for path in folder.glob(pattern) if path.is_file()}
+    assert packed == {path for path in (folder / "page").rglob("*") if path.is_file()}
+    assert set(_PROJECT["license-files"]) == {"LICENSE", "cdc/service/page/uplot/LICENSE"}
+
+
 def test_the_index_page_has_no_relative_links() -> None:
     """O49: they would lead nowhere."""
     text = (_ROOT / _PROJECT["readme"]).read_text()

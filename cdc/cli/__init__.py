@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import redirect_stdout
 
-from cdc.cli.app import app
-from cdc.cli.commands import load, ordered
-from cdc.errors import EXIT_DONE, CdcError, Stalled
-from cdc.files.disk import meaning_of
-from cdc.logs import printable
+from cdc.cli.commands import VERSION, apart
+from cdc.errors import EXIT_RESTARTABLE
+
+_COMPLETE = "_CDC_COMPLETE"  # a shell asks what could be written
 
 
 def main() -> None:
-    """Run a command; a known failure ends with its message, its hint and its exit code, never with a traceback."""
+    """Run a command. A known failure ends with its message, its hint and its exit code, never with a traceback."""
+    of_all, rest = apart(sys.argv[1:])
+    if VERSION in of_all:  # what the others load takes longer than this answer
+        from cdc import version
+
+        print(f"cdc {version.VERSION}")
+        return
+    if _COMPLETE in os.environ:
+        _complete()
+        return
+    from cdc.cli.app import app
+    from cdc.cli.ending import ending
+
+    with ending(rest):
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="cdc", standalone_mode=False))
+
+
+def _complete() -> None:
+    """Answer a shell. A person is typing there: whatever is wrong is no concern of theirs now."""
+    said, on_line = io.StringIO(), ""
     try:
-        arguments = ordered(sys.argv[1:])
-        load(arguments)
-        app(arguments, standalone_mode=True)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has had enough
-        sys.exit(EXIT_DONE)
-    except (CdcError, OSError) as failure:
-        error = failure if isinstance(failure, CdcError) else meaning_of(failure)
-        print(f"Error: {printable(error.message)}", file=sys.stderr)
-        if error.hint:
-            print(f"Hint: {printable(error.hint)}", file=sys.stderr)
-        if isinstance(error, Stalled):
-            sys.stderr.flush()
-            os._exit(error.exit_code)  # a thread that hangs would keep the ordinary end waiting
-        sys.exit(error.exit_code)
+        from cdc.cli.app import app
+        from cdc.cli.completion import rejoin_words
+
+        if "COMP_WORDS" in os.environ:
+            on_line = rejoin_words(os.environ)
+        with redirect_stdout(said):
+            app(prog_name="cdc")
+    except Exception:
+        sys.exit(EXIT_RESTARTABLE)
+    finally:
+        for line in said.getvalue().splitlines():
+            print(line.removeprefix(on_line))

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import TargetArgument, app, console, messages
-from cdc.runs import back_up
+from cdc.cli.app import TargetArgument, app
+from cdc.cli.consoles import console, messages
 
 
 @app.command()
@@ -17,6 +17,8 @@ def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes; what has that name is replaced.")],
 ) -> None:
     """Copy a DuckDB file between two transactions, also while a pipeline writes it."""
+    from cdc.runs import back_up
+
     with messages.status("copying"):
         done = back_up(target, file)
     place = f"as of {done['position']}" if done["position"] is not None else "without a checkpoint"

@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, console, selection
-from cdc.connectors import source_module
+from cdc.cli.app import ExcludeOption, SourceArgument, TablesOption, app, selection
+from cdc.cli.consoles import console
 from cdc.errors import EXIT_OPERATOR, UsageError
 from cdc.logs import printable
-from cdc.runs import compare_log
 from cdc.sources.findings import Finding, Severity
 
 _STYLES = {Severity.FATAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
@@ -28,21 +27,24 @@ def check(
     exclude: ExcludeOption = None,
 ) -> None:
     """Look for everything that would stop replication from SOURCE, and say how to fix it. Changes nothing."""
+    from cdc.connectors import source_module
+    from cdc.runs import compare_log
+
     chosen = selection(tables, exclude)
     if log:
-        if _tell(compare_log(source, chosen, file)):
+        if print_findings(compare_log(source, chosen, file)):
             raise typer.Exit(EXIT_OPERATOR)
         return
     if file is not None:
         raise UsageError(f"{file!r} is one argument too many.", hint=f"For a file: cdc check SOURCE --log {file}")
-    fatal = _tell(source_module(source).check_source(source, chosen))
+    fatal = print_findings(source_module(source).check_source(source, chosen))
     if fatal:
         console.print(f"\n{fatal} of these would stop replication.", highlight=False)
         raise typer.Exit(EXIT_OPERATOR)
     console.print("\nReady to replicate.", highlight=False)
 
 
-def _tell(findings: list[Finding]) -> int:
+def print_findings(findings: list[Finding]) -> int:
     """Print findings; how many of them are fatal."""
     for finding in findings:
         style = _STYLES[finding.severity]

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import app, console
+from cdc.cli.app import app
+from cdc.cli.consoles import console
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 
 
@@ -19,10 +20,10 @@ def demo(
     rate: Annotated[float, typer.Option(min=1, help="Row changes per second.")] = 500,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the server's folder afterwards.")] = False,
 ) -> None:
-    """Start a private server, put a shop under load, follow it into demo.duckdb, and compare both sides."""
+    """Follow a private server under load into demo.duckdb, and compare both sides."""
     if source not in ("postgresql", "mysql", "mariadb"):
         raise UsageError(f"There is no demo of {source!r}.", hint="--source is postgresql, mysql or mariadb.")
-    from cdc.demo.run import run_demo  # noqa: PLC0415 - needs the extra `demo`
+    from cdc.demo.run import run_demo  # needs the extra `demo`
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)

@@ -14,8 +14,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cdc.cli.app import TargetArgument, app, console, messages
-from cdc.connectors import KeepsHistories, target_module
+from cdc.cli.app import TargetArgument, app
+from cdc.cli.consoles import console, messages
 from cdc.errors import UsageError
 from cdc.logs import printable
 
@@ -146,6 +146,8 @@ def _say(place: object) -> None:
 
 
 def _histories(target: str) -> AbstractContextManager[Any]:
+    from cdc.connectors import KeepsHistories, target_module
+
     module, path = target_module(target)
     if not isinstance(module, KeepsHistories):
         raise UsageError(

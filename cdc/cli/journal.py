@@ -12,16 +12,13 @@ import orjson
 import typer
 from rich.table import Table
 
-from cdc.cli.app import app, console
+from cdc.cli.app import app
+from cdc.cli.consoles import console
 from cdc.cli.quantity import AgeOption, SizeOption, bytes_of, seconds_of
 from cdc.errors import EXIT_RESTARTABLE, UsageError
-from cdc.journal import folder_of
-from cdc.journal.inspect import list_files, verify_files
-from cdc.journal.retention import forget_reader, prune, read_readers
-from cdc.journal.writer import Writer
 from cdc.target import Retention
 
-journal = typer.Typer(help="Look at a journal, check it, let go of what is not needed.", no_args_is_help=True)
+journal = typer.Typer(help="Look at a journal, check it, remove what is not needed.")
 app.add_typer(journal, name="journal")
 
 FolderArgument = Annotated[str, typer.Argument(metavar="DIR", help="The journal's folder, or journal:DIR.")]
@@ -31,6 +28,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @journal.command("ls")
 def list_(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """List the files in order: their records, size, times and positions."""
+    from cdc.journal import folder_of
+    from cdc.journal.inspect import list_files
+
     reports = list_files(folder_of(folder))
     if as_json:
         _print_json([asdict(report) for report in reports])
@@ -45,6 +45,10 @@ def list_(folder: FolderArgument, as_json: JsonOption = False) -> None:
 @journal.command()
 def info(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Show how much there is, since when, and how far each target is that is fed from it."""
+    from cdc.journal import folder_of
+    from cdc.journal.inspect import list_files
+    from cdc.journal.retention import read_readers
+
     at = folder_of(folder)
     readers = read_readers(at)  # before what there is, which grows: no target is further than that
     manifest, reports = at.read_manifest(), list_files(at)
@@ -78,6 +82,9 @@ def info(folder: FolderArgument, as_json: JsonOption = False) -> None:
 @journal.command()
 def verify(folder: FolderArgument) -> None:
     """Hold every record against its checksum, and read all of it. Ends with 1 if anything is damaged."""
+    from cdc.journal import folder_of
+    from cdc.journal.inspect import verify_files
+
     broken = 0
     for name, error in verify_files(folder_of(folder)):
         broken += error is not None
@@ -89,6 +96,9 @@ def verify(folder: FolderArgument) -> None:
 @journal.command()
 def repair(folder: FolderArgument) -> None:
     """Find out from the data files how far the journal goes, where that was lost, while nobody writes it."""
+    from cdc.journal import folder_of
+    from cdc.journal.writer import Writer
+
     at = folder_of(folder)
     at.read_manifest()
     writer = Writer(at).open()
@@ -100,6 +110,10 @@ def repair(folder: FolderArgument) -> None:
 @journal.command("prune")
 def prune_(folder: FolderArgument, age: AgeOption = None, size: SizeOption = None) -> None:
     """Remove the oldest files that all targets have applied, while nobody writes the journal."""
+    from cdc.journal import folder_of
+    from cdc.journal.retention import prune
+    from cdc.journal.writer import Writer
+
     if age is None and size is None:
         raise UsageError("Nothing says what may go.", hint="Give --age or --size.")
     at = folder_of(folder)
@@ -118,6 +132,9 @@ def forget(
     folder: FolderArgument, target: Annotated[str, typer.Argument(help="As `cdc journal info` names it.")]
 ) -> None:
     """Wait no longer for a target: what only it has not applied may go."""
+    from cdc.journal import folder_of
+    from cdc.journal.retention import forget_reader, read_readers
+
     at = folder_of(folder)
     chosen = [reader for reader in read_readers(at) if target in (reader.reader, reader.name)]
     if not chosen:

@@ -1,4 +1,4 @@
-"""The process that runs a pipeline: what it has asked for, what it listens to, how it ends."""
+"""The process that runs pipelines: what it has asked for, what it listens to, how it ends."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import partial
 
-from cdc.cli.app import messages
+from cdc.cli.consoles import messages
 from cdc.cli.systemd import reported
-from cdc.cli.view import StatusFile, keep_status, watch
+from cdc.cli.view import StatusFile, Watched, keep_status, watch
 from cdc.connectors import JOURNAL, kind_of
-from cdc.engine.fanout import FanOut
 from cdc.engine.liveness import Stall
 from cdc.engine.pipeline import Pipeline
 from cdc.errors import EXIT_RESTARTABLE, OperatorNeeded
-from cdc.options import Options
+from cdc.options import OnOperatorNeeded, Options
 from cdc.runs import open_fanout, open_pipeline, serve_jobs
 from cdc.service.address import Address
+from cdc.service.notify import Notifier, NotifyOptions
 from cdc.service.observed import ObservedPipeline
 from cdc.service.service import Service
 from cdc.whereabouts import own_socket
@@ -48,12 +49,10 @@ class Wanted:
     options: Options
     max_lag: float = 300.0
 
-
-class OnOperatorNeeded(StrEnum):
-    """What a process does that only a person can help."""
-
-    EXIT = "exit"
-    WAIT = "wait"
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All that it writes to."""
+        return self.target, *(self.feeds or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +61,100 @@ class ProcessOptions:
 
     Attributes:
         listen: where it answers about them, if anywhere.
+        notify: who gets alerts.
         on_operator_needed: whether it ends with 3 at once, or stays alive and not ready until it is stopped.
     """
 
     listen: Address | None = None
+    notify: NotifyOptions = NotifyOptions()  # noqa: RUF009 - it is frozen
     on_operator_needed: OnOperatorNeeded = OnOperatorNeeded.EXIT
 
 
-def carry_out(wanted: Wanted, process: ProcessOptions) -> None:
-    """Run it until its end.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that can begin.
+
+    Attributes:
+        watched: the pipeline into the target, or into the journal that feeds targets.
+        run: runs until the end, while its argument is called (`Pipeline.run_beside`); raises CdcError.
+        stop: asks it to end at the next commit boundary.
+    """
+
+    watched: Watched
+    run: Callable[[Callable[[threading.Thread], None]], None]
+    stop: Callable[[], None]
+
+
+def prepare(wanted: Wanted, observed: ObservedPipeline) -> Prepared:
+    """Check both ends for form, and make what runs. Nothing is opened yet.
+
+    Args:
+        observed: looks at each pipeline that is made.
 
     Raises:
-        CdcError: it cannot go on.
+        UsageError: a DSN or an option is wrong.
     """
+    source, target, options = wanted.source, wanted.target, wanted.options
+    on_stall = partial(end_process, pipeline=options.name)
+    status = StatusFile.of(target, options.name)
+    if wanted.feeds is None:
+        pipeline = open_pipeline(source, target, options, on_stall)
+        _attend(pipeline, wanted, target, observed)
+        return Prepared(Watched(options.name, pipeline, target, status), pipeline.run_beside, pipeline.stop)
+    for feed in wanted.feeds:
+        own_socket(feed, options.name)  # so that it is refused before anything is made
+    fanout = open_fanout(source, target, wanted.feeds, options, on_stall, partial(_attend_feed, wanted, observed))
+    _attend(fanout.writer, wanted, target, observed)
+    return Prepared(Watched(options.name, fanout.writer, target, status), fanout.run, fanout.stop)
+
+
+def refuse_wrong(wanted: Wanted) -> None:
+    """Raise UsageError if a DSN or an option is wrong. Nothing is opened."""
+    if wanted.feeds is None:
+        open_pipeline(wanted.source, wanted.target, wanted.options)
+    else:
+        open_fanout(wanted.source, wanted.target, wanted.feeds, wanted.options)
+
+
+def _attend(pipeline: Pipeline, wanted: Wanted, target: str, observed: ObservedPipeline) -> None:
+    """Every pipeline that this process makes comes by here before it runs, also the one into a journal and those that
+    are fed from it."""
+    observed.attach(pipeline)
+    is_of_journal = kind_of(wanted.source) == JOURNAL or (wanted.feeds is not None and target == wanted.target)
+    if not is_of_journal:  # in which there is nothing to compare
+        serve_jobs(pipeline, wanted.source, target, wanted.options)
+
+
+def _attend_feed(wanted: Wanted, observed: ObservedPipeline, pipeline: Pipeline, target: str) -> None:
+    pipeline.companions.append(lambda: keep_status(pipeline, StatusFile.of(target, wanted.options.name)))
+    _attend(pipeline, wanted, target, observed.feed(target, wanted.target))
+
+
+def carry_out(wanted: Sequence[Wanted], process: ProcessOptions) -> None:
+    """Run one or several until their end.
+
+    Raises:
+        CdcError: what one cannot go on with; if there are several, the worst of what has ended them.
+    """
+    notifier = Notifier(process.notify.receivers(), process.notify.slot_within)
     ending = Ending()
-    with Service(process.listen) as service:
-        observed = service.observe(wanted.source, wanted.target, wanted.options.name, wanted.max_lag)
+
+    def say_stopped(name: str, error: Exception) -> None:
+        if isinstance(error, OperatorNeeded):
+            notifier.stopped(name, " ".join(filter(None, (error.message, error.hint))))
+
+    with Service(process.listen, notifier) as service:
+        observed = [service.observe(each.source, each.target, each.options.name, each.max_lag) for each in wanted]
         try:
-            if wanted.feeds is not None:
-                _feed(wanted, wanted.feeds, observed, ending)
+            if len(wanted) == 1:
+                _run_alone(wanted[0], observed[0], ending, say_stopped)
             else:
-                _run(wanted, observed, ending)
+                from cdc.cli.together import Together
+
+                together = Together(list(zip(wanted, observed, strict=True)), say_stopped)
+                ending.stops(together.stop)
+                with reported(together.pipelines):
+                    together.run()
         except OperatorNeeded as error:
             if process.on_operator_needed is OnOperatorNeeded.WAIT:
                 # A container would be started again and again, and nobody would read what is wrong.
@@ -91,34 +163,17 @@ def carry_out(wanted: Wanted, process: ProcessOptions) -> None:
             raise
 
 
-def _run(wanted: Wanted, observed: ObservedPipeline, ending: Ending) -> None:
-    source, target, options = wanted.source, wanted.target, wanted.options
-    pipeline = open_pipeline(source, target, options, end_process)
-    observed.attach(pipeline)
-    if kind_of(source) != JOURNAL:
-        serve_jobs(pipeline, source, target, options)
-    ending.stops(pipeline)
-    file = StatusFile.of(target, options.name)
-    with reported(lambda: {options.name: pipeline}):
-        pipeline.run_beside(lambda _: watch(pipeline, messages, file))
-
-
-def _feed(wanted: Wanted, targets: Sequence[str], observed: ObservedPipeline, ending: Ending) -> None:
-    """A journal, and targets that are fed from it, in one process."""
-    source, journal, options = wanted.source, wanted.target, wanted.options
-    for target in targets:
-        own_socket(target, options.name)  # so that it is refused before anything is made
-
-    def feed_made(pipeline: Pipeline, target: str) -> None:
-        observed.feed(target, journal).attach(pipeline)
-        pipeline.companions.append(lambda: keep_status(pipeline, StatusFile.of(target, options.name)))
-        serve_jobs(pipeline, source, target, options)
-
-    fanout = open_fanout(source, journal, targets, options, end_process, feed_made)
-    observed.attach(fanout.writer)
-    ending.stops(fanout)
-    with reported(lambda: {options.name: fanout.writer}):
-        fanout.run(lambda _: watch(fanout.writer, messages, StatusFile.of(journal, options.name)))
+def _run_alone(
+    wanted: Wanted, observed: ObservedPipeline, ending: Ending, say_stopped: Callable[[str, Exception], None]
+) -> None:
+    run = prepare(wanted, observed)
+    ending.stops(run.stop)
+    try:
+        with reported(lambda: {wanted.options.name: run.watched.pipeline}):
+            run.run(lambda _: watch([run.watched], messages))
+    except OperatorNeeded as error:
+        say_stopped(wanted.options.name, error)
+        raise
 
 
 class Ending:
@@ -127,9 +182,9 @@ class Ending:
     def __init__(self) -> None:
         self._is_asked = False
 
-    def stops(self, pipeline: Pipeline | FanOut) -> None:
-        """Have them end a run at the next commit boundary (D-18)."""
-        self._call(pipeline.stop)
+    def stops(self, stop: Callable[[], None]) -> None:
+        """Have them end what runs at the next commit boundary (D-18)."""
+        self._call(stop)
 
     def wait(self) -> None:
         """Wait until somebody has asked, be it before."""
@@ -149,9 +204,11 @@ class Ending:
             signal.signal(signal.SIGHUP, asked)
 
 
-def end_process(stall: Stall) -> None:
+def end_process(stall: Stall, pipeline: str = "") -> None:
     """A thread that hangs cannot be ended, and what it holds would keep an ordinary end waiting (E-01)."""
-    log.error("%s The process ends; it goes on from the checkpoint when it is started again. It hangs here:", stall)
+    of = f"Pipeline {pipeline}: " if pipeline else ""
+    goes_on = "The process ends; it goes on from the checkpoint when it is started again. It hangs here:"
+    log.error("%s%s %s", of, stall, goes_on)
     faulthandler.dump_traceback(file=sys.stderr)
     if messages.is_terminal:
         messages.show_cursor()

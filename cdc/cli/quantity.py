@@ -10,6 +10,7 @@ from typing import Annotated, overload
 import typer
 
 from cdc.errors import UsageError
+from cdc.settings.key import Written
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,11 @@ def seconds_of(option: str, text: str | None) -> float | None:
     return _read(option, text, "a duration", _TIMES, "90s, 30m, 1h or 1d", "s")
 
 
-def share_of(text: str) -> float:
+def share_of(option: str, text: str) -> float:
     """`20%` as 0.2; between 1 and 100 percent."""
     found = re.fullmatch(r"(\d{1,3})%", text.strip())
     if found is None or not 1 <= int(found[1]) <= 100:
-        raise UsageError(f"{text!r} is not a share of a core.", hint="Write it as 20%, between 1% and 100%.")
+        raise UsageError(f"{option} {text!r} is not a share of a core.", hint="Write it as 20%, between 1% and 100%.")
     return int(found[1]) / 100
 
 
@@ -76,3 +77,11 @@ def _read(
     if found[2] is None:
         log.warning("Write %s %s%s: from the next release on, a number needs a unit.", option, text.strip(), was_meant)
     return float(found[1]) * units[found[2] or was_meant]
+
+
+# The forms of texts by what options have as their metavar.
+WRITTEN = {
+    "DURATION": Written("a duration", r"^\d+(\.\d+)?\s*[smhd]$", "90s, 30m, 1h or 1d", seconds_of),
+    "SIZE": Written("a size", r"^\d+(\.\d+)?\s*(kB|MB|GB|TB)$", "500MB or 100GB", bytes_of),
+    "PERCENT": Written("a share", r"^\d{1,3}%$", "20%", share_of),
+}

@@ -7,14 +7,11 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import TARGET_FORMS, app, messages
-from cdc.cli.process import Ending
+from cdc.cli.app import OptionalTargetArgument, app
+from cdc.cli.consoles import messages
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of
-from cdc.cli.view import watch
 from cdc.errors import UsageError
 from cdc.options import Options
-from cdc.runs import open_rebuild
-from cdc.whereabouts import name_of
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +19,7 @@ log = logging.getLogger(__name__)
 @app.command()
 def rebuild(
     source: Annotated[str, typer.Argument(metavar="journal:DIR", help="The journal.")],
-    target: Annotated[str | None, typer.Argument(metavar="TARGET", help=TARGET_FORMS, show_default=False)] = None,
+    target: OptionalTargetArgument = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="POSITION|TIME", help="Stop there: what the source held then.")
     ] = None,
@@ -33,6 +30,11 @@ def rebuild(
 
     Nothing is asked of the database. `cdc run journal:DIR TARGET` goes on from there.
     """
+    from cdc.cli.process import Ending
+    from cdc.cli.view import Watched, watch
+    from cdc.runs import open_rebuild
+    from cdc.whereabouts import name_of
+
     if was_from is not None:
         log.warning("Write `cdc rebuild %s %s`: from the next release on, --from is not known here.", was_from, source)
         source, target = was_from, source
@@ -42,5 +44,5 @@ def rebuild(
         name=name_of(source, target, None), target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY)
     )
     pipeline = open_rebuild(source, target, until, options)
-    Ending().stops(pipeline)
-    pipeline.run_beside(lambda _: watch(pipeline, messages, None))
+    Ending().stops(pipeline.stop)
+    pipeline.run_beside(lambda _: watch([Watched(options.name, pipeline, target)], messages))

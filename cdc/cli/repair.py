@@ -8,11 +8,10 @@ from typing import Annotated
 import orjson
 import typer
 
-from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages
+from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app
+from cdc.cli.consoles import console, messages
 from cdc.errors import UsageError
 from cdc.options import Options
-from cdc.runs import have_done
-from cdc.whereabouts import name_of
 
 
 @app.command()
@@ -33,6 +32,9 @@ def repair(
 
     Each is read at a known position and put between the same two transactions of the stream.
     """
+    from cdc.runs import have_done
+    from cdc.whereabouts import name_of
+
     if (from_verify is None) == (table is None) or (where is not None and table is None):
         raise UsageError("Say which rows: --from-verify FILE, or --table T, with --where if not all of it is meant.")
     arguments = {"table": table, "where": where} if table is not None else {"tables": _tables(from_verify)}

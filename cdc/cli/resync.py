@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages, selection
+from cdc.cli import completion
+from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, selection
+from cdc.cli.consoles import console, messages
 from cdc.errors import UsageError
 from cdc.options import Options
-from cdc.runs import have_done
-from cdc.whereabouts import name_of
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +22,21 @@ def resync(
     target: TargetArgument,
     tables: Annotated[
         list[str] | None,
-        typer.Option("--tables", "-t", help="Tables, as schema.table with * and ?; may be given again."),
+        typer.Option(
+            "--tables",
+            "-t",
+            metavar="PATTERN",
+            help="Tables, as schema.table with * and ?; may be given again.",
+            autocompletion=completion.tables,
+        ),
     ] = None,
     table: Annotated[list[str] | None, typer.Option("--table", hidden=True)] = None,
     name: NameOption = None,
 ) -> None:
     """Copy whole tables again, part by part, while they and all others are followed."""
+    from cdc.runs import have_done
+    from cdc.whereabouts import name_of
+
     if table is not None:
         log.warning("Write --tables: from the next release on, --table is not known here.")
     wanted = [*(tables or []), *(table or [])]

@@ -11,24 +11,22 @@ import typer
 
 from cdc.cli.app import (
     STALL_TIMEOUT,
-    TARGET_FORMS,
     ExcludeOption,
     FormatOption,
     KeylessOption,
     NameOption,
+    OptionalTargetArgument,
     SourceArgument,
     StallTimeoutOption,
     TablesOption,
     app,
     selection,
 )
-from cdc.cli.process import OnOperatorNeeded, ProcessOptions, Wanted, carry_out
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
+from cdc.cli.settings import PROCESS, RunCommand
 from cdc.errors import UsageError
-from cdc.options import MEGABYTE, PUBLISH_EVERY, AfterShape, Options
-from cdc.service.address import Address
+from cdc.options import MEGABYTE, PUBLISH_EVERY, AfterShape, OnOperatorNeeded, Options
 from cdc.target import Keys, Mode, Retention
-from cdc.whereabouts import name_of
 
 
 class OnTableError(StrEnum):
@@ -38,10 +36,10 @@ class OnTableError(StrEnum):
     STOP = "stop"
 
 
-@app.command()
+@app.command(cls=RunCommand)
 def run(
-    source: SourceArgument,
-    target: Annotated[str | None, typer.Argument(metavar="[TARGET]", help=TARGET_FORMS)] = None,
+    source: SourceArgument = "",
+    target: OptionalTargetArgument = None,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
     name: NameOption = None,
@@ -154,23 +152,59 @@ def run(
         str | None,
         typer.Option(
             "--listen",
+            rich_help_panel=PROCESS,
             metavar="HOST:PORT",
-            help="Answer over HTTP how it is: /livez, /readyz, /metrics, /status.json. :9464 is this machine alone.",
+            help="Answer over HTTP how it is: a page, /livez, /readyz, /metrics, /status.json. :9464 is this machine "
+            "alone.",
         ),
     ] = None,
     max_lag: Annotated[
         str, typer.Option("--max-lag", metavar="DURATION", help="Not ready when it is behind for longer: 90s, 5m, 1h.")
     ] = "5m",
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--notify",
+            rich_help_panel=PROCESS,
+            metavar="URL",
+            envvar="CDC_NOTIFY",
+            show_envvar=False,
+            help="Send alerts to a service that apprise knows: slack://..., mailto://...; may be given again. Others "
+            "see arguments: URLs with secrets go into CDC_NOTIFY, with spaces between them.",
+        ),
+    ] = None,
+    notify_command: Annotated[
+        str | None,
+        typer.Option(
+            "--notify-command",
+            rich_help_panel=PROCESS,
+            metavar="COMMAND",
+            help="Run a program for each alert, which gets it as JSON on its standard input.",
+        ),
+    ] = None,
+    notify_slot: Annotated[
+        str,
+        typer.Option(
+            "--notify-slot",
+            rich_help_panel=PROCESS,
+            metavar="DURATION",
+            help="Alert when the slot will be lost within this: 6h, 24h, 3d.",
+        ),
+    ] = "24h",
     on_operator_needed: Annotated[
         OnOperatorNeeded,
         typer.Option(
             "--on-operator-needed",
+            rich_help_panel=PROCESS,
             help="What follows an error that only a person can help: end with 3, or stay alive, not ready, and wait to "
             "be stopped, where something would start it again and again.",
         ),
     ] = OnOperatorNeeded.EXIT,
-) -> None:
-    """Copy what SOURCE holds into TARGET, then follow its log. Goes on where it was when run again."""
+) -> object:
+    """Copy what SOURCE holds into TARGET, then follow its log. Goes on where it was when run again.
+
+    SOURCE can be the name of a pipeline of cdc.toml. Without it, all pipelines of that file run in one process.
+    """
     if journal is not None and target is not None:
         raise UsageError("With --journal, targets are named by --to.", hint=f"Write --to {target}.")
     if journal is None and (target is None or to):
@@ -178,6 +212,11 @@ def run(
             "There is no target." if target is None else "--to needs --journal.",
             hint="Write cdc run SOURCE TARGET, or cdc run SOURCE --journal DIR --to TARGET --to TARGET.",
         )
+    from cdc.cli.process import ProcessOptions, Wanted
+    from cdc.service.address import Address
+    from cdc.service.notify import NotifyOptions
+    from cdc.whereabouts import name_of
+
     if publish_every is not None and publish is None:
         raise UsageError("--publish-every needs --publish.", hint="Write --publish FILE as well.")
     writes_to = target or f"journal:{(journal or '').removeprefix('journal:')}"
@@ -189,7 +228,7 @@ def run(
         workers=workers or os.cpu_count() or 1,
         segment_bytes=segment_bytes,
         queue_bytes=3 * segment_bytes,
-        live_share=share_of(live_cpu),
+        live_share=share_of("--live-cpu", live_cpu),
         every=seconds_of("--every", every),
         target_memory=bytes_of("--memory", memory, least=LEAST_MEMORY),
         mode=mode,
@@ -211,11 +250,12 @@ def run(
             bytes_of("--journal-budget", journal_budget),
         ),
     )
-    wanted = Wanted(
+    of_pipeline = Wanted(
         source, writes_to, tuple(to or ()) if target is None else None, options, seconds_of("--max-lag", max_lag)
     )
     listens_at = Address.parse(listen) if listen is not None else None
-    carry_out(wanted, ProcessOptions(listens_at, on_operator_needed))
+    notified = NotifyOptions(tuple(notify or ()), notify_command, seconds_of("--notify-slot", notify_slot))
+    return of_pipeline, ProcessOptions(listens_at, notified, on_operator_needed)
 
 
 @overload

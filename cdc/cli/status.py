@@ -12,7 +12,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console
+from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app
+from cdc.cli.consoles import console
 from cdc.cli.quantity import seconds_of
 from cdc.errors import EXIT_RESTARTABLE
 from cdc.logs import printable

@@ -19,17 +19,10 @@ from cdc.cli.app import (
     app,
     selection,
 )
-from cdc.cli.process import Ending, end_process
 from cdc.cli.quantity import seconds_of
-from cdc.connectors import origin_of, source_module
-from cdc.engine.liveness import Watch
-from cdc.engine.pipeline import Pipeline
 from cdc.errors import UsageError
-from cdc.formats import Chosen, FormatSettings, make
-from cdc.formats.where import Where
 from cdc.model.moment import Moment
 from cdc.options import Options
-from cdc.targets.jsonl.stream import StreamTarget, Taken
 
 OPS = ("insert", "update", "delete", "truncate", "drop", "copy", "reset", "gap", "note", "schema")
 
@@ -74,6 +67,14 @@ def tail(
 
     Changes of one transaction follow each other. docs/audit.md describes the lines.
     """
+    from cdc.cli.process import Ending, end_process
+    from cdc.connectors import origin_of, source_module
+    from cdc.engine.liveness import Watch
+    from cdc.engine.pipeline import Pipeline
+    from cdc.formats import Chosen, FormatSettings, make
+    from cdc.formats.where import Where
+    from cdc.targets.jsonl.stream import StreamTarget, Taken
+
     options = Options(selection=selection(tables, exclude))
     chosen = Chosen(_ops(op), Where(where) if where is not None else None)
     wanted = Moment.parse(begin) if begin is not None else None
@@ -100,7 +101,7 @@ def tail(
         until_caught_up=until_caught_up,
         watch=Watch(patience, end_process, target_factor=math.inf),  # who reads the lines may take their time
     )
-    Ending().stops(pipeline)
+    Ending().stops(pipeline.stop)
     pipeline.run()
 
 

@@ -11,7 +11,8 @@ import orjson
 import typer
 from rich.table import Table
 
-from cdc.cli.app import app, console
+from cdc.cli.app import app
+from cdc.cli.consoles import console
 from cdc.connectors import HoldsTables, KeepsHistories, OneFile, TargetKind, target_kind, target_kinds
 from cdc.errors import UsageError
 from cdc.model.schema import Column, Kind, LogicalType

@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import TARGET_FORMS, NameOption, SourceArgument, app, console
+from cdc.cli.app import NameOption, OptionalTargetArgument, SourceArgument, app
+from cdc.cli.consoles import console
 from cdc.errors import EXIT_RESTARTABLE
-from cdc.runs import removals
 
 
 @app.command()
 def teardown(
     source: SourceArgument,
-    target: Annotated[str | None, typer.Argument(metavar="[TARGET]", help=TARGET_FORMS)] = None,
+    target: OptionalTargetArgument = None,
     name: NameOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
@@ -23,6 +23,8 @@ def teardown(
     SOURCE, TARGET and name have to belong together. What is removed is shown first. Without TARGET, which may be gone,
     only SOURCE is tidied up, of the pipeline that --name gives.
     """
+    from cdc.runs import removals
+
     found = removals(source, target, name)
     if not found:
         console.print("There is nothing to remove.", highlight=False)

@@ -10,13 +10,12 @@ import orjson
 import typer
 from rich.table import Table
 
-from cdc.cli.app import ExcludeOption, NameOption, SourceArgument, TablesOption, TargetArgument, app, console, messages
+from cdc.cli.app import ExcludeOption, NameOption, SourceArgument, TablesOption, TargetArgument, app
 from cdc.cli.app import selection as chosen
+from cdc.cli.consoles import console, messages
 from cdc.errors import EXIT_RESTARTABLE
-from cdc.jobs.shapes import ShapeDifference
 from cdc.options import Options
-from cdc.runs import have_done
-from cdc.whereabouts import name_of
+from cdc.whereabouts import without_password
 
 _SHOWN = 20  # differing rows of one table; --json has them all
 
@@ -43,6 +42,9 @@ def verify(
     catalog, for the pipeline, in the target. Ends with 0 if all is identical, with 1 if anything differs, could not be
     compared, or is not followed.
     """
+    from cdc.runs import have_done
+    from cdc.whereabouts import name_of
+
     wanted = chosen(tables, exclude)
     arguments = {
         "tables": wanted.include,
@@ -61,7 +63,7 @@ def verify(
             lambda report: line.update(f"comparing {report['table']}: {report['rows']:,} rows"),
         )
     if as_json:
-        report = {"source": _shown(source), "target": target, **found}
+        report = {"source": without_password(source), "target": target, **found}
         sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE))
     else:
         _print(found["tables"])
@@ -69,13 +71,9 @@ def verify(
         raise typer.Exit(EXIT_RESTARTABLE)
 
 
-def _shown(source: str) -> str:
-    """A DSN without what may be a password."""
-    scheme, _, rest = source.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
-
-
 def _print(tables: list[Mapping[str, Any]]) -> None:
+    from cdc.jobs.shapes import ShapeDifference
+
     summary = Table("table", "rows compared", "at", "outcome")
     for table in tables:
         if table["shape"]:

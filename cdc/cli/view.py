@@ -1,46 +1,33 @@
-"""What a running pipeline looks like: bars and a live line on a terminal, log lines elsewhere, and the status file."""
+"""Watching pipelines that run: on a screen, and in the status file of each."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.console import Console
 
 from cdc.engine.pipeline import Pipeline
 from cdc.engine.views import PipelineView
 from cdc.files.durable import replacing
-from cdc.logs import printable
-from cdc.model.standing import State
+from cdc.logs import of_pipeline, settings
+from cdc.screen.lines import held
+from cdc.screen.terminal import Terminal, screen
 from cdc.whereabouts import own_socket, status_file
 
 log = logging.getLogger("cdc")
 
 _LOOK_EVERY = 0.1  # seconds
 _FILE_EVERY = 1.0
-_LINE_EVERY = 10.0
-_IDLE_LINE_EVERY = 60.0
-
-
-class Rate:
-    """Rows per second over the last few seconds."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[float, int]] = []
-
-    def __call__(self, rows: int) -> float:
-        now = time.monotonic()
-        self._seen = [entry for entry in self._seen if now - entry[0] < 5.0] + [(now, rows)]
-        (since, before), (_, after) = self._seen[0], self._seen[-1]
-        return (after - before) / (now - since) if now > since else 0.0
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +55,7 @@ class StatusFile:
             "socket": str(self.socket),
             "pid": os.getpid(),
             "written_at": time.time(),
-            "healthy": view.stall is None and not (view.is_red or _held(view)),
+            "healthy": view.stall is None and not (view.is_red or held(view)),
             "durable": view.durable.text if view.durable else None,
             "source_position": view.source_position.text if view.source_position else None,
             "tables": {str(table): asdict(entry) for table, entry in list(view.tables.items())},
@@ -80,24 +67,89 @@ class StatusFile:
             log.debug("the status file cannot be written: %s", error.strerror)
 
 
-def watch(pipeline: Pipeline, console: Console, status: StatusFile | None) -> None:
-    """Show a pipeline until it has stopped, and keep its status file."""
-    screen = _Terminal(console) if console.is_terminal else _Lines()
-    written = 0.0
-    with screen:
-        while True:
-            view = pipeline.view()
-            is_over = view.phase == "stopped"  # which it may become at any moment: what is written last says so
-            screen.show(view)
-            now = time.monotonic()
-            is_due = now - written >= _FILE_EVERY or is_over
-            # A pipeline that has not got its target leaves the file to the one that has it (O28).
-            if status is not None and view.has_target and is_due:
-                written = now
-                status.write(view)
-            if is_over:
-                return
-            time.sleep(_LOOK_EVERY)
+class Watched(NamedTuple):
+    """A pipeline that is watched.
+
+    Attributes:
+        name: of the pipeline.
+        target: what it writes to, as its user calls that.
+        status: its file, if it has one.
+    """
+
+    name: str
+    pipeline: Pipeline
+    target: str = ""
+    status: StatusFile | None = None
+
+
+def watch(watched: Sequence[Watched], console: Console) -> None:
+    """Show pipelines until all of them have stopped, and keep their status files. Says at the end how to go on."""
+    written = dict.fromkeys(range(len(watched)), 0.0)
+    caught_up: set[int] = set()
+    left = set(written)
+    with screen(console) as shown:
+        while left:
+            for number in sorted(left):
+                name, pipeline, _, status = watched[number]
+                with of_pipeline(name):
+                    view = pipeline.view()
+                    is_over = view.phase == "stopped"  # which it may become at any moment: what is written last says so
+                    shown.show(name, view)
+                    if number not in caught_up and _is_caught_up(view):
+                        caught_up.add(number)
+                        log.info("Caught up with the source, at %s.", view.durable)
+                now = time.monotonic()
+                is_due = now - written[number] >= _FILE_EVERY or is_over
+                # A pipeline that has not got its target leaves the file to the one that has it (O28).
+                if status is not None and view.has_target and is_due:
+                    written[number] = now
+                    status.write(view)
+                if is_over:
+                    left.remove(number)
+            shown.draw()
+            if left:
+                time.sleep(_LOOK_EVERY)
+    for each in watched:
+        _say_last(each, console, is_drawn=isinstance(shown, Terminal))
+
+
+def _is_caught_up(view: PipelineView) -> bool:
+    return view.phase == "streaming" and view.durable is not None and not view.lag_bytes
+
+
+def _say_last(watched: Watched, console: Console, *, is_drawn: bool) -> None:
+    """Say what happened and how to go on, unless that is what the error says that has ended it."""
+    word = last_word(watched)
+    if word is None or settings().is_quiet:
+        return
+    if is_drawn:
+        console.print(word, highlight=False, markup=False, soft_wrap=True)
+        return
+    with of_pipeline(watched.name):
+        log.info("%s", word)
+
+
+def last_word(watched: Watched) -> str | None:
+    """What happened, and how to go on; None after a failure, which says so itself."""
+    view = watched.pipeline.view()
+    if view.failure is not None:
+        return None
+    if view.durable is None:
+        return "Stopped before anything was applied; run the same command to begin again."
+    if watched.pipeline.was_stopped:
+        return f"Stopped at {view.durable}; run the same command to go on."
+    return f"Caught up, and ended at {view.durable}. {_how_to_read(watched.target, view)}".rstrip()
+
+
+def _how_to_read(target: str, view: PipelineView) -> str:
+    """How to look at what a file of DuckDB holds now; other targets are read as ever."""
+    file = target.removeprefix("duckdb:")
+    if not (target.startswith("duckdb:") or target.endswith((".duckdb", ".ddb", ".db"))):
+        return ""
+    largest = max(view.tables, key=lambda name: view.tables[name].rows_copied, default=None)
+    name = str(largest) if largest is not None and _PLAIN_NAME.fullmatch(str(largest)) else None
+    statement = f"FROM {name} LIMIT 10" if name is not None else "SHOW ALL TABLES"
+    return f"To look at it: duckdb {shlex.quote(file)} {shlex.quote(statement)}"
 
 
 def keep_status(pipeline: Pipeline, status: StatusFile) -> None:
@@ -117,87 +169,3 @@ def keep_status(pipeline: Pipeline, status: StatusFile) -> None:
 def _keep(view: PipelineView, status: StatusFile) -> None:
     if view.has_target:
         status.write(view)
-
-
-def _held(view: PipelineView) -> list[str]:
-    return sorted(str(name) for name, table in list(view.tables.items()) if table.state is State.HELD)
-
-
-class _Lines:
-    """Log lines: one at each new phase, one now and then; while nothing changes, seldom."""
-
-    def __init__(self) -> None:
-        self._phase = ""
-        self._news: tuple[object, ...] = ()
-        self._said = 0.0
-        self._rate = Rate()
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def show(self, view: PipelineView) -> None:
-        now = time.monotonic()
-        rate = self._rate(view.rows_copied + view.rows_applied)
-        # While something fails again and again, the phases take turns and say nothing new (E-09).
-        is_known = view.phase == self._phase or (view.failure is not None and self._phase != "")
-        news = (view.rows_copied, view.rows_applied, view.stall, view.failure, _held(view))  # not of heartbeats
-        if is_known and now - self._said < (_LINE_EVERY if news != self._news else _IDLE_LINE_EVERY):
-            return
-        self._phase, self._news, self._said = view.phase, news, now
-        log.info("%s", summary(view, rate))
-
-
-class _Terminal:
-    """Bars while tables are copied, one line while the log is followed."""
-
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:>10,.0f} rows"),
-            TimeRemainingColumn(),
-        )
-        self._bars: dict[object, int] = {}
-        self._live = Live(console=console, refresh_per_second=8, transient=False)
-        self._rate = Rate()
-
-    def __enter__(self) -> None:
-        self._live.__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        self._live.__exit__(None, None, None)
-
-    def show(self, view: PipelineView) -> None:
-        line = Text(summary(view, self._rate(view.rows_copied + view.rows_applied)))
-        body: RenderableType = line
-        if view.phase == "copying":
-            for table, entry in list(view.tables.items()):
-                bar = self._bars.get(table)
-                if bar is None:
-                    bar = self._bars[table] = self._progress.add_task(escape(printable(str(table))))
-                total = max(entry.rows_estimated, entry.rows_copied) or None
-                self._progress.update(self._progress.task_ids[bar], completed=entry.rows_copied, total=total)
-            body = Group(self._progress, line)
-        self._live.update(body)
-
-
-def summary(view: PipelineView, rate: float) -> str:
-    """A view in one line of `name=value`, the same for people and for programs."""
-    words = [f"phase={view.phase}"]
-    if view.phase == "copying" or view.rows_copied:
-        words.append(f"copied={view.rows_copied}")
-    words += [
-        f"rows={view.rows_applied}",
-        f"transactions={view.transactions_applied}",
-        f"rate={rate:.0f}/s",
-        f"lag={view.lag_bytes}B/{view.lag_seconds:.1f}s",
-        f"durable={view.durable or '-'}",
-    ]
-    if view.stall:
-        words.append(f"stalled={view.stall.stage}/{view.stall.seconds:.0f}s")
-    if held := _held(view):
-        words.append(f"held={','.join(held)}")
-    if view.failure:
-        words.append(f"failure={view.failure!r}")
-    return " ".join(words)

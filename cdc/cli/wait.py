@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages
+from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app
+from cdc.cli.consoles import console, messages
 from cdc.cli.quantity import seconds_of
-from cdc.connectors import position_now
-from cdc.replica import Replica
-from cdc.whereabouts import name_of
 
 _NOW = "now"
 
@@ -37,6 +35,10 @@ def wait(
 
     Ends with 1 if that is not so in time, or if nobody runs the pipeline.
     """
+    from cdc.connectors import position_now
+    from cdc.replica import Replica
+    from cdc.whereabouts import name_of
+
     seconds = seconds_of("--timeout", timeout)
     replica = Replica(target, name=name_of(source, target, name))
     wanted = position_now(source) if position == _NOW else position

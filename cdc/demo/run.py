@@ -11,23 +11,25 @@ from typing import Protocol
 import duckdb
 import psycopg
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from cdc.demo import mysql_shop, shop
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
 from cdc.engine.pipeline import Pipeline
-from cdc.engine.views import PipelineView
 from cdc.errors import UsageError
+from cdc.logs import Facts
 from cdc.model.selection import Selection
 from cdc.options import Options
 from cdc.runs import TableComparison, compare_tables, open_pipeline
+from cdc.screen.lines import Lines
+from cdc.screen.terminal import screen
 
 TARGET = Path("demo.duckdb")
 _MARK = "_cdc_demo"  # a schema of the target
 _CATCH_UP_WITHIN = 120.0  # seconds
 _LINE_EVERY = 2.0
+_LOOK_EVERY = 0.1
 
 
 class _Workload(Protocol):
@@ -126,31 +128,15 @@ def _follow(dsn: str, workload: _Workload, seconds: float, console: Console) -> 
 
 def _watch(pipeline: Pipeline, thread: threading.Thread, until: float, console: Console) -> None:
     """Show the pipeline until a time, or its end."""
-    before, since, said = 0, time.monotonic(), 0.0
-    with Live(console=console, refresh_per_second=5, transient=True) as live:
+
+    def say(line: Facts) -> None:
+        console.print(str(line), highlight=False, markup=False, soft_wrap=True)
+
+    with screen(console, Lines(say, _LINE_EVERY)) as shown:
         while thread.is_alive() and time.monotonic() < until:
-            time.sleep(0.2)
-            view, now = pipeline.view(), time.monotonic()
-            rows = view.rows_copied + view.rows_applied
-            rate, before, since = (rows - before) / (now - since), rows, now
-            if console.is_terminal:
-                live.update(_picture(view, rate))
-            elif now - said >= _LINE_EVERY:
-                said = now
-                console.print(
-                    f"{view.phase}: {view.rows_copied:,} rows copied, {view.rows_applied:,} changes applied, "
-                    f"{rate:,.0f} rows/s, {view.lag_bytes:,} bytes behind",
-                    highlight=False,
-                )
-
-
-def _picture(view: PipelineView, rate: float) -> Table:
-    title = f"{view.phase}   {rate:,.0f} rows/s   lag {view.lag_bytes:,} bytes, {view.lag_seconds:.1f} s"
-    table = Table("table", "copied", "inserted", "updated", "deleted", title=title, title_justify="left")
-    for name, entry in sorted(view.tables.items()):
-        numbers = (entry.rows_copied, entry.inserted, entry.updated, entry.deleted)
-        table.add_row(str(name), *(f"{number:,}" for number in numbers))
-    return table
+            time.sleep(_LOOK_EVERY)
+            shown.show(pipeline.name, pipeline.view())
+            shown.draw()
 
 
 def _print_outcome(outcome: Sequence[TableComparison], source: str, console: Console) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from cdc.engine.pipeline import Pipeline
 from cdc.errors import CdcError
+from cdc.logs import Thread
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +74,9 @@ class FanOut:
         for failure in self.failures.values():
             raise failure
 
-    def _start(self, *, until_caught_up: bool) -> list[threading.Thread]:
+    def _start(self, *, until_caught_up: bool) -> list[Thread]:
         self._stopping = False
-        threads = [
-            threading.Thread(target=self._feed, args=(name, until_caught_up), name=f"feed {name}")
-            for name in self._make
-        ]
+        threads = [Thread(target=self._feed, args=(name, until_caught_up), name=f"feed {name}") for name in self._make]
         for thread in threads:
             thread.start()
         return threads

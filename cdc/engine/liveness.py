@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
+from cdc.logs import Thread
 from cdc.options import STALL_TIMEOUT
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Watch:
 
     def __enter__(self) -> Watch:
         self._end.clear()
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        Thread(target=self._run, name="watch", daemon=True).start()
         return self
 
     def __exit__(

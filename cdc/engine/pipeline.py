@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ from cdc.errors import (
     UsageError,
 )
 from cdc.files.disk import no_system_errors
+from cdc.logs import Thread, of_pipeline
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
 from cdc.model.segment import Evolve, Reset, Segment
@@ -66,6 +67,7 @@ class Pipeline:
         holds_tables: a failure that concerns one table holds that table; otherwise it ends the run.
         waits_for_tables: a source that lacks the tables is looked at again and again; otherwise that ends the run.
         until_caught_up: end once everything is applied that the source had when the run began.
+        name: of the pipeline, in its log lines.
         watch: notices when a side does not move on; `run` then raises as soon as it can.
     """
 
@@ -80,6 +82,7 @@ class Pipeline:
         until_caught_up: bool = False,
         holds_tables: bool = True,
         waits_for_tables: bool = False,
+        name: str = "",
         watch: Watch | None = None,
     ) -> None:
         self._make_source = make_source
@@ -97,6 +100,7 @@ class Pipeline:
         self.heals = False  # a companion compares tables that are suspect, and those that got another shape
         self.resets: Counter[int] = Counter()  # how often the copy of each table has begun in this run
         self.evolved: set[int] = set()  # tables that got another shape and have not been compared since
+        self.name = name
         self._goal: Position | None = None
         self._stop = threading.Event()
         self._over = threading.Event()  # the run has ended, or is asked to: nobody needs to rest any longer
@@ -181,7 +185,11 @@ class Pipeline:
         Raises:
             CdcError: the run cannot go on. What is transient was tried again before.
         """
-        beside = [threading.Thread(target=self._accompany, args=(work,), daemon=True) for work in self.companions]
+        with of_pipeline(self.name):
+            self._run_with_companions()
+
+    def _run_with_companions(self) -> None:
+        beside = [Thread(target=self._accompany, args=(work,), daemon=True) for work in self.companions]
         for thread in beside:
             thread.start()
         try:
@@ -212,6 +220,11 @@ class Pipeline:
     def has_closed(self) -> bool:
         """Whether the run has ended as it should, and let go of its target."""
         return self._has_ended and self._was_open and not self._is_hung and self._view.failure is None
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody has asked for the end of the run."""
+        return self._stop.is_set()
 
     @property
     def is_idle(self) -> bool:
@@ -415,7 +428,7 @@ class Pipeline:
             finally:
                 self._view.phase = "stopped"
 
-        thread = threading.Thread(target=body, name="pipeline")
+        thread = Thread(target=body, name="pipeline")
         thread.start()
         try:
             meanwhile(thread)
@@ -566,8 +579,8 @@ class Pipeline:
             return body
 
         threads = [
-            threading.Thread(target=guarded(lambda: self._read(source, handoff)), name="reader", daemon=True),
-            threading.Thread(target=guarded(stage.run), name="applier", daemon=True),
+            Thread(target=guarded(lambda: self._read(source, handoff)), name="reader", daemon=True),
+            Thread(target=guarded(stage.run), name="applier", daemon=True),
         ]
         for thread in threads:
             thread.start()
@@ -591,7 +604,7 @@ class Pipeline:
             # One that another try does not heal comes first: a run that lost its lease must not take it back (D-17).
             raise next((error for error in failures if not (isinstance(error, CdcError) and error.retry)), failures[0])
 
-    def _wait_for(self, threads: list[threading.Thread]) -> None:
+    def _wait_for(self, threads: Sequence[threading.Thread]) -> None:
         """Until they have ended. Closing the target under one that is at work would roll back and let the next
         statement be a transaction of its own, with half of a segment in it.
 

@@ -6,16 +6,12 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cdc.errors import OperatorNeeded, UsageError
 from cdc.journal.folder import Folder
-from cdc.journal.inspect import bytes_from
-from cdc.journal.moment import Start, find_end, find_start
 from cdc.journal.observer import held_tables
-from cdc.journal.retention import forget_reader, read_readers
-from cdc.journal.source import JournalSource, JournalState
-from cdc.journal.target import JournalTarget
-from cdc.journal.writer import Writer
+from cdc.journal.state import JournalState
 from cdc.model.moment import Moment
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
@@ -26,6 +22,10 @@ from cdc.removal import Removal
 from cdc.source import SourceStatus
 from cdc.sources.findings import Finding
 from cdc.target import SetApart, TargetAbilities, TargetSettings, takes_all
+
+if TYPE_CHECKING:
+    from cdc.journal.source import JournalSource
+    from cdc.journal.target import JournalTarget
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ def source_factory(
     set_apart: SetApart = takes_all,
 ) -> Callable[[], JournalSource]:
     """What opens the source; raises UsageError. It gives what was recorded, notes included."""
+    from cdc.journal.source import JournalSource
+
     folder = folder_of(dsn)
     return lambda: JournalSource(folder, name, told.selection, budget)
 
@@ -70,6 +72,9 @@ def tail_factory(
     dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int, begin: Moment | None = None
 ) -> Callable[[], JournalSource]:
     """What opens the source from its end on, or from where somebody wants to begin, whom it does not wait for."""
+    from cdc.journal.moment import Start, find_start
+    from cdc.journal.source import JournalSource
+
     if slot is not None:
         raise UsageError("A journal has no slots.", hint="Leave --slot out, and say --from.")
     folder = folder_of(dsn)
@@ -81,6 +86,9 @@ def tail_factory(
 
 def rebuild_factory(dsn: str, until: str | None, budget: int) -> Callable[[], JournalSource]:
     """What opens all of a journal up to a position or a time; nothing is kept for its target's sake."""
+    from cdc.journal.moment import Start, find_end
+    from cdc.journal.source import JournalSource
+
     folder = folder_of(dsn)
     manifest = folder.read_manifest()
     if manifest.first > 0:
@@ -95,6 +103,9 @@ def rebuild_factory(dsn: str, until: str | None, budget: int) -> Callable[[], Jo
 
 def source_status(dsn: str, name: str, state: str | None, position: Position | None) -> SourceStatus:
     """How much of the journal the target has still to apply."""
+    from cdc.journal.inspect import bytes_from
+    from cdc.journal.retention import read_readers
+
     folder = folder_of(dsn)
     manifest, durable = folder.read_manifest(), folder.read_durable()
     end = durable.next if durable is not None else 0
@@ -124,6 +135,8 @@ def table_names(state: str) -> dict[int, TableName]:
 
 def source_removals(dsn: str, name: str, state: str | None) -> list[Removal]:
     """That the journal waits for a target."""
+    from cdc.journal.retention import forget_reader, read_readers
+
     folder = folder_of(dsn)
     gone = [reader for reader in read_readers(folder) if reader.name == name]
     return [
@@ -161,11 +174,15 @@ def file_of(path: str) -> Path | None:
 
 def target_factory(path: str, settings: TargetSettings) -> Callable[[], JournalTarget]:
     """What opens the target."""
+    from cdc.journal.target import JournalTarget
+
     return lambda: JournalTarget(Folder(Path(path)), settings)
 
 
 def read_checkpoint(path: str, pipeline: str) -> Checkpoint | None:
     """The checkpoint of a journal that nobody writes; raises TargetBusy if somebody does."""
+    from cdc.journal.writer import Writer
+
     folder = Folder(Path(path))
     if not folder.exists:
         return None
@@ -174,6 +191,8 @@ def read_checkpoint(path: str, pipeline: str) -> Checkpoint | None:
 
 def read_marks(path: str, pipeline: str) -> dict[int, Standing]:
     """The tables, by identity, that are copied by parts; raises TargetBusy if somebody writes the journal."""
+    from cdc.journal.writer import Writer
+
     return dict.fromkeys(Writer(Folder(Path(path))).look().copying, Standing(State.COPYING))
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cdc.errors import CheckpointUnreadable, UsageError
 from cdc.journal.folder import Folder
-from cdc.journal.reader import Reader
-from cdc.journal.source import JournalState
-from cdc.model.parts import Key
+from cdc.journal.state import JournalState
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing, State
-from cdc.observer import Look, Observer, Selected
+
+if TYPE_CHECKING:  # `status` needs no arrays
+    from cdc.model.parts import Key
+    from cdc.observer import Look, Observer, Selected
 
 
 class JournalAware:
@@ -72,6 +74,8 @@ def source_state(state: str) -> str:
             f"The target is fed from a journal in {folder.path}, and that folder is no journal now.",
             hint="If it was moved, feed the target from where it is: cdc run SOURCE --journal DIR --to TARGET",
         )
+    from cdc.journal.reader import Reader  # noqa: PLC0415 - only the few targets that a journal feeds need it
+
     return Reader(folder, fed.next - 1).state()
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cdc.connectors import JOURNAL, kind_of, known_as, source_module, target_module
-from cdc.engine.views import PipelineView
 from cdc.errors import CdcError, TargetBusy, UsageError
 from cdc.jobs.control import is_served
 from cdc.journal.observer import held_tables, journal_of, source_state
@@ -21,6 +20,9 @@ from cdc.model.schema import TableName
 from cdc.model.standing import Standing, State
 from cdc.source import SourceStatus
 from cdc.whereabouts import control_socket, last_said, pipeline_of, read_status, refuse_other
+
+if TYPE_CHECKING:  # a command that asks for the status loads no engine
+    from cdc.engine.views import PipelineView
 
 _SILENT_FOR = 30.0  # seconds without a new status file after which a process counts as hung
 
@@ -45,13 +47,14 @@ def judged(
     Its `health` is red if there are problems, amber while tables are copied or suspect, otherwise green.
     """
     report = {**report, found.kind: dict(found.details)}
+    of_tables = list(_problems_of_tables(report))
     # Messages of servers, which some of them quote, end without a full stop.
-    problems = [f"{text.removesuffix('.')}." for text in _problems(report, found, max_lag)]
+    problems = [f"{text.removesuffix('.')}." for text in _problems(report, found, max_lag)] + of_tables
     if require_running and not report["running"]:
         problems.append("Nobody runs it.")
     states = {entry["state"] for entry in report["tables"].values()}
     is_settled = not states & {State.SUSPECT, State.COPYING}
-    report |= {"problems": problems, "healthy": not problems}
+    report |= {"problems": problems, "problems_of_tables": of_tables, "healthy": not problems}
     report["health"] = "red" if problems else "green" if is_settled else "amber"
     return report
 
@@ -142,13 +145,6 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
         yield f"{published['file']} is not as new as it should be: {published['problem']}"
     if (stall := report["stall"]) is not None:
         yield f"The {stall['stage']} does not move on ({stall['doing']})."
-    verification = report["verification"] or {}
-    if verification.get("different") or verification.get("shapes"):
-        again = "`cdc repair SOURCE TARGET --from-verify REPORT` reads these rows again"
-        yield f"The last verification has found differences: {again}."
-    if held := sorted(name for name, entry in report["tables"].items() if entry["state"] == State.HELD):
-        back = f"`cdc resync SOURCE TARGET --tables {held[0]}`"
-        yield f"Tables are held, and their changes are skipped: {', '.join(held)}. Once that is mended: {back}"
     if report["running"]:
         if (report["lag_seconds"] or 0) > max_lag:
             yield f"It is {report['lag_seconds']:.0f} s behind."
@@ -157,6 +153,17 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
             f"{report['lag_bytes']:,} bytes of log are" if report["lag_bytes"] is not None else "A part of the log is"
         )
         yield f"Nobody runs it, and {behind} not applied: `cdc run SOURCE TARGET` goes on."
+
+
+def _problems_of_tables(report: dict[str, Any]) -> Iterator[str]:
+    """The same of tables that differ or are held, while the others may be well."""
+    verification = report["verification"] or {}
+    if verification.get("different") or verification.get("shapes"):
+        again = "`cdc repair SOURCE TARGET --from-verify REPORT` reads these rows again"
+        yield f"The last verification has found differences: {again}."
+    if held := sorted(name for name, entry in report["tables"].items() if entry["state"] == State.HELD):
+        back = f"`cdc resync SOURCE TARGET --tables {held[0]}`"
+        yield f"Tables are held, and their changes are skipped: {', '.join(held)}. Once that is mended: {back}."
 
 
 def _target_side(source: str, target: str, name: str) -> tuple[dict[str, Any], str | None, Position | None]:

@@ -6,6 +6,7 @@ A report of a pipeline (`ObservedPipeline.report`) has all that `cdc status --js
     healthy         no `problems`
     health          green, amber (tables are copied or suspect) or red
     problems        a sentence each
+    problems_of_tables  those of them that are about tables that differ or are held
     running, phase  opening, copying, streaming, waiting (for the next try) or stopped
     position        the target's checkpoint, as text
     lag_bytes, lag_seconds
@@ -33,6 +34,7 @@ and beside it:
     samples         for a chart, oldest first: [at, lag_seconds, lag_bytes, rows_per_second], MOST_SAMPLES at most
     forecast        {slot_seconds_left, disk_free_bytes, disk_seconds_left}; null for what does not run out
     errors          newest first: {at, message, remedy, times}, MOST_ERRORS at most
+    query           whether `/query` of this port answers about the published copy
     feeds           by target, a report each, if the pipeline is a journal that feeds targets
 
 The document of the process (`ObservedProcess.document`) is {version, at, ready, unready, pipelines {name: report}}.
@@ -80,6 +82,7 @@ class ObservedPipeline:
     def __init__(self, source: str, target: str, name: str, max_lag: float) -> None:
         self.name = name
         self.target = _shown(target)
+        self.answers_queries = False
         self.feeds: dict[str, ObservedPipeline] = {}
         self._source = source
         self._origin = {"kind": kind_of(source), "database": _database_of(source)}
@@ -217,6 +220,7 @@ class ObservedPipeline:
             "segments": {"count": view.segments, "seconds": view.segment_seconds, "bytes": view.segment_bytes},
             "checkpoint_at": view.checkpoint_at,
             "tries": view.tries,
+            "query": self.answers_queries,
             "samples": [list(sample) for sample in self._samples],
             "forecast": {
                 "slot_seconds_left": self._slot_left.seconds_left,

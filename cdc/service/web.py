@@ -1,5 +1,6 @@
 """The answers of the port: probes, metrics, and the document that a page shows.
 
+/               the page that people look at, and its parts below /page/
 /livez          200 as long as nothing hangs that only the end of the process lets go of
 /readyz         200, or 503 with the reasons as text, a line each
 /metrics        for Prometheus
@@ -15,6 +16,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 
 import orjson
 import uvicorn
@@ -25,14 +27,16 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cdc.service.address import Address
 from cdc.service.exposition import registry
 from cdc.service.observed import ObservedProcess
 
+_PAGE = Path(__file__).parent / "page"
 _EVENT_EVERY = 1.0  # seconds
 _END_WITHIN = 3  # seconds for requests that are being answered
 _HEADERS = {
@@ -121,7 +125,12 @@ def application(process: ObservedProcess, address: Address, is_ending: Callable[
 
         return StreamingResponse(each(), media_type="text/event-stream")
 
+    def page(_: Request) -> Response:
+        return FileResponse(_PAGE / "index.html")
+
     routes = [
+        Route("/", page),
+        Mount("/page", StaticFiles(directory=_PAGE)),
         Route("/livez", livez),
         Route("/readyz", readyz),
         Route("/metrics", metrics),

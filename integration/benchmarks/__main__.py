@@ -13,7 +13,19 @@ from rich.console import Console
 
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
-from integration.benchmarks import binlog, drain, formats, journal, kafka, large, latency, publish, snapshot, tables
+from integration.benchmarks import (
+    binlog,
+    drain,
+    formats,
+    journal,
+    kafka,
+    large,
+    latency,
+    publish,
+    snapshot,
+    startup,
+    tables,
+)
 
 BENCHMARKS = {
     "w1": drain.inserts,
@@ -27,6 +39,7 @@ BENCHMARKS = {
     "formats": formats.events,
     "tables": tables.copies,
     "publish": publish.copies,
+    "startup": startup.commands,
 }
 BINLOG = {
     "w1": binlog.inserts,

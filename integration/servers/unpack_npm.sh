@@ -25,6 +25,15 @@ if [ -d native ]; then # PostgreSQL: npm keeps neither symbolic links nor rights
         for (const { source, target } of require("./native/pg-symlinks.json"))
             fs.symlinkSync(path.relative(path.dirname(target), source), target);'
 fi
+if [ -f bin/chromium.br ]; then # a browser, and the libraries and fonts that it brings for machines without them
+    node -e '
+        const fs = require("fs"), { brotliDecompressSync } = require("zlib");
+        for (const name of ["chromium", "al2023.tar", "fonts.tar"])
+            fs.writeFileSync(name, brotliDecompressSync(fs.readFileSync(`bin/${name}.br`)));'
+    for archive in *.tar; do tar -xf "$archive" --no-same-owner && rm "$archive"; done
+    rm -r bin
+    chmod +x chromium
+fi
 chmod -R a+rX .
 echo "$package $version $integrity" >.complete
 [ ! -e "$folder" ] || mv "$folder" "$folder.old" # servers that run from it go on

@@ -14,6 +14,7 @@ from typing import Any
 
 from cdc import faults
 from cdc.errors import OperatorNeeded, TableChanged, Unavailable, UsageError
+from cdc.logs import Thread
 from cdc.model.change import ChangeBatch
 from cdc.source import Link
 from cdc.sources.mysql.catalog import Table
@@ -139,7 +140,7 @@ class SnapshotReader:
         left = {table.name: 1 for table in tables}  # chunks, and one until a table has been cut into all of its chunks
         changed = set()
         threads = [
-            threading.Thread(
+            Thread(
                 target=self._work, args=(session, tables if number == 0 else (), link.alive), daemon=True, name="copy"
             )
             for number, session in enumerate(self._snapshot.sessions)

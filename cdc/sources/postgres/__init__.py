@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
+from typing import TYPE_CHECKING
 
 from psycopg import sql
 
@@ -23,17 +24,16 @@ from cdc.source import SourceStatus
 from cdc.sources.findings import Finding
 from cdc.sources.postgres.admin import made_by, refuse_other, slot_has_backlog, slot_status
 from cdc.sources.postgres.catalog import user_tables
-from cdc.sources.postgres.check import check
 from cdc.sources.postgres.connection import Dsn, connect, connect_replication, mapped_errors
-from cdc.sources.postgres.digest import digest
 from cdc.sources.postgres.identity import identify
-from cdc.sources.postgres.observer import PostgresObserver
 from cdc.sources.postgres.position import parse_lsn
 from cdc.sources.postgres.session import UNENDING
-from cdc.sources.postgres.source import PostgresSource, Settings
 from cdc.sources.postgres.state import SourceState, standings
-from cdc.sources.postgres.tail import TailSource
-from cdc.sources.postgres.witness import find_refusal
+
+if TYPE_CHECKING:
+    from cdc.sources.postgres.observer import PostgresObserver
+    from cdc.sources.postgres.source import PostgresSource
+    from cdc.sources.postgres.tail import TailSource
 from cdc.target import SetApart, takes_all
 
 
@@ -49,6 +49,8 @@ def source_factory(
     set_apart: SetApart = takes_all,
 ) -> Callable[[], PostgresSource]:
     """Check a DSN's form and return what opens the source; raises UsageError."""
+    from cdc.sources.postgres.source import PostgresSource, Settings
+
     parsed = Dsn.parse(dsn)
     settings = Settings(name, f"cdc_{name}", told, workers, budget, notes, only_looks, set_apart)
     readers: set[int] = set()
@@ -62,11 +64,15 @@ def database_of(dsn: str) -> str:
 
 def make_observer(dsn: str, *, name: str) -> PostgresObserver:
     """Somebody who looks at the source beside a pipeline."""
+    from cdc.sources.postgres.observer import PostgresObserver
+
     return PostgresObserver(Dsn.parse(dsn), f"cdc {name} observer")
 
 
 def digest_tables(dsn: str, selection: Selection) -> dict[TableSchema, Digest]:
     """The digest of each table that a pipeline of this selection follows, as they are now."""
+    from cdc.sources.postgres.digest import digest
+
     parsed = Dsn.parse(dsn)
     with connect(parsed, "cdc compare", UNENDING) as connection, mapped_errors(parsed):
         connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -78,6 +84,9 @@ def tail_factory(
     dsn: str, *, slot: str | None, selection: Selection, include_keyless: bool, budget: int, begin: Moment | None = None
 ) -> Callable[[], TailSource]:
     """Check a DSN's form and return what opens a source without a snapshot; raises UsageError."""
+    from cdc.sources.postgres.source import Settings
+    from cdc.sources.postgres.tail import TailSource
+
     parsed = Dsn.parse(dsn)
     if begin is not None and slot is None:
         raise UsageError(
@@ -96,9 +105,17 @@ def tail_factory(
 
 def check_source(dsn: str, selection: Selection) -> list[Finding]:
     """Everything that would stop replication from here, each with its fix; changes nothing."""
+    from cdc.sources.postgres.check import check
+
     parsed = Dsn.parse(dsn)
     with connect(parsed, "cdc check") as connection, mapped_errors(parsed):
         return check(connection, parsed, selection)
+
+
+def makes(name: str, *, keyless: bool) -> list[str]:
+    """What a pipeline of this name makes on the server, in words; `keyless` if it follows a table without a key."""
+    publications = [f"publication cdc_{name}", *([f"publication cdc_{name}_inserts"] if keyless else [])]
+    return [f"replication slot cdc_{name}", *publications]
 
 
 def source_status(dsn: str, name: str, state: str | None, position: Position | None) -> SourceStatus:
@@ -108,6 +125,8 @@ def source_status(dsn: str, name: str, state: str | None, position: Position | N
         slot = slot_status(connection, f"cdc_{name}")
         refusal, has_backlog = None, False
         if state is not None and position is not None:
+            from cdc.sources.postgres.witness import find_refusal
+
             known = SourceState.load(state)
             refusal = find_refusal(parsed, connection, known, position)
             can_go_on = refusal is None and slot.problem is None

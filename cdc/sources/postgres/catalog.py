@@ -10,7 +10,7 @@ import psycopg
 
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.sources.postgres.keys import Leaf, Obstacle, carries_whole_rows, find_obstacle
-from cdc.sources.postgres.pgoutput import Relation, RelationColumn
+from cdc.sources.postgres.relation import Relation, RelationColumn
 from cdc.sources.postgres.session import readable, told
 from cdc.sources.postgres.types import TypeInfo, logical_type
 

@@ -15,6 +15,7 @@ from psycopg import pq, sql
 
 from cdc import faults
 from cdc.errors import TableChanged, Unavailable
+from cdc.logs import Thread
 from cdc.model.change import VALUE_BYTES, ChangeBatch
 from cdc.model.schema import TableSchema
 from cdc.source import Link
@@ -107,7 +108,7 @@ class SnapshotReader:
             for chunk in _chunks(guard, tables):
                 open_chunks[chunk.table.schema.identity] += 1
                 self._chunks.put(chunk)
-            threads = [threading.Thread(target=self._work, daemon=True, name="copy") for _ in range(self._workers)]
+            threads = [Thread(target=self._work, daemon=True, name="copy") for _ in range(self._workers)]
             for thread in threads:
                 thread.start()
             try:

@@ -16,7 +16,7 @@ from cdc.errors import SchemaChangeUnsupported
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.sources.postgres.catalog import Table
 from cdc.sources.postgres.fingerprint import Fingerprint
-from cdc.sources.postgres.pgoutput import Relation, RelationColumn
+from cdc.sources.postgres.relation import Relation, RelationColumn
 from cdc.sources.postgres.state import TableState
 from cdc.sources.postgres.types import TypeInfo, keeps_values, logical_type
 

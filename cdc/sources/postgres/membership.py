@@ -23,7 +23,7 @@ from cdc.sources.postgres.catalog import Connection, Table, publication_fingerpr
 from cdc.sources.postgres.check import missing_rights
 from cdc.sources.postgres.fingerprint import look
 from cdc.sources.postgres.names import make_room
-from cdc.sources.postgres.pgoutput import Moved
+from cdc.sources.postgres.relation import Moved
 from cdc.sources.postgres.session import number, readable, told
 from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.target import SetApart, takes_all

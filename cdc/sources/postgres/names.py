@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from cdc.model.schema import TableName
 from cdc.sources.postgres.catalog import Table
-from cdc.sources.postgres.pgoutput import Moved
+from cdc.sources.postgres.relation import Moved
 from cdc.sources.postgres.state import SourceState
 
 log = logging.getLogger(__name__)

@@ -157,7 +157,9 @@ class PostgresObserver:
     def selected(self, selection: Selection) -> list[Selected]:
         with mapped_errors(self._dsn):
             return [
-                Selected(table.schema, table.obstacle.message if table.obstacle is not None else None)
+                Selected(table.schema, why.message, not why.is_of_inserts)
+                if (why := table.obstacle) is not None
+                else Selected(table.schema)
                 for table in user_tables(self._connection)
                 if selection.matches(table.schema.table)
             ]

@@ -22,8 +22,8 @@ from cdc.model.segment import Changes, Evolve, Note, Step, Suspect, Truncate
 from cdc.sources.lockstep import Buffer, string_array, string_views
 from cdc.sources.postgres.notes import read_note
 from cdc.sources.postgres.position import EPOCH, lsn, write_lsn
+from cdc.sources.postgres.relation import HEADER, Moved, Relation, RelationColumn
 
-HEADER = 25  # XLogData: 'w', start of the data, end of the WAL, the server's clock; then one pgoutput message
 _BODY = HEADER + 1  # after the message's kind
 
 # O origin, Y type and M message carry no row. An A (stream abort) comes unasked from some releases even where
@@ -40,35 +40,6 @@ _IS_FIXED[list(b"BC")] = True
 _IDENTITIES = "dnfi"
 _OPS = np.zeros(256, dtype=np.uint8)
 _OPS[ord("I")], _OPS[ord("U")], _OPS[ord("D")] = Op.INSERT, Op.UPDATE, Op.DELETE
-
-
-@dataclass(frozen=True, slots=True)
-class RelationColumn:
-    """One column of a Relation message."""
-
-    name: str
-    type_oid: int
-    type_modifier: int
-    is_identity: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A Relation message: the shape that the following rows of a table have."""
-
-    oid: int
-    namespace: str
-    name: str
-    identity: str  # pg_class.relreplident: d default, n nothing, f full, i index
-    columns: tuple[RelationColumn, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A table that has another name."""
-
-    old: TableSchema
-    new: TableSchema
 
 
 @dataclass(frozen=True, slots=True)

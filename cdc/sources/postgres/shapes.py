@@ -25,8 +25,9 @@ from cdc.sources.postgres.evolution import added_columns, fill_values, next_sche
 from cdc.sources.postgres.fingerprint import Fingerprint, Look, are_empty, change, changed_types, look
 from cdc.sources.postgres.names import Moves, make_room
 from cdc.sources.postgres.notes import HEARTBEAT
-from cdc.sources.postgres.pgoutput import Relation, Resolved
+from cdc.sources.postgres.pgoutput import Resolved
 from cdc.sources.postgres.position import parse_lsn
+from cdc.sources.postgres.relation import Relation
 from cdc.sources.postgres.session import readable, told
 from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.waiting import Waiting

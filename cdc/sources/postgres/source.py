@@ -58,7 +58,8 @@ from cdc.sources.postgres.identity import (
 )
 from cdc.sources.postgres.membership import Membership
 from cdc.sources.postgres.notes import HEARTBEAT
-from cdc.sources.postgres.pgoutput import Decoder, Relation, Resolved
+from cdc.sources.postgres.pgoutput import Decoder, Resolved
+from cdc.sources.postgres.relation import Relation
 from cdc.sources.postgres.session import Session, readable
 from cdc.sources.postgres.shapes import Shapes
 from cdc.sources.postgres.slot import create_slot

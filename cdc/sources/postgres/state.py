@@ -12,7 +12,7 @@ from cdc.model.schema import TableName, TableSchema
 from cdc.model.standing import Apart, Standing, State
 from cdc.options import Told
 from cdc.sources.postgres.fingerprint import Fingerprint
-from cdc.sources.postgres.pgoutput import Relation
+from cdc.sources.postgres.relation import Relation
 
 VERSION = 1
 NEVER = 1 << 62  # start of a table whose changes mean nothing: they are passed over

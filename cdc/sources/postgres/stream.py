@@ -20,8 +20,9 @@ from cdc.model.position import Checkpoint, Position
 from cdc.model.segment import Segment, bytes_held, fitting
 from cdc.source import Head, Link
 from cdc.sources.postgres.connection import Dsn, classify, mapped_errors, server_error
-from cdc.sources.postgres.pgoutput import HEADER, Decoder
+from cdc.sources.postgres.pgoutput import Decoder
 from cdc.sources.postgres.position import EPOCH, lsn
+from cdc.sources.postgres.relation import HEADER
 from cdc.sources.postgres.session import Session
 from cdc.waiting import MACHINE, Waiting
 

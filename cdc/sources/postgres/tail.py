@@ -17,8 +17,9 @@ from cdc.source import Head, Link
 from cdc.sources.postgres.catalog import publication_fingerprint, tables_by_oid, type_infos
 from cdc.sources.postgres.connection import Dsn, connect, connect_replication, mapped_errors
 from cdc.sources.postgres.identity import identify, read_slot
-from cdc.sources.postgres.pgoutput import Relation, Resolved
+from cdc.sources.postgres.pgoutput import Resolved
 from cdc.sources.postgres.position import lsn
+from cdc.sources.postgres.relation import Relation
 from cdc.sources.postgres.session import Session
 from cdc.sources.postgres.slot import create_slot
 from cdc.sources.postgres.source import PostgresSource, Settings

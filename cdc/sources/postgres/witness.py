@@ -14,12 +14,12 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import pq
 
 from cdc.errors import CdcError, SlotBusy, SourceChanged, Unavailable
-from cdc.model.change import Transactions
 from cdc.model.position import Position
 from cdc.sources.postgres.connection import Dsn, connect_replication, mapped_errors, server_error
 from cdc.sources.postgres.identity import (
@@ -30,12 +30,15 @@ from cdc.sources.postgres.identity import (
     verify_server,
     verify_slot,
 )
-from cdc.sources.postgres.pgoutput import HEADER
 from cdc.sources.postgres.position import EPOCH, lsn, write_lsn
+from cdc.sources.postgres.relation import HEADER
 from cdc.sources.postgres.session import Session
 from cdc.sources.postgres.state import SourceState, Witness
 from cdc.sources.postgres.stream import LINE_IS_DEAD, raise_end, start_command, status_update
 from cdc.waiting import MACHINE, Waiting
+
+if TYPE_CHECKING:  # `status` needs no arrays
+    from cdc.model.change import Transactions
 
 _IDLE_EVERY = 30.0  # seconds between two that are the same transaction: they only say how far there is no other
 _EVERY = 1.0  # seconds between witnesses under load: the whole state is written with each

@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable
 
+from cdc.logs import Thread
 from cdc.targets.clickhouse.address import Client, Error, Server, busy
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Lease:
             raise busy(self._server)
         _OWN.add(self._owner)
         self._ended.clear()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
     def verify(self, client: Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cdc.errors import UsageError
 from cdc.model.parts import Digest
@@ -12,27 +13,25 @@ from cdc.model.position import Checkpoint
 from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
-from cdc.tables import control
-from cdc.tables.histories import Histories
 from cdc.tables.owned import first_come
-from cdc.tables.state import SCHEMA
 from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
-from cdc.targets.duckdb.backup import back_up as copy_file
-from cdc.targets.duckdb.engine import DuckDbEngine
-from cdc.targets.duckdb.publication import DuckDbPublication
-from cdc.targets.duckdb.target import DuckDbTarget
-from cdc.typed.codecs import codec_for
+from cdc.targets.duckdb.product import PRODUCT, SEES_CASE
+
+if TYPE_CHECKING:
+    from cdc.tables.histories import Histories
+    from cdc.targets.duckdb.publication import DuckDbPublication
+    from cdc.targets.duckdb.target import DuckDbTarget
 
 ABILITIES = TargetAbilities(
-    product=DuckDbEngine.product,
+    product=PRODUCT,
     keeps="tables",
     modes=tuple(Mode),
     keyless=(Mode.MIRROR, Mode.HISTORY),
     compares=True,
-    sees_case=DuckDbEngine.abilities.sees_case,
+    sees_case=SEES_CASE,
     options=frozenset({"--mode", "--memory", "--publish"}),
 )
-set_apart: SetApart = first_come(DuckDbEngine.product)
+set_apart: SetApart = first_come(PRODUCT)
 _SMALL = 64 << 20  # bytes of buffers, for a look at state tables
 _LARGE = 256 << 20  # for one at rows
 
@@ -44,32 +43,52 @@ def file_of(path: str) -> Path | None:
 
 def held_as(column: Column, _source: str) -> HeldAs:
     """How a column's values are held."""
+    from cdc.typed.codecs import codec_for
+
     return codec_for(column.type)
 
 
 def table_digests(path: str, _source: str, schemas: Iterable[TableSchema]) -> dict[TableSchema, Digest | None]:
     """The digest of each table that the file holds; None for a table that it does not."""
+    from cdc.tables import control
+    from cdc.targets.duckdb.engine import DuckDbEngine
+
     return control.table_digests(DuckDbEngine(Path(path), _LARGE, read_only=True), schemas)
 
 
 def read_checkpoint(path: str, _pipeline: str) -> Checkpoint | None:
     """The checkpoint of a file that no pipeline has open; raises TargetBusy if one does."""
     file = Path(path)
-    return control.read_checkpoint(DuckDbEngine(file, _SMALL, read_only=True)) if file.exists() else None
+    if not file.exists():
+        return None
+    from cdc.tables import control
+    from cdc.targets.duckdb.engine import DuckDbEngine
+
+    return control.read_checkpoint(DuckDbEngine(file, _SMALL, read_only=True))
 
 
 def read_marks(path: str, _pipeline: str) -> dict[int, Standing]:
     """The tables, by identity, that are copied by parts or suspect; raises TargetBusy if a pipeline has the file."""
+    from cdc.tables import control
+    from cdc.targets.duckdb.engine import DuckDbEngine
+
     return control.read_marks(DuckDbEngine(Path(path), _SMALL, read_only=True))
 
 
 def copy_parts(path: str, _pipeline: str, schemas: Iterable[TableSchema]) -> None:
     """Have tables of a file that no pipeline has open copied again, part by part, when one does again."""
+    from cdc.tables import control
+    from cdc.targets.duckdb.engine import DuckDbEngine
+
     control.copy_parts(DuckDbEngine(Path(path), _SMALL), schemas)
 
 
 def back_up(path: str, to: Path) -> Checkpoint | None:
     """Make a copy of a file that no pipeline has open; what checkpoint it has. Raises TargetBusy if one does."""
+    from cdc.tables import control
+    from cdc.targets.duckdb.backup import back_up as copy_file
+    from cdc.targets.duckdb.engine import DuckDbEngine
+
     file = Path(path)
     if not file.exists():
         raise UsageError(f"There is no {file}.", hint="`cdc run SOURCE TARGET` makes it.")
@@ -80,6 +99,8 @@ def back_up(path: str, to: Path) -> Checkpoint | None:
 
 def publication(path: str, to: Path) -> DuckDbPublication:
     """A copy of a file for those who read it while a pipeline writes."""
+    from cdc.targets.duckdb.publication import DuckDbPublication
+
     return DuckDbPublication(Path(path), to)
 
 
@@ -91,6 +112,10 @@ def open_histories(path: str) -> Iterator[Histories]:
         TargetBusy: a pipeline has it open.
         UsageError: there is no such file, or no history in it.
     """
+    from cdc.tables import control
+    from cdc.tables.histories import Histories
+    from cdc.targets.duckdb.engine import DuckDbEngine
+
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"There is no file {file}.")
@@ -100,9 +125,15 @@ def open_histories(path: str) -> Iterator[Histories]:
 
 def target_removals(path: str, _pipeline: str) -> list[Removal]:
     """What a pipeline keeps in a file beside its tables, which stay."""
+    from cdc.tables import control
+    from cdc.tables.state import SCHEMA
+    from cdc.targets.duckdb.engine import DuckDbEngine
+
     return [Removal(f"schema {SCHEMA} in {path}", lambda: control.drop_state(DuckDbEngine(Path(path), _SMALL)))]
 
 
 def target_factory(path: str, settings: TargetSettings) -> Callable[[], DuckDbTarget]:
     """What opens the target."""
+    from cdc.targets.duckdb.target import DuckDbTarget
+
     return lambda: DuckDbTarget(Path(path), settings.memory, settings.mode)

@@ -21,6 +21,7 @@ from cdc.tables import sql
 from cdc.tables.engine import Abilities, Input
 from cdc.tables.table import TargetTable
 from cdc.targets.duckdb.connection import classify, open_file
+from cdc.targets.duckdb.product import PRODUCT, SEES_CASE
 from cdc.targets.duckdb.room import Room
 from cdc.typed.codec import Codec
 from cdc.typed.codecs import TEXT_CODEC, codec_for, codec_of
@@ -48,8 +49,8 @@ class DuckDbEngine(DuckDbDigests):
         memory: bytes of buffers.
     """
 
-    product = "DuckDB"
-    abilities = Abilities(sees_case=False, row_id="rowid")
+    product = PRODUCT
+    abilities = Abilities(sees_case=SEES_CASE, row_id="rowid")
     failures: tuple[type[Exception], ...] = (duckdb.Error, UnicodeDecodeError, OSError)
     text = TEXT_CODEC
 

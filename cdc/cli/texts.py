@@ -1,0 +1,38 @@
+"""Reading what is written on a command line without pydantic, where that is not needed.
+
+typer reads each value with pydantic, even one that was not given. To load that takes longer than all else that `--help`
+and a completion need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from typer.core import TyperArgument, TyperOption
+
+_TEXTS = (str, list[str])
+
+
+def read_lightly(parameters: Iterable[object]) -> None:
+    """Have texts taken as they are, and whatever else only be read if it was given."""
+    for parameter in parameters:
+        if isinstance(parameter, TyperArgument | TyperOption):
+            lightly = _Lightly(parameter)
+            parameter.get_runtime_param = lambda lightly=lightly: lightly  # type: ignore[method-assign, misc]
+
+
+class _Lightly:
+    """What typer asks to read a value of a parameter."""
+
+    def __init__(self, parameter: TyperArgument | TyperOption) -> None:
+        self._by_typer = parameter.get_runtime_param
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        if ctx.resilient_parsing:  # of a completion, which looks no further
+            return value
+        if param.type_descriptor.annotation in _TEXTS and param.type_descriptor.parameter_info.parser is None:
+            return value
+        return self._by_typer().coerce(value, param=param, ctx=ctx)
