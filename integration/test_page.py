@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Route, expect
 from integration.browser import Opened, chromium
 from integration.conftest import Database, make_database
 from integration.followed import Followed
+from integration.processes import cdc
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -66,8 +67,8 @@ def test_the_page_shows_what_the_pipeline_says(browser: Browser, followed: Follo
         opened.wait("#verdict-word", "All is well")
         assert opened.text("#verdict .why") == "All 12 tables follow the source."
         assert opened.text("#verdict .name").endswith(f" {report['target']}")
-        assert opened.text("[data-field=behind]").endswith(" s")
-        assert float(opened.text("[data-field=behind]").removesuffix(" s")) < 60
+        assert opened.text("#verdict [data-field=behind]").endswith(" s")
+        assert float(opened.text("#verdict [data-field=behind]").removesuffix(" s")) < 60
         assert opened.text("[data-field=doing]") == "Following the log"
         opened.wait("[data-field=checked]", "No difference")
         assert opened.row("public.orders")["compared"].startswith("same, ")
@@ -212,6 +213,24 @@ def test_the_verdict(browser: Browser, followed: Followed, kind: str, word: str,
     page.close()
 
     assert found[:2] == [kind, word]
+
+
+def test_a_run_that_has_ended_says_what_to_do(browser: Browser, shop: Database, tmp_path: Path) -> None:
+    """A process that waits for a person tells that person the same as the log, and nothing on the page is green."""
+    arguments = [shop.dsn, f"duckdb:{tmp_path / 'stopped.duckdb'}", "--name", "stopped", "--tables", "public.orders"]
+    assert cdc("run", *arguments, "--until-caught-up").returncode == 0
+    shop.execute("SELECT pg_drop_replication_slot('cdc_stopped')")
+    with Followed(tmp_path, *arguments, "--on-operator-needed", "wait") as running:
+        report = running.until(lambda report: not report["running"])
+        with Opened(browser, running.url) as opened:
+            opened.wait("#verdict-word", "Stopped")
+            why = opened.text("#verdict .why")
+            assert report["failure"].replace("`", "") in why
+            assert report["remedy"].replace("`", "") in why
+            assert opened.text("#verdict [data-field=behind]") == "Not known"
+            opened.page.wait_for_selector("#errors .remedy")
+            assert opened.page.locator("main .good").count() == 0
+            assert_calm(opened, running.url)
 
 
 def test_tables_are_found_by_name(browser: Browser, followed: Followed) -> None:

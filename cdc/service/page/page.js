@@ -72,7 +72,8 @@ function showVerdict(report, name) {
   prose(section.querySelector(".why"), why);
   const isFollowed = report.running && report.phase !== "copying" && report.phase !== "opening";
   say(section, "behind", isFollowed ? lag(report.lag_seconds) : report.running ? "Not followed yet" : "Not known");
-  say(section, "behind-note", isFollowed && report.lag_bytes != null ? `${bytes(report.lag_bytes)} of log` : "");
+  const log = report.lag_bytes == null ? "" : `${bytes(report.lag_bytes)} of log`;
+  say(section, "behind-note", !isFollowed ? "" : report.phase === "waiting" ? "at least, since both ends were open" : log);
   say(section, "doing", doing(report));
   const pace = report.rows_per_second ? `${rate(report.rows_per_second)} rows/s` : "No rows just now";
   say(section, "doing-note", `${pace}, ${some(report.rows.transactions, "transaction")} so far`);

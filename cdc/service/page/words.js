@@ -75,7 +75,7 @@ export function verdict(report) {
   const states = Object.values(report.tables).map((table) => table.state);
   const of = (state) => states.filter((other) => other === state).length;
   const followed = states.length - of("left out");
-  if (!report.running) return ["bad", "Stopped", report.failure ?? "Nothing is applied while it does not run."];
+  if (!report.running) return ["bad", "Stopped", [report.failure, report.remedy].filter(Boolean).join(" ")];
   if (report.problems.length) {
     const only = report.problems.length === 1 && of("held");
     const word = only ? `${some(of("held"), "table")} held` : "Needs attention";
