@@ -16,8 +16,7 @@ import orjson
 
 from cdc import journal
 from cdc.errors import UsageError
-from cdc.journal.observer import JournalAware
-from cdc.journal.state import source_state
+from cdc.journal.observer import JournalAware, source_state
 from cdc.options import MEGABYTE, Options, Told
 from cdc.target import KEEP_ALL, HeldAs, Publication, SetApart, Target, TargetAbilities, TargetSettings, takes_all
 
