@@ -1,0 +1,30 @@
+"""What one reader, and all of them together, may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What readers may take.
+
+    Attributes:
+        memory: bytes of buffers that DuckDB has for all queries together.
+        seconds: for one query, from its beginning to its last row.
+        rows: of one answer.
+        connections: at a time, of each protocol.
+    """
+
+    memory: int = 512 * MEGABYTE
+    seconds: float = 60.0
+    rows: int = 1_000_000
+    connections: int = 64
+
+    @property
+    def wall(self) -> int:
+        """Bytes of data that the process may have. Beyond DuckDB's own limit there are Python, Arrow, answers that are on
+        their way, and an older edition that somebody still reads."""
+        return 2 * self.memory + 1024 * MEGABYTE
