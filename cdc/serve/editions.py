@@ -6,11 +6,12 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+from sqlglot import exp
 
 from cdc.serve import catalog
 from cdc.serve.limits import MEGABYTE, Limits
@@ -25,7 +26,7 @@ class Edition:
 
     Attributes:
         identity: what the file system knows the file by.
-        path: the schemas in which a name without one is looked for, as the setting `search_path`.
+        schemas: in which a name without one is looked for, in this order.
     """
 
     def __init__(self, file: Path, limits: Limits, spill: Path) -> None:
@@ -39,16 +40,15 @@ class Edition:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,
-            "preserve_insertion_order": False,
         }
         self._connection = duckdb.connect(":memory:", config=settings)
         try:
-            name = str(file.absolute()).replace("'", "''")
+            name = exp.Literal.string(str(file.absolute())).sql()
             # Under the name that its views may have been made with.
-            self._connection.execute(f"ATTACH '{name}' AS {CATALOG} (TYPE duckdb, READ_ONLY)")
+            self._connection.execute(f"ATTACH {name} AS {CATALOG} (TYPE duckdb, READ_ONLY)")
             self._connection.execute(catalog.SETUP)
             schemas = self._connection.execute(catalog.SCHEMAS).fetchall()
-            self.path = ",".join(f'{CATALOG}."{schema.replace(chr(34), chr(34) * 2)}"' for (schema,) in schemas)
+            self.schemas = [str(schema) for (schema,) in schemas]
             self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
             self._connection.execute("SET enable_external_access = false")
             self._connection.execute("SET lock_configuration = true")
@@ -57,10 +57,16 @@ class Edition:
             raise
         self.readers = 0
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Another connection to it."""
+    def cursor(self, schemas: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
+        """Another connection to it.
+
+        Args:
+            schemas: in which a name without one is looked for, if not in all; one that is not there is passed over.
+        """
+        wanted = self.schemas if schemas is None else [schema for schema in schemas if schema in self.schemas]
         cursor = self._connection.cursor()
-        cursor.execute(f"SET search_path = '{self.path.replace(chr(39), chr(39) * 2)}'")
+        path = ",".join(f"{CATALOG}.{exp.to_identifier(schema, quoted=True).sql()}" for schema in wanted or ["main"])
+        cursor.execute(f"SET search_path = {exp.Literal.string(path).sql()}")
         return cursor
 
     def close(self) -> None:

@@ -1,30 +1,74 @@
-"""Which statements a reader may have run: those that only read."""
+"""Cutting a text into statements, and which of them a reader may have run: those that only read."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import duckdb
 
 from cdc.serve.refusals import READ_ONLY, Refused, refusal
 
-_EXPLAIN = re.compile(
-    r"""(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*explain\b(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?:analy[sz]e\b)?
-        (?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?:\([^()]*\))?""",
-    re.IGNORECASE | re.DOTALL | re.VERBOSE,
-)
+_EXPLAIN = re.compile(r"explain\b\s*(?:analy[sz]e\b)?\s*(?:\([^()]*\))?", re.IGNORECASE)
+
+
+def tokens(sql: str) -> Iterator[tuple[str, duckdb.token_type]]:
+    """The words of a text with what stands between them, by DuckDB's own lexer.
+
+    Raises:
+        Refused: there is an end missing.
+    """
+    text = sql.encode()
+    try:
+        found = duckdb.tokenize(sql)
+    except duckdb.Error as error:
+        raise refusal(error) from error
+    ends = [place for place, _ in found[1:]] + [len(text)]
+    for (begins, kind), ends_at in zip(found, ends, strict=True):
+        yield text[begins:ends_at].decode(), kind
 
 
 def statements(sql: str) -> list[str]:
-    """Cut a text into its statements.
+    """The statements of a text, without comments, and none that is empty."""
+    found = [""]
+    for token, kind in tokens(sql):
+        if kind == duckdb.token_type.comment:
+            found[-1] += " "
+        elif kind == duckdb.token_type.operator and token.startswith(";"):
+            found.append("")
+        else:
+            found[-1] += token
+    return [text for statement in found if (text := statement.strip())]
+
+
+def with_values(sql: str, values: list[str]) -> str:
+    """A statement with SQL in the places of `$1`, `$2`.
 
     Raises:
-        Refused: its syntax is wrong.
+        Refused: there is a place for which there is no value.
     """
-    try:
-        return [found.query for found in duckdb.extract_statements(sql)]
-    except duckdb.Error as error:
-        raise refusal(error) from error
+    written: list[str] = []
+    is_place = False
+    for token, kind in tokens(sql):
+        if is_place and kind == duckdb.token_type.numeric_const:
+            number = token.strip()
+            if not 1 <= int(number) <= len(values):
+                raise Refused(f"There is no parameter ${number}.", "42P02")
+            written[-1] = f" {values[int(number) - 1]} {token[len(number) :]}"
+        else:
+            written.append(token)
+        is_place = kind == duckdb.token_type.operator and token == "$"
+    return "".join(written)
+
+
+def places(sql: str) -> int:
+    """How many parameters a statement has."""
+    highest, is_place = 0, False
+    for token, kind in tokens(sql):
+        if is_place and kind == duckdb.token_type.numeric_const:
+            highest = max(highest, int(token))
+        is_place = kind == duckdb.token_type.operator and token == "$"
+    return highest
 
 
 def refuse_writing(statement: str) -> None:
@@ -34,13 +78,13 @@ def refuse_writing(statement: str) -> None:
         Refused: it is another statement, or more than one.
     """
     kinds = _kinds(statement)
-    if kinds == [duckdb.StatementType.EXPLAIN]:
-        inner = _EXPLAIN.match(statement)
-        kinds = _kinds(statement[inner.end() :]) if inner is not None else kinds
+    if kinds == [duckdb.StatementType.EXPLAIN]:  # EXPLAIN ANALYZE carries out what follows
+        inner = _EXPLAIN.match("".join(statements(statement)))
+        kinds = _kinds("".join(statements(statement))[inner.end() :]) if inner is not None else []
     if kinds != [duckdb.StatementType.SELECT]:
         named = ", ".join(kind.name.replace("_", " ") for kind in kinds) or "an empty statement"
         raise Refused(
-            f"This copy is read only: SELECT and EXPLAIN are answered, {named} is not.",
+            f"Nothing is written here: SELECT and EXPLAIN are answered, {named} is not.",
             READ_ONLY,
             hint="The pipeline alone writes; change the source.",
         )
