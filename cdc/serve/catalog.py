@@ -106,21 +106,21 @@ _MACROS = {
         THEN CAST(regexp_extract(kind, '\\((\\d+)', 1) AS INTEGER) * 65536
            + CAST(regexp_extract(kind, ',\\s*(\\d+)', 1) AS INTEGER) + 4
         ELSE -1 END""",
-    "format_type(oid, modifier)": f"""CASE WHEN oid IS NULL THEN NULL ELSE
-        coalesce((SELECT words FROM {PLACE}.types WHERE types.oid = format_type.oid), '???')
-        || CASE WHEN oid = {values.NUMERIC} AND modifier > 0
+    "format_type(number, modifier)": f"""CASE WHEN number IS NULL THEN NULL ELSE
+        coalesce((SELECT words FROM {PLACE}.types WHERE types.oid = number), '???')
+        || CASE WHEN number = {values.NUMERIC} AND modifier > 0
         THEN '(' || ((modifier - 4) // 65536) || ',' || ((modifier - 4) % 65536) || ')' ELSE '' END END""",
     "current_database()": f"coalesce(getvariable('{DATABASE}'), '{CATALOG}')",
     "version()": f"'PostgreSQL {SERVER_VERSION} (cdc, DuckDB ' || system.main.version() || ')'",
     "current_setting(name, missing := false)": f"CASE lower(name) {_SETTING_CASES} END",
     "set_config(name, value, is_local)": "value",
     "pg_get_userbyid(oid)": "'cdc'",
-    "pg_table_is_visible(oid)": f"""(oid IN (SELECT c.oid FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n
+    "pg_table_is_visible(number)": f"""(number IN (SELECT c.oid FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n
         ON n.oid = c.relnamespace WHERE n.nspname NOT LIKE '\\_cdc%' ESCAPE '\\'))""",
     "pg_type_is_visible(oid)": "true",
     "pg_function_is_visible(oid)": "true",
     "pg_get_expr(expression, oid, pretty := false)": "CAST(expression AS VARCHAR)",
-    "pg_get_viewdef(oid, pretty := false)": f"""(SELECT sql FROM {PLACE}.views v WHERE v.oid = pg_get_viewdef.oid)""",
+    "pg_get_viewdef(number, pretty := false)": f"""(SELECT sql FROM {PLACE}.views v WHERE v.oid = number)""",
     "pg_get_indexdef(oid, place := 0, pretty := false)": "CAST(NULL AS VARCHAR)",
     "pg_get_constraintdef(oid, pretty := false)": "CAST(NULL AS VARCHAR)",
     "pg_get_triggerdef(oid, pretty := false)": "CAST(NULL AS VARCHAR)",
@@ -150,20 +150,21 @@ _MACROS = {
     "pg_stat_get_numscans(oid)": "CAST(0 AS BIGINT)",
     "quote_ident(name)": "CASE WHEN regexp_full_match(name, '[a-z_][a-z0-9_]*') THEN name ELSE '\"' || replace(name, '\"', '\"\"') || '\"' END",
     "quote_literal(value)": "'''' || replace(CAST(value AS VARCHAR), '''', '''''') || ''''",
-    "obj_description(oid, catalog := 'pg_class')": f"(SELECT description FROM {PLACE}.pg_description d WHERE d.objoid = oid AND d.objsubid = 0)",
-    "col_description(oid, place)": f"(SELECT description FROM {PLACE}.pg_description d WHERE d.objoid = oid AND d.objsubid = place)",
+    "obj_description(number, catalog := 'pg_class')": f"(SELECT description FROM {PLACE}.pg_description d WHERE d.objoid = number AND d.objsubid = 0)",
+    "col_description(number, place)": f"(SELECT description FROM {PLACE}.pg_description d WHERE d.objoid = number AND d.objsubid = place)",
     "shobj_description(oid, catalog)": "CAST(NULL AS VARCHAR)",
     "current_schemas(implicit)": f"(SELECT list(schema_name) FROM ({SCHEMAS}))",
     "array_upper(items, dimension)": "CASE WHEN len(items) > 0 THEN len(items) END",
     "array_lower(items, dimension)": "CASE WHEN len(items) > 0 THEN 1 END",
-    "number_of_table(name)": f"""(SELECT c.oid FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n ON n.oid = c.relnamespace
-        WHERE lower(replace(name, '"', '')) IN (lower(c.relname), lower(n.nspname || '.' || c.relname))
+    "array_remove(items, item)": "list_filter(items, lambda x: x IS DISTINCT FROM item)",
+    "number_of_table(wanted)": f"""(SELECT c.oid FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n ON n.oid = c.relnamespace
+        WHERE lower(replace(wanted, '"', '')) IN (lower(c.relname), lower(n.nspname || '.' || c.relname))
         ORDER BY n.nspname <> 'public', n.nspname LIMIT 1)""",
-    "name_of_table(oid)": f"""coalesce((SELECT CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END
+    "name_of_table(number)": f"""coalesce((SELECT CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END
         FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid = name_of_table.oid), CAST(oid AS VARCHAR))""",
-    "number_of_type_named(name)": f"""(SELECT min(oid) FROM {PLACE}.types
-        WHERE replace(name, 'pg_catalog.', '') IN (types.name, types.words))""",
+        WHERE c.oid = number), CAST(number AS VARCHAR))""",
+    "number_of_type_named(wanted)": f"""(SELECT min(oid) FROM {PLACE}.types
+        WHERE replace(wanted, 'pg_catalog.', '') IN (types.name, types.words))""",
 }
 _ALIKE = {
     f"has_{thing}_privilege": "true" for thing in ("table", "schema", "database", "column", "any_column", "function")
@@ -300,6 +301,8 @@ def _empty(columns: str) -> str:
     return f"SELECT {', '.join(f'CAST(NULL AS {_EMPTY_TYPES[kind]}) AS {name}' for kind, _, name in named)} WHERE false"
 
 
+# DuckDB wants to see what a macro reads when it makes it.
+_ALL_MACROS = [f"CREATE MACRO {PLACE}.{signature} AS {body}" for signature, body in _MACROS.items()]
 _PRIVILEGES = [
     f"CREATE MACRO {PLACE}.{name}(a, b) AS true, (a, b, c) AS true, (a, b, c, d) AS true" for name in _ALIKE
 ]
@@ -307,8 +310,9 @@ SETUP = ";\n".join(
     [
         f"CREATE SCHEMA {PLACE}",
         *(f"CREATE VIEW {PLACE}.{name} AS {_empty(columns)}" for name, columns in _EMPTY.items()),
-        *(f"CREATE MACRO {PLACE}.{signature} AS {body}" for signature, body in _MACROS.items()),
+        *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" not in macro),
         *(f"CREATE VIEW {PLACE}.{name} AS {query}" for name, query in _VIEWS.items()),
+        *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" in macro),
         *_PRIVILEGES,
     ]
 )

@@ -44,7 +44,13 @@ def _rewritten(sql: str) -> str:
         return sql
     for select in tree.find_all(exp.Select):
         select.set("expressions", [_labelled(value) for value in select.expressions])
-    return tree.transform(_node).sql(dialect="duckdb")
+    for node in reversed(list(tree.walk())):  # what is inside first, since what is around it may move it
+        if (instead := _node(node)) is not node:
+            if node is tree:
+                tree = instead
+            else:
+                node.replace(instead)
+    return tree.sql(dialect="duckdb")
 
 
 def _labelled(value: exp.Expr) -> exp.Expr:
@@ -100,6 +106,8 @@ def _node(node: exp.Expr) -> exp.Expr:
 def _table(node: exp.Table) -> exp.Expr:
     name, schema = node.name.lower(), node.db.lower()
     if isinstance(node.this, exp.Func):
+        if schema == "pg_catalog":
+            node.set("db", None)
         return node
     held = catalog.STANDARD.get(name) if schema == "information_schema" else None
     if held is None and name in catalog.TABLES and schema in ("", "pg_catalog"):

@@ -128,6 +128,9 @@ class Conversation:
             self.refuse("08P01", f"This is no message of the protocol: {error}")
         except (Ended, OSError):
             pass
+        except Exception:
+            self.refuse("XX000", "An answer failed in a way that is not foreseen: the log of the server says how.")
+            raise
         finally:
             self._reader.end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ OIDS = {
 }
 _SIZES = {BOOL: 1, INT2: 2, INT4: 4, INT8: 8, FLOAT4: 4, FLOAT8: 8, DATE: 4, TIME: 8, TIMETZ: 12, TIMESTAMP: 8}
 _SIZES |= {TIMESTAMPTZ: 8, INTERVAL: 16, UUID: 16}
+_PLAIN = {BOOL, INT2, INT4, INT8, FLOAT4, FLOAT8, NUMERIC, DATE, UUID}  # whose texts need no quotes in an array
 ARRAYS = {
     **{BOOL: 1000, BYTEA: 1001, INT2: 1005, INT4: 1007, INT8: 1016, TEXT: 1009, FLOAT4: 1021, FLOAT8: 1022},
     **{NUMERIC: 1231, DATE: 1182, TIME: 1183, TIMETZ: 1270, TIMESTAMP: 1115, TIMESTAMPTZ: 1185, INTERVAL: 1187},
@@ -121,7 +123,7 @@ def text_of(value: str, kind: DuckDBPyType) -> str:
     if kind.id in ("list", "array"):
         inner = _child(kind)
         item = text_of("x", inner)
-        if inner.id not in ("list", "array"):
+        if oid_of(inner) not in _PLAIN and inner.id not in ("list", "array"):
             item = rf"""'"' || replace(replace({item}, '\', '\\'), '"', '\"') || '"'"""
         items = f"list_transform(CAST({value} AS {inner}[]), lambda x: coalesce({item}, 'NULL'))"
         return f"'{{' || array_to_string({items}, ',') || '}}'"
@@ -144,6 +146,9 @@ def _binary(value: str, kind: DuckDBPyType, oid: int) -> tuple[str, Callable[[pa
         return value, lambda values: values.cast(pa.binary())
     if oid == UUID:
         return f"unhex(replace(CAST({value} AS VARCHAR), '-', ''))", lambda values: values.cast(pa.binary())
+    if oid == TIMETZ:  # Arrow has no such type
+        write = _dumper(TIMETZ)
+        return f"CAST({value} AS VARCHAR)", _each(lambda found: write(datetime.time.fromisoformat(found)))
     if oid == INTERVAL:
         return value, _each(lambda found: struct.pack("!qii", found[2] // 1000, found[1], found[0]))
     if kind.id in ("list", "array"):
