@@ -12,6 +12,7 @@ from cdc.tables.sql import CATALOG
 
 PLACE = "memory.pg"
 DATABASE = "cdc_database"  # the variable that holds what the reader calls the database
+PATH = "cdc_path"  # the variable that holds the schemas in which a name without one is looked for
 SERVER_VERSION = "16.4"
 
 # The pipeline's own schemas are not looked through for names; they can be named.
@@ -153,9 +154,10 @@ _MACROS = {
     "obj_description(number, catalog := 'pg_class')": f"(SELECT description FROM {PLACE}.pg_description d WHERE d.objoid = number AND d.objsubid = 0)",
     "col_description(number, place)": f"(SELECT description FROM {PLACE}.pg_description d WHERE d.objoid = number AND d.objsubid = place)",
     "shobj_description(oid, catalog)": "CAST(NULL AS VARCHAR)",
-    "current_schemas(implicit)": f"(SELECT list(schema_name) FROM ({SCHEMAS}))",
+    "current_schemas(implicit)": f"coalesce(getvariable('{PATH}'), CAST([] AS VARCHAR[]))",
     "array_upper(items, dimension)": "CASE WHEN len(items) > 0 THEN len(items) END",
     "array_lower(items, dimension)": "CASE WHEN len(items) > 0 THEN 1 END",
+    "_pg_expandarray(items)": "unnest(list_transform(items, lambda x, n: {'x': x, 'n': n}))",
     "array_remove(items, item)": "list_filter(items, lambda x: x IS DISTINCT FROM item)",
     "number_of_table(wanted)": f"""(SELECT c.oid FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n ON n.oid = c.relnamespace
         WHERE lower(replace(wanted, '"', '')) IN (lower(c.relname), lower(n.nspname || '.' || c.relname))
@@ -175,7 +177,8 @@ _OF_FILE = f"database_name = '{CATALOG}'"
 _VIEWS = {
     "types": f"SELECT * FROM (VALUES {_TYPES}, {_ARRAY_TYPES}) t(oid, name, words, category, array_oid, size, element)",
     "pg_namespace": f"""SELECT {PLACE}.number_of_schema(schema_name) AS oid, schema_name AS nspname, 10 AS nspowner,
-        CAST(NULL AS VARCHAR[]) AS nspacl FROM duckdb_schemas() WHERE {_OF_FILE}""",
+        CAST(NULL AS VARCHAR[]) AS nspacl FROM duckdb_schemas() WHERE {_OF_FILE}
+        UNION ALL SELECT number, name, 10, NULL FROM (VALUES (11, 'pg_catalog'), (12, 'information_schema')) t(number, name)""",
     "views": f"""SELECT {PLACE}.number_of('relation', schema_name, view_name) AS oid, * EXCLUDE (sql), sql
         FROM duckdb_views() WHERE {_OF_FILE} AND NOT internal""",
     "relations": f"""
@@ -303,6 +306,10 @@ def _empty(columns: str) -> str:
 
 # DuckDB wants to see what a macro reads when it makes it.
 _ALL_MACROS = [f"CREATE MACRO {PLACE}.{signature} AS {body}" for signature, body in _MACROS.items()]
+_TABLE_MACROS = {
+    "pg_get_keywords": "SELECT keyword_name AS word, 'U' AS catcode, 'unreserved' AS catdesc FROM duckdb_keywords()",
+}
+FUNCTIONS |= set(_TABLE_MACROS)
 _PRIVILEGES = [
     f"CREATE MACRO {PLACE}.{name}(a, b) AS true, (a, b, c) AS true, (a, b, c, d) AS true" for name in _ALIKE
 ]
@@ -313,6 +320,7 @@ SETUP = ";\n".join(
         *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" not in macro),
         *(f"CREATE VIEW {PLACE}.{name} AS {query}" for name, query in _VIEWS.items()),
         *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" in macro),
+        *(f"CREATE MACRO {PLACE}.{name}() AS TABLE {query}" for name, query in _TABLE_MACROS.items()),
         *_PRIVILEGES,
     ]
 )

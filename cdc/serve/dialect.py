@@ -82,6 +82,8 @@ _NAMED: dict[type[exp.Expr], str] = {
 def _node(node: exp.Expr) -> exp.Expr:
     if isinstance(node, exp.Table):
         return _table(node)
+    if isinstance(node, exp.DataType) and isinstance(kind := node.args.get("kind"), exp.Dot):
+        return exp.DataType.build(kind.expression.name, dialect="postgres", udt=True)
     if isinstance(node, exp.Cast):
         return _cast(node)
     if isinstance(node, exp.Collate):
@@ -98,7 +100,7 @@ def _node(node: exp.Expr) -> exp.Expr:
         return _macro("version", [])
     if isinstance(node, exp.CurrentSchemas):
         return _macro("current_schemas", [node.this or exp.true()])
-    if isinstance(node, exp.Anonymous) and not isinstance(node.parent, exp.Dot):
+    if isinstance(node, exp.Anonymous) and not isinstance(node.parent, exp.Dot | exp.Table):
         return _called(node)
     return node
 
@@ -106,8 +108,11 @@ def _node(node: exp.Expr) -> exp.Expr:
 def _table(node: exp.Table) -> exp.Expr:
     name, schema = node.name.lower(), node.db.lower()
     if isinstance(node.this, exp.Func):
-        if schema == "pg_catalog":
-            node.set("db", None)
+        memory, place = map(exp.to_identifier, catalog.PLACE.split("."))
+        is_ours = isinstance(node.this, exp.Anonymous) and node.this.name.lower() in catalog.FUNCTIONS
+        if schema in ("", "pg_catalog"):
+            node.set("db", place if is_ours else None)
+            node.set("catalog", memory if is_ours else None)
         return node
     held = catalog.STANDARD.get(name) if schema == "information_schema" else None
     if held is None and name in catalog.TABLES and schema in ("", "pg_catalog"):
@@ -139,6 +144,8 @@ def _cast(node: exp.Cast) -> exp.Expr:
             return _macro("number_of_type_named", [value])
         if kind == "regtype":
             return _macro("format_type", [value, exp.Literal.number(-1)])
+        if isinstance(value, exp.Literal):
+            value = exp.Literal.string(value.name.removeprefix("pg_catalog."))
         return exp.cast(value, "VARCHAR", dialect="duckdb")
     if kind in ("name", "char", "text", "varchar", "information_schema.sql_identifier", "sql_identifier", "aclitem"):
         return exp.cast(value, "VARCHAR", dialect="duckdb")

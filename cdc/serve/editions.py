@@ -67,6 +67,8 @@ class Edition:
         cursor = self._connection.cursor()
         path = ",".join(f"{CATALOG}.{exp.to_identifier(schema, quoted=True).sql()}" for schema in wanted or ["main"])
         cursor.execute(f"SET search_path = {exp.Literal.string(path).sql()}")
+        named = exp.Array(expressions=[exp.Literal.string(schema) for schema in wanted])
+        cursor.execute(f"SET VARIABLE {catalog.PATH} = CAST({named.sql(dialect='duckdb')} AS VARCHAR[])")
         return cursor
 
     def close(self) -> None:
