@@ -178,7 +178,7 @@ _VIEWS = {
     "types": f"SELECT * FROM (VALUES {_TYPES}, {_ARRAY_TYPES}) t(oid, name, words, category, array_oid, size, element)",
     "pg_namespace": f"""SELECT {PLACE}.number_of_schema(schema_name) AS oid, schema_name AS nspname, 10 AS nspowner,
         CAST(NULL AS VARCHAR[]) AS nspacl FROM duckdb_schemas() WHERE {_OF_FILE}
-        UNION ALL SELECT number, name, 10, NULL FROM (VALUES (11, 'pg_catalog'), (12, 'information_schema')) t(number, name)""",
+        UNION ALL VALUES (11, 'pg_catalog', 10, NULL), (12, 'information_schema', 10, NULL)""",
     "views": f"""SELECT {PLACE}.number_of('relation', schema_name, view_name) AS oid, * EXCLUDE (sql), sql
         FROM duckdb_views() WHERE {_OF_FILE} AND NOT internal""",
     "relations": f"""

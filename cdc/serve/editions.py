@@ -80,6 +80,7 @@ class Editions:
 
     def __init__(self, file: Path, limits: Limits) -> None:
         self.file = file
+        self.name = file.name.partition(".")[0]  # what readers see as the name of the database
         self.limits = limits
         self._spill = Path(tempfile.mkdtemp(prefix="cdc-serve-"))
         self._lock = threading.Lock()

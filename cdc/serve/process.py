@@ -81,7 +81,7 @@ def _listen(address: Address, editions: Editions, access: Access) -> object:
                 from cdc.serve.http import HttpServer  # noqa: PLC0415
 
                 return HttpServer(_tcp(address), editions, access).start()
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UsageError(f"{address} needs the package {error.name}.", hint=_PACKAGES) from error
     except OSError as error:
         raise UsageError(f"{address} cannot be listened at: {error.strerror or error}.") from error

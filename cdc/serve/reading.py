@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 from sqlglot import exp
 
+from cdc.serve.catalog import DATABASE
 from cdc.serve.dialect import as_duckdb
 from cdc.serve.editions import Edition, Editions
 from cdc.serve.refusals import TOO_LARGE, TOO_LONG, Refused, refusal
@@ -32,7 +33,7 @@ class Reader:
         self.limits = editions.limits
         self.seconds = editions.limits.seconds
         self.schemas: Sequence[str] | None = None
-        self.variables: dict[str, str] = {}
+        self.variables = {DATABASE: editions.name}
         self._editions = editions
         self._edition: Edition | None = None
         self._cursor: duckdb.DuckDBPyConnection | None = None

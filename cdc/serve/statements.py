@@ -42,33 +42,36 @@ def statements(sql: str) -> list[str]:
 
 
 def with_values(sql: str, values: list[str]) -> str:
-    """A statement with SQL in the places of `$1`, `$2`.
+    """A statement with SQL in the places of `$1`, `$2`, or of each `?`.
 
     Raises:
         Refused: there is a place for which there is no value.
     """
-    written: list[str] = []
-    is_place = False
-    for token, kind in tokens(sql):
-        if is_place and kind == duckdb.token_type.numeric_const:
-            number = token.strip()
-            if not 1 <= int(number) <= len(values):
-                raise Refused(f"There is no parameter ${number}.", "42P02")
-            written[-1] = f" {values[int(number) - 1]} {token[len(number) :]}"
-        else:
-            written.append(token)
-        is_place = kind == duckdb.token_type.operator and token == "$"
-    return "".join(written)
+    if (count := places(sql)) > len(values):
+        raise Refused(f"There is no value for the parameter ${count}.", "42P02")
+    return "".join(
+        f" {values[place - 1]} " if place is not None else token for token, place in _places(sql)
+    )
 
 
 def places(sql: str) -> int:
     """How many parameters a statement has."""
-    highest, is_place = 0, False
+    return max((place for _, place in _places(sql) if place is not None), default=0)
+
+
+def _places(sql: str) -> Iterator[tuple[str, int | None]]:
+    """The words of a statement, each that stands for a value with its number."""
+    asked, is_place = 0, False
     for token, kind in tokens(sql):
-        if is_place and kind == duckdb.token_type.numeric_const:
-            highest = max(highest, int(token))
-        is_place = kind == duckdb.token_type.operator and token == "$"
-    return highest
+        is_operator = kind == duckdb.token_type.operator
+        if is_place and kind == duckdb.token_type.numeric_const and token.strip().isdigit():
+            yield token, int(token)
+        elif is_operator and token.strip() == "?":
+            asked += 1
+            yield token, asked
+        elif not (is_operator and token == "$"):
+            yield token, None
+        is_place = is_operator and token == "$"
 
 
 def refuse_writing(statement: str) -> None:

@@ -45,12 +45,13 @@ def literal(content: bytes | None, oid: int, form: Format) -> str:
                 return f"CAST({_quoted(text)} AS {_CASTS[oid]})"
             if oid not in values.ARRAYS.values() and oid != values.BYTEA:
                 return _quoted(text)
-        return _written(Transformer().get_loader(oid or values.TEXT, form).load(content))
+        return written(Transformer().get_loader(oid or values.TEXT, form).load(content))
     except (psycopg.Error, ValueError, TypeError) as error:
         raise Refused(f"A parameter is not a value of its type: {error}", "22P02") from error
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value as SQL; raises ValueError or Refused if it cannot be."""
     match value:
         case None:
             return "NULL"
@@ -73,7 +74,7 @@ def _written(value: Any) -> str:
         case uuid.UUID():
             return f"CAST({_quoted(str(value))} AS UUID)"
         case list():
-            return f"[{', '.join(map(_written, value))}]"
+            return f"[{', '.join(map(written, value))}]"
         case str():
             return _quoted(value)
     raise Refused(f"A parameter of the type {type(value).__name__} cannot be given.", "0A000")
