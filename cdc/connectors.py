@@ -26,7 +26,7 @@ from cdc.options import MEGABYTE, Options, Told
 from cdc.removal import Removal
 from cdc.source import Source, SourceStatus
 from cdc.sources.findings import Finding
-from cdc.target import KEEP_ALL, HeldAs, SetApart, Target, TargetAbilities, TargetSettings, takes_all
+from cdc.target import KEEP_ALL, HeldAs, Publication, SetApart, Target, TargetAbilities, TargetSettings, takes_all
 
 JOURNAL = "journal"
 SOURCES = {
@@ -214,6 +214,14 @@ class OneFile(Protocol):
         """Make a copy of a file that no pipeline has open; what checkpoint it has. Raises TargetBusy if one does."""
 
 
+@runtime_checkable
+class Publishes(Protocol):
+    """A target that is one file, of which other processes read a copy. It has `--publish`."""
+
+    def publication(self, place: str, to: Path, /) -> Publication:
+        """The copy; nothing is looked at yet."""
+
+
 if TYPE_CHECKING:  # each package is held against what is asked of it
     from cdc.sources import mysql, postgres
     from cdc.targets import clickhouse, duckdb, ducklake, jsonl, kafka
@@ -227,6 +235,7 @@ if TYPE_CHECKING:  # each package is held against what is asked of it
     _paced: Paced = ducklake
     _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
     _one_file: OneFile = duckdb
+    _publishes: Publishes = duckdb
 
 
 def source_module(dsn: str) -> SourceKind:
@@ -370,6 +379,7 @@ def refuse_options(targets: Iterable[str], options: Options) -> None:
         "--format": options.format,
         "--rotate": options.rotate_bytes,
         "--every": options.every,
+        "--publish": options.publish,
         "--journal-age": options.retention.age,
         "--journal-size": options.retention.size,
         "--journal-budget": options.retention.budget,
@@ -391,6 +401,7 @@ def fitting(options: Options, target: str) -> Options:
         format=options.format if "--format" in has else None,
         rotate_bytes=options.rotate_bytes if "--rotate" in has else None,
         every=options.every if "--every" in has else None,
+        publish=options.publish if "--publish" in has else None,
         retention=options.retention if "--journal-size" in has else KEEP_ALL,
     )
 

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 
 from cdc.errors import UsageError
 from cdc.model.selection import Selection
@@ -14,6 +15,7 @@ from cdc.target import KEEP_ALL, Keys, Mode, Retention
 MEGABYTE = 1 << 20
 SEGMENT_BYTES = 16 * MEGABYTE
 STALL_TIMEOUT = 300.0  # seconds
+PUBLISH_EVERY = 30.0  # seconds
 NAMELESS = "cdc"  # a pipeline that nobody has named, and that has no file of which it could have its name
 _NAME = re.compile(r"[a-z0-9_]{1,40}")
 
@@ -72,6 +74,8 @@ class Options:
         max_rate: rows per second that are compared at most where a table is suspect; None for no bound.
         waits_for_tables: a source that has no table to follow yet is looked at again and again.
         stall_timeout: seconds without a sign of life after which a stage is given up (`cdc.engine.liveness`).
+        publish: where a copy of the target goes that others read; None for none.
+        publish_every: seconds between the beginnings of two such copies.
         only_looks: tables neither come nor go, and nothing is changed on the source.
     """
 
@@ -96,6 +100,8 @@ class Options:
     max_rate: float | None = None
     stall_timeout: float = STALL_TIMEOUT
     waits_for_tables: bool = False
+    publish: Path | None = None
+    publish_every: float = PUBLISH_EVERY
     only_looks: bool = False
 
     def __post_init__(self) -> None:

@@ -15,6 +15,8 @@ from cdc.connectors import (
     JOURNAL,
     HoldsTables,
     OneFile,
+    Publishes,
+    TargetKind,
     TwiceRead,
     database_module,
     every,
@@ -31,10 +33,11 @@ from cdc.connectors import (
 from cdc.engine.fanout import FanOut
 from cdc.engine.liveness import Stall, Watch
 from cdc.engine.pipeline import Pipeline
-from cdc.errors import TargetBusy, UsageError
+from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
 from cdc.jobs.backfill import Backfill
 from cdc.jobs.control import Progress, Values, ask, serve
 from cdc.jobs.healing import Healing
+from cdc.jobs.publishing import Publisher
 from cdc.jobs.requests import JOBS
 from cdc.jobs.tidying import tidy
 from cdc.jobs.verify import verify_every
@@ -106,7 +109,40 @@ def open_pipeline(
     if options.verify_every is not None:
         pipeline.companions.append(verify)
     pipeline.companions.append(partial(tidy, pipeline))
+    if options.publish is not None:
+        pipeline.companions.append(_publisher(pipeline, source, target, options, options.publish).follow)
     return pipeline
+
+
+def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, file: Path) -> Publisher:
+    """What renews the copy of a target that others read.
+
+    Raises:
+        UsageError: the copy would take the place of something that this pipeline has not made.
+    """
+    module, place = target_module(target)
+    if not isinstance(module, Publishes):
+        raise UsageError(f"{target} is not one file of which a copy could be published.")
+    publication = module.publication(place, file)
+    publication.refuse_place()
+    if file.exists():
+        _refuse_foreign(module, source, target, options.name, file)
+    return Publisher(pipeline, publication, options.publish_every)
+
+
+def _refuse_foreign(module: TargetKind, source: str, target: str, name: str, file: Path) -> None:
+    hint = "Name another file, or remove this one if nobody needs it."
+    try:
+        checkpoint = module.read_checkpoint(str(file), name)
+        of = pipeline_of(source, checkpoint.state, name) if checkpoint is not None else None
+    except TargetBusy as error:
+        raise UsageError(f"{file} is no copy of {target}: {error.message}", hint="Name another file.") from error
+    except (CheckpointUnreadable, UsageError) as error:
+        raise UsageError(f"{file} is no copy of {target}: {error.message}", hint=hint) from error
+    if of is None:
+        raise UsageError(f"{file} is no copy of {target}: no pipeline has made it.", hint=hint)
+    if of != name:
+        raise UsageError(f"{file} is no copy of {target}: it is of the pipeline {of!r}, not of {name!r}.", hint=hint)
 
 
 def heal(pipeline: Pipeline, source: str, options: Options) -> None:
@@ -140,6 +176,11 @@ def open_fanout(
     if len({target_module(target) for target in targets}) < len(targets):
         raise UsageError("A target is named twice.")
     refuse_options([journal, *targets], options)
+    if options.publish is not None and len(_publishing(targets)) > 1:
+        raise UsageError(
+            f"--publish {options.publish} would be a copy of several targets: {', '.join(_publishing(targets))}.",
+            hint="Run one of them as a pipeline of its own: cdc run journal:DIR TARGET --publish FILE",
+        )
     # The journal holds what was chosen; each target is given all of it.
     fed = replace(options, selection=Selection(), verify_every=None)
 
@@ -159,6 +200,10 @@ def open_fanout(
     feeds = {target: feed(target) for target in targets}
     writer = open_pipeline(source, journal, fitting(options, journal), on_stall)
     return FanOut(writer, feeds, until_caught_up=options.until_caught_up)
+
+
+def _publishing(targets: Sequence[str]) -> list[str]:
+    return [target for target in targets if isinstance(target_module(target)[0], Publishes)]
 
 
 def open_rebuild(journal: str, target: str, until: str | None, options: Options) -> Pipeline:

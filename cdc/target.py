@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -195,6 +196,68 @@ class InOneFile(Target, Protocol):
         Raises:
             UsageError: no copy can go there.
         """
+
+
+@runtime_checkable
+class Settling(Target, Protocol):
+    """A target that is one file, of which other processes read a copy."""
+
+    def settle(self) -> None:
+        """Between two transactions: put everything into the file, so that a copy of it is whole until more is applied.
+
+        Raises:
+            Unavailable: not just now.
+        """
+
+
+class Copying(Protocol):
+    """One copy of a file, made by a process of its own, which has everything ready.
+
+    Attributes:
+        written: bytes that were written for it.
+        size: bytes that it has.
+        pause: seconds for which the file was not to change.
+    """
+
+    written: int
+    size: int
+    pause: float
+
+    def take(self, alive: Callable[[], None]) -> None:
+        """Copy what there is, while nothing is applied.
+
+        Args:
+            alive: called again and again while that takes.
+        """
+
+    def keep(self) -> None:
+        """Wait until the copy is durable and has its name, which it gets in one step."""
+
+
+class Publication(Protocol):
+    """A copy of a target's file that other processes read, renewed now and then.
+
+    Attributes:
+        file: the copy.
+        has_news: the target's file has changed since the last copy, or there is none.
+    """
+
+    file: Path
+
+    @property
+    def has_news(self) -> bool: ...
+
+    def refuse_place(self) -> None:
+        """Raise UsageError where no copy can go; nothing is changed."""
+
+    def begin(self) -> AbstractContextManager[Copying]:
+        """Get a copy ready while the target goes on; without `Copying.keep`, nothing comes of it."""
+
+    def note(self) -> None:
+        """The file is as it was copied."""
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """The target's file, which no pipeline has open, settled and kept from others meanwhile."""
 
 
 @runtime_checkable

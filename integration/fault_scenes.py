@@ -282,7 +282,7 @@ class Case:
 
 FIRST = ("pipeline.", "setup.", "copy.", "target.opened", "target.before_state", "target.reset")
 ELSEWHERE = {
-    "postgres": ("copy.locked", "copy.again", "copy.adopted", "kafka.", "journal.", "versioned."),
+    "postgres": ("copy.locked", "copy.again", "copy.adopted", "kafka.", "journal.", "versioned.", "publish."),
     "mariadb": (
         "setup.",
         "membership.",
@@ -291,8 +291,9 @@ ELSEWHERE = {
         "kafka.",
         "journal.",
         "versioned.",
+        "publish.",
     ),
-    "mysql": ("setup.", "membership.", "stream.before_feedback", "kafka.", "journal.", "versioned."),
+    "mysql": ("setup.", "membership.", "stream.before_feedback", "kafka.", "journal.", "versioned.", "publish."),
 }
 # Points that need more than a scene, and other passings of the same.
 SPECIAL = [

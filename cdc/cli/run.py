@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, overload
 
 import typer
@@ -24,7 +25,7 @@ from cdc.cli.app import (
 from cdc.cli.process import Wanted, carry_out
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
 from cdc.errors import UsageError
-from cdc.options import MEGABYTE, AfterShape, Options
+from cdc.options import MEGABYTE, PUBLISH_EVERY, AfterShape, Options
 from cdc.target import Keys, Mode, Retention
 from cdc.whereabouts import name_of
 
@@ -102,6 +103,19 @@ def run(
         typer.Option("--max-rate", min=1, help="Rows per second that are compared at most where a table is suspect."),
     ] = None,
     stall_timeout: StallTimeoutOption = STALL_TIMEOUT,
+    publish: Annotated[
+        Path | None,
+        typer.Option(
+            "--publish",
+            metavar="FILE",
+            help="Keep a copy of the DuckDB file that other processes can read meanwhile: always whole, always at a "
+            "commit.",
+        ),
+    ] = None,
+    publish_every: Annotated[
+        str | None,
+        typer.Option("--publish-every", metavar="DURATION", help="How often that copy is renewed. [default: 30s]"),
+    ] = None,
     journal: Annotated[
         str | None, typer.Option("--journal", metavar="DIR", help="Write a journal, and feed several targets from it.")
     ] = None,
@@ -144,6 +158,8 @@ def run(
             "There is no target." if target is None else "--to needs --journal.",
             hint="Write cdc run SOURCE TARGET, or cdc run SOURCE --journal DIR --to TARGET --to TARGET.",
         )
+    if publish_every is not None and publish is None:
+        raise UsageError("--publish-every needs --publish.", hint="Write --publish FILE as well.")
     writes_to = target or f"journal:{(journal or '').removeprefix('journal:')}"
     segment_bytes = bytes_of("--segment", segment, least=MEGABYTE, most=1024 * MEGABYTE)
     options = Options(
@@ -167,6 +183,8 @@ def run(
         max_rate=max_rate,
         stall_timeout=_every("--stall-timeout", stall_timeout),
         verify_every=_every("--verify-every", verify_every),
+        publish=publish,
+        publish_every=_every("--publish-every", publish_every) or PUBLISH_EVERY,
         retention=Retention(
             seconds_of("--journal-age", journal_age),
             bytes_of("--journal-size", journal_size),

@@ -125,6 +125,8 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
         yield "Nothing was ever applied."
     if report["is_red"]:
         yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
+    if (published := report["publication"]) is not None and published["problem"] is not None:
+        yield f"{published['file']} is not as new as it should be: {published['problem']}"
     if (stall := report["stall"]) is not None:
         yield f"The {stall['stage']} does not move on ({stall['doing']})."
     verification = report["verification"] or {}
@@ -175,6 +177,7 @@ def _target_side(source: str, target: str, name: str) -> tuple[dict[str, Any], s
                 "is_red": running.get("is_red", False),
                 "verification": running.get("verification"),
                 "stall": stall_of(running),
+                "publication": running.get("publication"),
                 "tables": tables,
             },
             None,
@@ -193,6 +196,7 @@ def _target_side(source: str, target: str, name: str) -> tuple[dict[str, Any], s
             "is_red": last.get("is_red", False),
             "verification": None,
             "stall": None,
+            "publication": None,
             "tables": tables,
         },
         state,
@@ -264,6 +268,8 @@ def _print(report: dict[str, Any], lines: Mapping[str, str]) -> None:
         rows["stalled"] = f"{stall['stage']} since {since} ({stall['doing']})"
     if report["failure"]:
         rows["failure"] = report["failure"]
+    if report["publication"]:
+        rows["published"] = _publication(report["publication"])
     if report["verification"]:
         rows["verified"] = _verification(report["verification"])
     for label, value in rows.items():
@@ -278,6 +284,14 @@ def _print(report: dict[str, Any], lines: Mapping[str, str]) -> None:
 def _why(entry: Mapping[str, Any]) -> str:
     differed = f"{entry['different']:,} rows differed and were read again" if entry["different"] else ""
     return "; ".join(text for text in (entry["reason"], differed) if text)
+
+
+def _publication(found: Mapping[str, Any]) -> str:
+    if found["at"] is None:
+        return f"{found['file']}, not yet"
+    when = datetime.fromtimestamp(found["at"], UTC).isoformat(timespec="seconds")
+    took = f"{found['seconds']:.1f} s, of which nothing was applied for {found['pause']:.2f} s"
+    return f"{found['file']}, as of {when} ({found['position']}); it took {took}"
 
 
 def _verification(found: Mapping[str, Any]) -> str:

@@ -209,6 +209,11 @@ class Pipeline:
         return not self._has_ended and not self._stop.is_set()
 
     @property
+    def has_closed(self) -> bool:
+        """Whether the run has ended as it should, and let go of its target."""
+        return self._has_ended and self._was_open and not self._is_hung and self._view.failure is None
+
+    @property
     def is_idle(self) -> bool:
         """Whether it follows the log and has applied everything that was read."""
         handoff = self._handoff
@@ -257,7 +262,7 @@ class Pipeline:
 
     def rest(self, seconds: float) -> None:
         """Wait, but not beyond the end of the run."""
-        self._over.wait(seconds)
+        self._over.wait(max(0.0, seconds))
 
     def _run_until_the_end(self) -> None:
         waiting = wait_exponential_jitter(multiplier=0.5, max=_LONGEST_WAIT)

@@ -54,6 +54,30 @@ class VerificationView:
     shapes: dict[str, list[str]]
 
 
+@dataclass(frozen=True, slots=True)
+class PublicationView:
+    """The copy that others read.
+
+    Attributes:
+        file: where it is.
+        at: when it was last known to be what the target holds, in seconds since the Unix epoch; None before the first.
+        position: the position that it has; None before the first.
+        seconds: how long it took.
+        pause: seconds of those in which nothing was applied.
+        written, size: bytes that were written for it, and that it has.
+        problem: why it is not as new as it should be, in a sentence; None if it is.
+    """
+
+    file: str
+    at: float | None = None
+    position: str | None = None
+    seconds: float = 0.0
+    pause: float = 0.0
+    written: int = 0
+    size: int = 0
+    problem: str | None = None
+
+
 @dataclass(slots=True)
 class PipelineView:
     """What a pipeline is doing, for people and for status.
@@ -72,6 +96,7 @@ class PipelineView:
         has_target: it has opened its target, or failed to in a way that shows that nobody else writes there.
         verification: in the background, if there was one.
         stall: what does not move on, if anything does not.
+        publication: the copy that others read, if there is to be one.
     """
 
     phase: str = "opening"
@@ -88,6 +113,7 @@ class PipelineView:
     has_target: bool = False
     verification: VerificationView | None = None
     stall: Stall | None = None
+    publication: PublicationView | None = None
 
     def table(self, name: TableName) -> TableView:
         """The view of one table, which is made if there is none yet."""

@@ -15,6 +15,7 @@ class State(StrEnum):
     COPYING = "copying"  # its rows are being copied, and its changes are applied to those that are there
     SUSPECT = "suspect"  # rows may have changed without an event: it is being compared with the source
     HELD = "held"  # it cannot be followed just now: its changes are skipped, its rows in the target stay as they were
+    DROPPED = "dropped"  # the source has it no more; its rows in the target stay as they were
     LEFT_OUT = "left out"  # the selection names it, and it is not followed on purpose
 
 

@@ -36,7 +36,7 @@ from cdc.model.segment import (
     Truncate,
     beyond,
 )
-from cdc.model.standing import Suspicion
+from cdc.model.standing import Standing, State, Suspicion
 from cdc.tables import places
 from cdc.tables.engine import Database
 from cdc.tables.layout import Layout
@@ -66,6 +66,7 @@ class AppliedTables(ABC):
         self._is_open = False
         self._copying: set[int] = set()
         self._suspects: dict[int, Suspicion] = {}
+        self._apart: set[int] = set()  # tables whose changes are skipped
 
     def open(self) -> Checkpoint | None:
         with mapped_errors(self._database):
@@ -82,6 +83,7 @@ class AppliedTables(ABC):
             self._owned = self._state.owned()
             self._copying = self._state.copying()
             self._suspects = self._state.suspects()
+            self._apart = self._state.apart()
         return checkpoint
 
     def close(self) -> None:
@@ -112,7 +114,7 @@ class AppliedTables(ABC):
                 return
             self._settle()
             faults.point("target.before_checkpoint")
-            self._state.write(segment.checkpoint)
+            self._state.write(segment.checkpoint, _last_commit(segment))
             faults.point("target.before_commit")
             self._in_transaction = False  # also if it fails: then it has rolled back by itself (O15)
             self._database.commit(segment.checkpoint.position.text)
@@ -206,6 +208,9 @@ class AppliedTables(ABC):
         if identity in self._copying:
             self._state.copied(identity)
             self._copying.discard(identity)
+        if identity in self._apart:
+            self._state.rejoin(identity)
+            self._apart.discard(identity)
 
     @property
     def suspects(self) -> dict[int, Suspicion]:
@@ -330,6 +335,7 @@ class AppliedTables(ABC):
         elif isinstance(step, Gap):
             since = self._first_unknown(step, moments)
             self._layout.unknown_from(step.schema.identity, since, step.reason, is_doubt=False, is_skipped=True)
+            self._set_aside(step.schema.identity, Standing(State.HELD, step.reason))
         elif isinstance(step, Drop):
             self._drop(step, moments)
         elif isinstance(step, Replace):
@@ -359,6 +365,12 @@ class AppliedTables(ABC):
         self._layout.drop(self._table(step.schema), moments, max(step.transaction, 0))
         self._forget_parts(identity)
         self._clear(identity)
+        self._set_aside(identity, Standing(State.DROPPED, "the source has no such table any more"))
+
+    def _set_aside(self, identity: int, standing: Standing) -> None:
+        """Its rows stay as they are."""
+        self._state.set_apart(identity, standing)
+        self._apart.add(identity)
 
     @contextmanager
     def _concerning(self, schema: TableSchema) -> Iterator[None]:
@@ -473,6 +485,12 @@ class AppliedTables(ABC):
     @abstractmethod
     def _keys(self, table: TargetTable, part: Part) -> set[Key]:
         """The keys of the rows of a part."""
+
+
+def _last_commit(segment: Segment) -> int | None:
+    """When its last transaction was committed; None if it has none."""
+    committed_at = segment.transactions.committed_at
+    return int(committed_at[-1]) if len(committed_at) else None
 
 
 def _last_before(checkpoint: Checkpoint | None) -> Position | None:

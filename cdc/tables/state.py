@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from cdc import faults
@@ -24,8 +25,26 @@ _CREATE = (
     f"CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (identity BIGINT, schema_name VARCHAR, table_name VARCHAR)",
     f"CREATE TABLE IF NOT EXISTS {SCHEMA}.copying (identity BIGINT)",
     f"CREATE TABLE IF NOT EXISTS {SCHEMA}.suspect (identity BIGINT, reason VARCHAR, number BIGINT)",
+    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.apart (identity BIGINT, state VARCHAR, reason VARCHAR)",
     f"CREATE TABLE IF NOT EXISTS {SCHEMA}.mode (mode VARCHAR)",
 )
+_COMMITTED_AT = f"ALTER TABLE {SCHEMA}.checkpoint ADD COLUMN committed_at TIMESTAMPTZ"
+FRESHNESS = TableName(SCHEMA, "freshness")
+# What people may ask (docs/reading.md). A view: it costs nothing until somebody asks, and is as of the same commit as
+# the rows.
+_FRESHNESS = f"""
+CREATE OR REPLACE VIEW {SCHEMA}.freshness AS
+SELECT t.schema_name, t.table_name,
+    CASE WHEN c.identity IS NOT NULL THEN '{State.COPYING}' WHEN a.identity IS NOT NULL THEN a.state
+        WHEN s.identity IS NOT NULL THEN '{State.SUSPECT}' ELSE '{State.FOLLOWING}' END AS state,
+    CASE WHEN c.identity IS NOT NULL THEN '' ELSE coalesce(a.reason, s.reason, '') END AS reason,
+    p.position, p.committed_at, p.applied_at
+FROM {SCHEMA}.tables AS t CROSS JOIN {SCHEMA}.checkpoint AS p
+LEFT JOIN {SCHEMA}.copying AS c ON c.identity = t.identity
+LEFT JOIN {SCHEMA}.apart AS a ON a.identity = t.identity
+LEFT JOIN {SCHEMA}.suspect AS s ON s.identity = t.identity
+"""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -52,8 +71,16 @@ class KeptState(Protocol):
     def position(self) -> Position | None:
         """That of the checkpoint."""
 
-    def write(self, checkpoint: Checkpoint) -> None:
-        """Put a checkpoint in the place of the last one; raises TargetBusy if another pipeline wrote one meanwhile."""
+    def write(self, checkpoint: Checkpoint, committed_at: int | None) -> None:
+        """Put a checkpoint in the place of the last one.
+
+        Args:
+            committed_at: when its last transaction was committed, in microseconds since the Unix epoch; None if no
+                transaction has come since the checkpoint before.
+
+        Raises:
+            TargetBusy: another pipeline wrote one meanwhile.
+        """
 
     def take_mode(self, wanted: Mode | None) -> Mode:
         """The mode that the tables are kept in; raises UsageError if it is another one than is wanted."""
@@ -82,6 +109,15 @@ class KeptState(Protocol):
     def clear(self, identity: int) -> None:
         """Forget that a table was suspect."""
 
+    def set_apart(self, identity: int, standing: Standing) -> None:
+        """Remember that the changes of a table are skipped, for those who read (`_cdc.freshness`)."""
+
+    def rejoin(self, identity: int) -> None:
+        """Forget it: its rows are copied."""
+
+    def apart(self) -> set[int]:
+        """The tables, by identity, whose changes are skipped."""
+
 
 class StateTables:
     """The state tables of one open target. Nothing here commits."""
@@ -99,6 +135,10 @@ class StateTables:
         faults.point("target.before_state")
         for statement in _CREATE:
             self._engine.run(statement)
+        if "committed_at" not in self._engine.columns(TableName(SCHEMA, "checkpoint")):  # made by an older version
+            self._engine.run(_COMMITTED_AT)
+        if not self._engine.columns(FRESHNESS):
+            self._engine.run(_FRESHNESS)
         self._stored = read(self._engine)
         return self._stored.checkpoint
 
@@ -106,26 +146,29 @@ class StateTables:
     def position(self) -> Position | None:
         return self._stored.checkpoint.position if self._stored.checkpoint is not None else None
 
-    def write(self, checkpoint: Checkpoint) -> None:
+    def write(self, checkpoint: Checkpoint, committed_at: int | None) -> None:
         """Put a checkpoint in the place of the one that was last read or written here."""
         before = self._stored
-        values = [FORMAT, before.sequence + 1, checkpoint.position.order, checkpoint.position.text]
+        moment = _EPOCH + timedelta(microseconds=committed_at) if committed_at is not None else None
+        values = [FORMAT, before.sequence + 1, checkpoint.position.order, checkpoint.position.text, moment]
         if before.checkpoint is None:
             changed = self._engine.run(
-                f"INSERT INTO {SCHEMA}.checkpoint SELECT ?, ?, ?, ?, ?, now() "
+                f"INSERT INTO {SCHEMA}.checkpoint "
+                "(format, sequence, position_order, position, committed_at, state, applied_at) "
+                "SELECT ?, ?, ?, ?, CAST(? AS TIMESTAMPTZ), ?, now() "
                 f"WHERE NOT EXISTS (SELECT 1 FROM {SCHEMA}.checkpoint)",
                 [*values, checkpoint.state],
             )
         elif before.checkpoint.state == checkpoint.state:
             changed = self._engine.run(
                 f"UPDATE {SCHEMA}.checkpoint SET format = ?, sequence = ?, position_order = ?, position = ?, "
-                "applied_at = now() WHERE sequence = ?",
+                "committed_at = coalesce(?, committed_at), applied_at = now() WHERE sequence = ?",
                 [*values, before.sequence],
             )
         else:
             changed = self._engine.run(
                 f"UPDATE {SCHEMA}.checkpoint SET format = ?, sequence = ?, position_order = ?, position = ?, "
-                "state = ?, applied_at = now() WHERE sequence = ?",
+                "committed_at = coalesce(?, committed_at), state = ?, applied_at = now() WHERE sequence = ?",
                 [*values, checkpoint.state, before.sequence],
             )
         if changed != 1:
@@ -190,6 +233,21 @@ class StateTables:
     def clear(self, identity: int) -> None:
         """Forget that a table was suspect."""
         self._engine.run(f"DELETE FROM {SCHEMA}.suspect WHERE identity = ?", [identity])
+
+    def set_apart(self, identity: int, standing: Standing) -> None:
+        """Remember that the changes of a table are skipped, for those who read."""
+        self.rejoin(identity)
+        self._engine.run(
+            f"INSERT INTO {SCHEMA}.apart VALUES (?, ?, ?)", [identity, standing.state.value, standing.reason]
+        )
+
+    def rejoin(self, identity: int) -> None:
+        """Forget it: its rows are copied."""
+        self._engine.run(f"DELETE FROM {SCHEMA}.apart WHERE identity = ?", [identity])
+
+    def apart(self) -> set[int]:
+        """The tables, by identity, whose changes are skipped."""
+        return {row[0] for row in self._engine.ask(f"SELECT identity FROM {SCHEMA}.apart")}
 
 
 def read(engine: Engine) -> Stored:

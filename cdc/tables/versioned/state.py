@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 
 import orjson
@@ -11,7 +12,7 @@ from cdc.errors import CheckpointUnreadable, UsageError
 from cdc.model.position import Checkpoint, Position
 from cdc.model.records import read_record
 from cdc.model.schema import TableName, TableSchema
-from cdc.model.standing import Suspicion
+from cdc.model.standing import Standing, Suspicion
 from cdc.tables.owned import OwnedTables
 from cdc.tables.versioned.store import Store
 from cdc.target import Mode
@@ -27,6 +28,20 @@ class _Stored:
     order: int
     position: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Freshness:
+    """What people may ask of the checkpoint (docs/reading.md).
+
+    Attributes:
+        committed_at: when its last transaction was committed, in microseconds since the Unix epoch; None before one.
+        applied_at: when it was applied, by this machine's clock.
+    """
+
+    position: str
+    committed_at: int | None
+    applied_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +119,27 @@ class VersionedState:
         self._store = store
         self._records: dict[str, str] = {}
         self._checkpoint: Checkpoint | None = None
+        self._committed_at: int | None = None
 
     def open(self) -> Checkpoint | None:
         faults.point("target.before_state")
         self._records = self._store.records()
         self._checkpoint = checkpoint_of(self._records)
+        if (kept := self._records.get("freshness")) is not None:
+            self._committed_at = read_record(_Freshness, orjson.loads(kept)).committed_at
         return self._checkpoint
 
     @property
     def position(self) -> Position | None:
         return self._checkpoint.position if self._checkpoint is not None else None
 
-    def write(self, checkpoint: Checkpoint) -> None:
+    def write(self, checkpoint: Checkpoint, committed_at: int | None) -> None:
         at = checkpoint.position
-        self._put("checkpoint", _text(_Stored(FORMAT, at.order, at.text, checkpoint.state)))
+        if committed_at is not None:
+            self._committed_at = committed_at
+        freshness = _Freshness(at.text, self._committed_at, time.time_ns() // 1000)
+        stored = _Stored(FORMAT, at.order, at.text, checkpoint.state)
+        self._put_all({"checkpoint": _text(stored), "freshness": _text(freshness)})
         self._checkpoint = checkpoint
 
     def take_mode(self, wanted: Mode | None) -> Mode:
@@ -204,6 +226,15 @@ class VersionedState:
     def clear(self, identity: int) -> None:
         self._forget(f"suspect:{identity}")
 
+    def set_apart(self, identity: int, standing: Standing) -> None:
+        self._put(f"apart:{identity}", _text(standing))
+
+    def rejoin(self, identity: int) -> None:
+        self._forget(f"apart:{identity}")
+
+    def apart(self) -> set[int]:
+        return set(_numbers(self._records, "apart"))
+
     def _put(self, key: str, content: str) -> None:
         self._put_all({key: content})
 
@@ -258,5 +289,5 @@ def _numbers(records: dict[str, str], kind: str) -> list[int]:
     return [int(number) for name, _, number in (key.partition(":") for key in records) if name == kind and number]
 
 
-def _text(record: Checkpoint | TableName | Suspicion | Shape | Past | _Stored) -> str:
+def _text(record: TableName | Standing | Suspicion | Shape | Past | _Stored | _Freshness) -> str:
     return orjson.dumps(asdict(record), option=orjson.OPT_NON_STR_KEYS).decode()

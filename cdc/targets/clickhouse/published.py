@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cdc.model.schema import TableName
+from cdc.model.standing import State
 from cdc.tables.places import NOT_YET
 from cdc.tables.versioned.store import COPIED, DELETED, MOMENT, OP, POSITION, SAME, TRANSACTION, Shown
 from cdc.targets.clickhouse.spelling import VERSION, begin_of, literal, order_of, ordinal_of, quoted
@@ -10,6 +11,42 @@ from cdc.targets.clickhouse.spelling import VERSION, begin_of, literal, order_of
 COMMITS = "position_order Int64, position String, committed_at DateTime64(6, 'UTC'), transaction Nullable(Int64)"
 _FOUND, _FOLLOWING, _NEXT, _PLACE = "_cdc_found", "_cdc_following", "_cdc_next", "_cdc_place"
 _NEVER = (1 << 63) - 1
+
+
+def freshness_query(records: str) -> str:
+    """How fresh each table is (docs/reading.md), by the records of `cdc.tables.versioned.state`.
+
+    Args:
+        records: the table that has them, quoted.
+    """
+
+    def kind(name: str) -> str:
+        content = f"substring(name, {len(name) + 2}) AS identity, content"
+        return f"(SELECT {content} FROM {records} FINAL WHERE NOT gone AND startsWith(name, '{name}:'))"
+
+    def text(alias: str, field: str) -> str:
+        return f"JSONExtractString({alias}.content, '{field}')"
+
+    def moment(field: str) -> str:
+        return f"fromUnixTimestamp64Micro(JSONExtract(p.content, '{field}', 'Nullable(Int64)'), 'UTC') AS {field}"
+
+    # Where a join finds nothing there is an empty text.
+    states = (
+        f"c.identity != '', '{State.COPYING}', a.identity != '', {text('a', 'state')}, "
+        f"s.identity != '', '{State.SUSPECT}', '{State.FOLLOWING}'"
+    )
+    reasons = f"c.identity != '', '', a.identity != '', {text('a', 'reason')}, {text('s', 'reason')}"
+    return (
+        f"SELECT {text('t', 'schema')} AS schema_name, {text('t', 'name')} AS table_name, multiIf({states}) AS state, "
+        f"multiIf({reasons}) AS reason, {text('p', 'position')} AS position, "
+        f"{moment('committed_at')}, {moment('applied_at')} "
+        f"FROM {kind('table')} AS t "
+        f"LEFT JOIN {kind('copying')} AS c ON c.identity = t.identity "
+        f"LEFT JOIN {kind('apart')} AS a ON a.identity = t.identity "
+        f"LEFT JOIN {kind('suspect')} AS s ON s.identity = t.identity "
+        f"CROSS JOIN (SELECT content FROM {records} FINAL WHERE NOT gone AND name = 'freshness') AS p "
+        "SETTINGS join_use_nulls = 0"
+    )
 
 
 def names_of(table: TableName) -> list[TableName]:

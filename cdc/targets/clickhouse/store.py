@@ -36,7 +36,7 @@ from cdc.tables.versioned.store import (
 from cdc.targets.clickhouse.address import Client, Error, Server, connect, meaning
 from cdc.targets.clickhouse.blocks import begins_of_places, blocks, versions_of
 from cdc.targets.clickhouse.lease import Lease
-from cdc.targets.clickhouse.published import COMMITS, names_of, queries_of
+from cdc.targets.clickhouse.published import COMMITS, freshness_query, names_of, queries_of
 from cdc.targets.clickhouse.spelling import LOW, VERSION, literal, order_of, ordinal_of, qualified, quoted
 from cdc.targets.clickhouse.types import NARROW, TEXT, WIDE, Limits, home_of
 from cdc.typed.native import Home
@@ -407,6 +407,8 @@ class ClickHouseStore:
             f"{create} {records}{self._everywhere()} (name String, content String, gone Bool, number UInt64) "
             f"ENGINE = {self._engine('ReplacingMergeTree(number)')} ORDER BY name"
         )
+        freshness = self._name(TableName(SCHEMA, "freshness"))
+        self._command(f"CREATE VIEW IF NOT EXISTS {freshness}{self._everywhere()} AS {freshness_query(records)}")
 
     def _measured(self) -> Limits:
         """Old versions clamp what is beyond, without a word."""

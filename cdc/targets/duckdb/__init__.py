@@ -19,6 +19,7 @@ from cdc.tables.state import SCHEMA
 from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.duckdb.backup import back_up as copy_file
 from cdc.targets.duckdb.engine import DuckDbEngine
+from cdc.targets.duckdb.publication import DuckDbPublication
 from cdc.targets.duckdb.target import DuckDbTarget
 from cdc.typed.codecs import codec_for
 
@@ -29,7 +30,7 @@ ABILITIES = TargetAbilities(
     keyless=(Mode.MIRROR, Mode.HISTORY),
     compares=True,
     sees_case=DuckDbEngine.abilities.sees_case,
-    options=frozenset({"--mode", "--memory"}),
+    options=frozenset({"--mode", "--memory", "--publish"}),
 )
 set_apart: SetApart = first_come(DuckDbEngine.product)
 _SMALL = 64 << 20  # bytes of buffers, for a look at state tables
@@ -75,6 +76,11 @@ def back_up(path: str, to: Path) -> Checkpoint | None:
     with control.opened(DuckDbEngine(file, _SMALL)) as engine:
         copy_file(engine.connection, file, to, lambda: None)
     return read_checkpoint(str(to), "")
+
+
+def publication(path: str, to: Path) -> DuckDbPublication:
+    """A copy of a file for those who read it while a pipeline writes."""
+    return DuckDbPublication(Path(path), to)
 
 
 @contextmanager

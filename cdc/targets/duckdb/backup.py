@@ -9,11 +9,32 @@ from pathlib import Path
 
 import duckdb
 
-from cdc.errors import OperatorNeeded, UsageError
+from cdc.errors import OperatorNeeded, Unavailable, UsageError
 from cdc.files.durable import sync_folder
 from cdc.targets.duckdb.connection import mapped_errors
 
 _SIGN_EVERY = 0.5  # seconds
+
+
+def wal_of(file: Path) -> Path:
+    """The log of DuckDB's own that belongs to a file."""
+    return file.with_name(f"{file.name}.wal")
+
+
+def settle(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
+    """Put everything into the file itself, so that a copy of that one is whole.
+
+    Raises:
+        Unavailable: another transaction is open in this process.
+    """
+    with mapped_errors(file):
+        try:
+            connection.execute("CHECKPOINT")
+        except duckdb.TransactionException as error:
+            raise Unavailable(f"{file} cannot be copied just now: somebody is changing it.") from error
+    wal = wal_of(file)
+    if wal.exists() and wal.stat().st_size:
+        raise Unavailable(f"{file} cannot be copied just now: a part of it is in {wal}.")
 
 
 def refuse_place(file: Path, to: Path) -> None:
@@ -22,9 +43,9 @@ def refuse_place(file: Path, to: Path) -> None:
         raise UsageError(f"There is no folder {to.parent}.", hint="Make it, or name a file in a folder that exists.")
     if to.is_dir():
         raise UsageError(f"{to} is a folder.", hint=f"Name a file: {to / file.name}")
-    if to.exists() and os.path.samefile(file, to):
+    if to.exists() and file.exists() and os.path.samefile(file, to):
         raise UsageError(f"{to} is the target itself.", hint="Name another file.")
-    if (wal := to.with_name(f"{to.name}.wal")).exists():
+    if (wal := wal_of(to)).exists():
         raise UsageError(
             f"{wal} is there, and DuckDB would apply what is in it to the copy.",
             hint="Somebody has the earlier copy open, or did not close it. Remove it, or name another file.",
@@ -38,8 +59,7 @@ def back_up(connection: duckdb.DuckDBPyConnection, file: Path, to: Path, alive: 
         alive: called again and again while the copy is made.
     """
     refuse_place(file, to)
-    with mapped_errors(file):
-        connection.execute("CHECKPOINT")  # so that nothing is left in the WAL, and the copy is one file
+    settle(connection, file)
     new = to.with_name(f"{to.name}.new")
     new.unlink(missing_ok=True)
     # By another process: the lock on the file would be gone as soon as this one closed the file that it reads

@@ -8,7 +8,7 @@ from pathlib import Path
 from cdc.errors import InvariantError
 from cdc.tables.target import TableTarget
 from cdc.target import Mode
-from cdc.targets.duckdb.backup import back_up
+from cdc.targets.duckdb.backup import back_up, settle
 from cdc.targets.duckdb.engine import DuckDbEngine
 
 
@@ -22,6 +22,12 @@ class DuckDbTarget(TableTarget):
 
     def verify_place(self) -> None:
         self._file.inode.verify()
+
+    def settle(self) -> None:
+        if self._in_transaction:
+            raise InvariantError("A copy was to be made of a target inside a transaction.")
+        self.verify_place()
+        settle(self._file.connection, self._path)
 
     def back_up(self, to: Path, alive: Callable[[], None]) -> None:
         if self._in_transaction:
