@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -15,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from cdc.cli.app import TargetArgument, app, console, messages
-from cdc.connectors import KeepsHistories, target_module
 from cdc.errors import UsageError
 from cdc.logs import printable
+from cdc.runs import open_histories
 
 TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="schema.table, or the table's name alone.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
@@ -43,7 +42,7 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """Show every version of a row: who changed what when."""
-    with _histories(target) as histories:
+    with open_histories(target) as histories:
         events = histories.versions(histories.table(table), key)
     if not events:
         raise UsageError(
@@ -81,7 +80,7 @@ def as_of(
     form: Annotated[Format, typer.Option("--format", help="How to print the rows.")] = Format.TABLE,
 ) -> None:
     """Show the rows of a table as they were."""
-    with _histories(target) as histories:
+    with open_histories(target) as histories:
         known = histories.table(table)
         place = histories.place(known, at)
         columns, rows = histories.as_of(known, place)
@@ -108,7 +107,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show the rows of a table that were added, removed or changed between two places."""
-    with _histories(target) as histories:
+    with open_histories(target) as histories:
         known = histories.table(table)
         places = [histories.place(known, at) for at in (before, after)]
         for place in places:
@@ -143,16 +142,6 @@ def _differences(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, k
 def _say(place: object) -> None:
     """What is answered, beside the rows, which a program may read."""
     messages.print(printable(str(place)), highlight=False, markup=False, soft_wrap=True)
-
-
-def _histories(target: str) -> AbstractContextManager[Any]:
-    module, path = target_module(target)
-    if not isinstance(module, KeepsHistories):
-        raise UsageError(
-            f"{target} keeps no history.",
-            hint="`cdc targets` says which targets do, with `cdc run ... --mode history`.",
-        )
-    return module.open_histories(path)
 
 
 def _text(value: object) -> str:

@@ -127,6 +127,8 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
         yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
     if (published := report["publication"]) is not None and published["problem"] is not None:
         yield f"{published['file']} is not as new as it should be: {published['problem']}"
+    if (serving := report["serving"]) is not None and serving["problem"] is not None:
+        yield serving["problem"]
     if (stall := report["stall"]) is not None:
         yield f"The {stall['stage']} does not move on ({stall['doing']})."
     verification = report["verification"] or {}
@@ -178,6 +180,7 @@ def _target_side(source: str, target: str, name: str) -> tuple[dict[str, Any], s
                 "verification": running.get("verification"),
                 "stall": stall_of(running),
                 "publication": running.get("publication"),
+                "serving": running.get("serving"),
                 "tables": tables,
             },
             None,
@@ -197,6 +200,7 @@ def _target_side(source: str, target: str, name: str) -> tuple[dict[str, Any], s
             "verification": None,
             "stall": None,
             "publication": None,
+            "serving": None,
             "tables": tables,
         },
         state,
@@ -270,6 +274,8 @@ def _print(report: dict[str, Any], lines: Mapping[str, str]) -> None:
         rows["failure"] = report["failure"]
     if report["publication"]:
         rows["published"] = _publication(report["publication"])
+    if report["serving"]:
+        rows["served at"] = ", ".join(report["serving"]["addresses"])
     if report["verification"]:
         rows["verified"] = _verification(report["verification"])
     for label, value in rows.items():

@@ -15,12 +15,6 @@ DATABASE = "cdc_database"  # the variable that holds what the reader calls the d
 PATH = "cdc_path"  # the variable that holds the schemas in which a name without one is looked for
 SERVER_VERSION = "16.4"
 
-# The pipeline's own schemas are not looked through for names; they can be named.
-SCHEMAS = f"""
-SELECT schema_name FROM duckdb_schemas() WHERE database_name = '{CATALOG}' AND NOT internal AND schema_name NOT LIKE '\\_cdc%' ESCAPE '\\'
-ORDER BY schema_name <> 'public', schema_name = 'main', schema_name
-"""
-
 _SCALARS = (
     (values.BOOL, "bool", "boolean", "B"),
     (values.BYTEA, "bytea", "bytea", "U"),
@@ -310,9 +304,7 @@ _TABLE_MACROS = {
     "pg_get_keywords": "SELECT keyword_name AS word, 'U' AS catcode, 'unreserved' AS catdesc FROM duckdb_keywords()",
 }
 FUNCTIONS |= set(_TABLE_MACROS)
-_PRIVILEGES = [
-    f"CREATE MACRO {PLACE}.{name}(a, b) AS true, (a, b, c) AS true, (a, b, c, d) AS true" for name in _ALIKE
-]
+_PRIVILEGES = [f"CREATE MACRO {PLACE}.{name}(a, b) AS true, (a, b, c) AS true, (a, b, c, d) AS true" for name in _ALIKE]
 SETUP = ";\n".join(
     [
         f"CREATE SCHEMA {PLACE}",

@@ -1,6 +1,7 @@
 """Queries as PostgreSQL's clients write them, as DuckDB understands them.
 
-DuckDB's SQL is PostgreSQL's in most of what people write, so a query goes as it is. Those of the catalogue are rewritten.
+DuckDB's SQL is PostgreSQL's in most of what people write, so a query goes as it is. Those of the catalogue are
+rewritten.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def _node(node: exp.Expr) -> exp.Expr:
     if isinstance(node, exp.Cast):
         return _cast(node)
     if isinstance(node, exp.Collate):
-        return node.this
+        collated: exp.Expr = node.this
+        return collated
     if isinstance(node, exp.Operator):
         return _operator(node)
     if isinstance(node, exp.Dot):
@@ -108,10 +110,10 @@ def _node(node: exp.Expr) -> exp.Expr:
 def _table(node: exp.Table) -> exp.Expr:
     name, schema = node.name.lower(), node.db.lower()
     if isinstance(node.this, exp.Func):
-        memory, place = map(exp.to_identifier, catalog.PLACE.split("."))
+        memory, inside = (exp.to_identifier(part) for part in catalog.PLACE.split("."))
         is_ours = isinstance(node.this, exp.Anonymous) and node.this.name.lower() in catalog.FUNCTIONS
         if schema in ("", "pg_catalog"):
-            node.set("db", place if is_ours else None)
+            node.set("db", inside if is_ours else None)
             node.set("catalog", memory if is_ours else None)
         return node
     held = catalog.STANDARD.get(name) if schema == "information_schema" else None
@@ -122,8 +124,8 @@ def _table(node: exp.Table) -> exp.Expr:
         if node.catalog:
             node.set("catalog", exp.to_identifier(CATALOG))
         return node
-    memory, place = catalog.PLACE.split(".")
-    made = exp.Table(this=exp.to_identifier(held), db=exp.to_identifier(place), catalog=exp.to_identifier(memory))
+    memory, inside = (exp.to_identifier(part) for part in catalog.PLACE.split("."))
+    made = exp.Table(this=exp.to_identifier(held), db=inside, catalog=memory)
     alias = node.args.get("alias") or exp.TableAlias(this=exp.to_identifier(node.name))
     made.set("alias", alias.copy())
     for key in ("joins", "laterals", "pivots"):

@@ -15,8 +15,9 @@ from sqlglot import exp
 
 from cdc.serve import catalog
 from cdc.serve.limits import MEGABYTE, Limits
-from cdc.serve.refusals import NO_FILE, Refused
 from cdc.tables.sql import CATALOG
+from cdc.targets.duckdb.questions import look_in, schemas_of
+from cdc.targets.duckdb.refusals import NO_FILE, Refused
 
 Identity = tuple[int, int, int, int]
 
@@ -47,8 +48,7 @@ class Edition:
             # Under the name that its views may have been made with.
             self._connection.execute(f"ATTACH {name} AS {CATALOG} (TYPE duckdb, READ_ONLY)")
             self._connection.execute(catalog.SETUP)
-            schemas = self._connection.execute(catalog.SCHEMAS).fetchall()
-            self.schemas = [str(schema) for (schema,) in schemas]
+            self.schemas = schemas_of(self._connection)
             self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
             self._connection.execute("SET enable_external_access = false")
             self._connection.execute("SET lock_configuration = true")
@@ -65,8 +65,7 @@ class Edition:
         """
         wanted = self.schemas if schemas is None else [schema for schema in schemas if schema in self.schemas]
         cursor = self._connection.cursor()
-        path = ",".join(f"{CATALOG}.{exp.to_identifier(schema, quoted=True).sql()}" for schema in wanted or ["main"])
-        cursor.execute(f"SET search_path = {exp.Literal.string(path).sql()}")
+        look_in(cursor, wanted)
         named = exp.Array(expressions=[exp.Literal.string(schema) for schema in wanted])
         cursor.execute(f"SET VARIABLE {catalog.PATH} = CAST({named.sql(dialect='duckdb')} AS VARCHAR[])")
         return cursor

@@ -27,7 +27,7 @@ from starlette.routing import Route
 from cdc.serve.access import Access
 from cdc.serve.editions import Editions
 from cdc.serve.reading import Question, Reader
-from cdc.serve.refusals import NO_FILE, READ_ONLY, TOO_LARGE, TOO_LONG, Refused
+from cdc.targets.duckdb.refusals import NO_FILE, READ_ONLY, TOO_LARGE, TOO_LONG, Refused
 
 ARROW, CSV, JSON = "application/vnd.apache.arrow.stream", "text/csv", "application/json"
 _ROWS = 1_000  # unless a request says otherwise
@@ -88,7 +88,7 @@ async def _question(request: Request, most: int) -> tuple[str, int]:
         given = orjson.loads(body)
         sql, limit = given["sql"], given.get("limit", _ROWS)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused('The body is no question.', "08P01", hint='Send SQL, or JSON: {"sql": "SELECT 1"}') from error
+        raise Refused("The body is no question.", "08P01", hint='Send SQL, or JSON: {"sql": "SELECT 1"}') from error
     if not isinstance(sql, str) or not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
         raise Refused("`sql` is a text, and `limit` is a number of rows.", "08P01")
     return sql, min(limit, most)
@@ -207,4 +207,3 @@ class HttpServer:
             thread.join(2 * _ENDS_WITHIN)
 
         return end
-

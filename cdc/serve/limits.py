@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MEGABYTE = 1 << 20
+ROWS = 1_000_000
+CONNECTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +22,14 @@ class Limits:
 
     memory: int = 512 * MEGABYTE
     seconds: float = 60.0
-    rows: int = 1_000_000
-    connections: int = 64
+    rows: int = ROWS
+    connections: int = CONNECTIONS
 
     @property
     def wall(self) -> int:
-        """Bytes of data that the process may have. Beyond DuckDB's own limit there are Python, Arrow, answers that are on
-        their way, and an older edition that somebody still reads."""
+        """Bytes of data that the process may have.
+
+        Beyond DuckDB's own limit there are Python, Arrow, answers that are on their way, and an older edition that
+        somebody still reads.
+        """
         return 2 * self.memory + 1024 * MEGABYTE

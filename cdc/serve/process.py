@@ -8,8 +8,8 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from cdc.errors import UsageError
@@ -42,6 +42,7 @@ def serve(
     Raises:
         UsageError: a package is missing, or an address is taken.
     """
+    _give_way()
     ends = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ends.set())
@@ -63,7 +64,14 @@ def serve(
                 return
 
 
-def _listen(address: Address, editions: Editions, access: Access) -> object:
+def _give_way() -> None:
+    """Where memory or processors are short, the pipeline goes first."""
+    os.nice(5)
+    with suppress(OSError):  # where there is no such file
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _listen(address: Address, editions: Editions, access: Access) -> Callable[[], None]:
     """Begin to listen; what ends that."""
     try:
         match address.protocol:

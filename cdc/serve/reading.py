@@ -14,8 +14,8 @@ from sqlglot import exp
 from cdc.serve.catalog import DATABASE
 from cdc.serve.dialect import as_duckdb
 from cdc.serve.editions import Edition, Editions
-from cdc.serve.refusals import TOO_LARGE, TOO_LONG, Refused, refusal
-from cdc.serve.statements import refuse_writing
+from cdc.targets.duckdb.refusals import TOO_LARGE, TOO_LONG, Refused, refusal
+from cdc.targets.duckdb.statements import refuse_writing
 
 _BATCH = 2048  # rows: one of DuckDB's vectors, so that little is on its way at a time
 

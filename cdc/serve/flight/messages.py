@@ -1,6 +1,6 @@
 """The messages of Arrow Flight SQL that are answered.
 
-Source: FlightSql.proto of Apache Arrow, whose numbers and names these are. They are made when this is imported, so that no
+Source: FlightSql.proto of Apache Arrow, whose numbers and names these are. They are made when this is imported, so no
 generated code has to be kept.
 """
 
@@ -68,9 +68,7 @@ def _made() -> dict[str, type[Message]]:
                 message.oneof_decl.add(name=f"_{field}")
     pool = descriptor_pool.DescriptorPool()  # of our own: a program may have the original in the common one
     pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in _FIELDS
-    }
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in _FIELDS}
 
 
 MESSAGES = _made()

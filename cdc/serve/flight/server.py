@@ -23,8 +23,8 @@ from cdc.serve.editions import Editions
 from cdc.serve.flight.messages import MESSAGES, packed, unpacked
 from cdc.serve.pgwire.parameters import written
 from cdc.serve.reading import Reader
-from cdc.serve.refusals import NO_FILE, NOT_OFFERED, READ_ONLY, TOO_LONG, Refused
-from cdc.serve.statements import places, refuse_writing, with_values
+from cdc.targets.duckdb.refusals import NO_FILE, NOT_OFFERED, READ_ONLY, TOO_LONG, Refused
+from cdc.targets.duckdb.statements import places, refuse_writing, with_values
 from cdc.version import VERSION
 
 _PREPARED = 1_000  # statements at a time; the one that was used longest ago goes first
@@ -210,7 +210,9 @@ class _Answering(fl.FlightServerBase):  # type: ignore[misc]
                 case "CommandGetCatalogs":
                     return fl.RecordBatchStream(pa.table([[self._editions.name]], schema=_SCHEMAS[name]))
                 case "CommandGetDbSchemas":
-                    query = "SELECT catalog_name, schema_name FROM information_schema.schemata WHERE schema_name NOT IN "
+                    query = (
+                        "SELECT catalog_name, schema_name FROM information_schema.schemata WHERE schema_name NOT IN "
+                    )
                     query += "('pg_catalog', 'information_schema')"
                     query += _alike("schema_name", message, "db_schema_filter_pattern") + _of_catalog(message)
                     return fl.RecordBatchStream(self._table(query + " ORDER BY 1, 2", _SCHEMAS[name]))
@@ -333,7 +335,11 @@ class _Answering(fl.FlightServerBase):  # type: ignore[misc]
 @contextmanager
 def _as_flight() -> Iterator[None]:
     """What went wrong, as Flight has it."""
-    kinds = {READ_ONLY: fl.FlightUnauthorizedError, TOO_LONG: fl.FlightTimedOutError, NO_FILE: fl.FlightUnavailableError}
+    kinds = {
+        READ_ONLY: fl.FlightUnauthorizedError,
+        TOO_LONG: fl.FlightTimedOutError,
+        NO_FILE: fl.FlightUnavailableError,
+    }
     try:
         yield
     except Refused as error:

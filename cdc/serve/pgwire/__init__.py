@@ -1,1 +1,1 @@
-"""The PostgreSQL protocol, version 3.0: `server` keeps connections, `conversation` is one; `values` are how a value travels."""
+"""The PostgreSQL protocol, version 3.0: `server` takes connections, `conversation` holds one, `values` travel."""

@@ -21,13 +21,13 @@ from pygwire.constants import StartupRequestCode, TransactionStatus
 from pygwire.exceptions import PygwireError
 
 from cdc.serve.access import Access
-from cdc.serve.catalog import DATABASE, SERVER_VERSION, SETTINGS
+from cdc.serve.catalog import DATABASE, SETTINGS
 from cdc.serve.pgwire.parameters import literal
 from cdc.serve.pgwire.scram import MECHANISM, Exchange, Verifier
 from cdc.serve.pgwire.values import TEXT, Column, column, data_rows
 from cdc.serve.reading import Question, Reader
-from cdc.serve.refusals import Refused
-from cdc.serve.statements import places, refuse_writing, statements, with_values
+from cdc.targets.duckdb.refusals import Refused
+from cdc.targets.duckdb.statements import places, statements, with_values
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,11 @@ _FIRST_BYTES = 10_000  # of a login, as PostgreSQL
 _LARGEST = 16 << 20  # bytes of a message
 _AT_ONCE = 1 << 18  # bytes gathered before they are sent
 
-_REPORTED = ("server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "IntervalStyle")
-_REPORTED += ("integer_datetimes", "standard_conforming_strings", "is_superuser", "in_hot_standby")
-_REPORTED += ("default_transaction_read_only",)
+_REPORTED = (
+    *("server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "IntervalStyle"),
+    *("integer_datetimes", "standard_conforming_strings", "is_superuser", "in_hot_standby"),
+    "default_transaction_read_only",
+)
 
 
 class Ended(Exception):
@@ -413,12 +415,12 @@ class Conversation:
             self._has_failed = False
         elif word == "SET":
             self._set(sql)
-        elif word == "RESET" or word == "DISCARD":
+        elif word in ("RESET", "DISCARD"):
             self._settings = dict(SETTINGS)
             self._reader.schemas, self._reader.seconds = None, self._reader.limits.seconds
             word = "DISCARD ALL" if word == "DISCARD" else word
         elif word == "DEALLOCATE":
-            name = sql.split()[-1].strip('"')
+            name = sql.rsplit(maxsplit=1)[-1].strip('"')
             self._prepared = {} if name.upper() == "ALL" else {n: p for n, p in self._prepared.items() if n != name}
         self._say(m.CommandComplete(word))
         return True
@@ -456,7 +458,9 @@ _COMMAND = re.compile(
     re.IGNORECASE,
 )
 _SHOW = re.compile(r"SHOW\s+((?!tables\b|all\b|databases\b|schemas\b|columns\b)[\w ]+)", re.IGNORECASE)
-_SET = re.compile(r"SET\s+(?:SESSION\s+|LOCAL\s+)?(TIME\s+ZONE|[\w.]+)\s*(?:=|\bTO\b|\s)\s*(.+)", re.IGNORECASE | re.DOTALL)
+_SET = re.compile(
+    r"SET\s+(?:SESSION\s+|LOCAL\s+)?(TIME\s+ZONE|[\w.]+)\s*(?:=|\bTO\b|\s)\s*(.+)", re.IGNORECASE | re.DOTALL
+)
 _NAME = re.compile(r"""\s*(?:"((?:[^"]|"")*)"|'((?:[^']|'')*)'|([\w$]+))\s*(?:,|$)""")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -492,8 +496,5 @@ def _text_column(name: str) -> Column:
 
 def _description(columns: Sequence[Column]) -> m.RowDescription:
     return m.RowDescription(
-        [
-            m.FieldDescription(entry.name, 0, 0, entry.oid, entry.size, entry.modifier, entry.format)
-            for entry in columns
-        ]
+        [m.FieldDescription(entry.name, 0, 0, entry.oid, entry.size, entry.modifier, entry.format) for entry in columns]
     )

@@ -13,12 +13,21 @@ from psycopg.adapt import Transformer
 from psycopg.pq import Format
 
 from cdc.serve.pgwire import values
-from cdc.serve.refusals import Refused
+from cdc.targets.duckdb.refusals import Refused
 
 _CASTS = {
-    **{values.BOOL: "BOOLEAN", values.DATE: "DATE", values.TIME: "TIME", values.TIMETZ: "TIMETZ", values.JSON: "JSON"},
-    **{values.TIMESTAMP: "TIMESTAMP", values.TIMESTAMPTZ: "TIMESTAMPTZ", values.INTERVAL: "INTERVAL"},
-    **{values.UUID: "UUID", 3802: "JSON", values.FLOAT4: "FLOAT", values.FLOAT8: "DOUBLE"},
+    values.BOOL: "BOOLEAN",
+    values.DATE: "DATE",
+    values.TIME: "TIME",
+    values.TIMETZ: "TIMETZ",
+    values.JSON: "JSON",
+    values.TIMESTAMP: "TIMESTAMP",
+    values.TIMESTAMPTZ: "TIMESTAMPTZ",
+    values.INTERVAL: "INTERVAL",
+    values.UUID: "UUID",
+    3802: "JSON",
+    values.FLOAT4: "FLOAT",
+    values.FLOAT8: "DOUBLE",
 }
 _INTEGERS = (values.INT2, values.INT4, values.INT8, 26)
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")

@@ -26,19 +26,53 @@ JSON, UUID = 114, 2950
 
 OIDS = {
     "BOOLEAN": BOOL,
-    **{"TINYINT": INT2, "UTINYINT": INT2, "SMALLINT": INT2, "USMALLINT": INT4, "INTEGER": INT4},
-    **{"UINTEGER": INT8, "BIGINT": INT8, "UBIGINT": NUMERIC, "HUGEINT": NUMERIC, "UHUGEINT": NUMERIC, "BIGNUM": NUMERIC},
-    **{"FLOAT": FLOAT4, "DOUBLE": FLOAT8, "BLOB": BYTEA, "DATE": DATE, "TIME": TIME, "TIME WITH TIME ZONE": TIMETZ},
-    **{"TIMESTAMP": TIMESTAMP, "TIMESTAMP_S": TIMESTAMP, "TIMESTAMP_MS": TIMESTAMP, "TIMESTAMP_NS": TIMESTAMP},
-    **{"TIMESTAMP WITH TIME ZONE": TIMESTAMPTZ, "INTERVAL": INTERVAL, "JSON": JSON, "UUID": UUID},
+    "TINYINT": INT2,
+    "UTINYINT": INT2,
+    "SMALLINT": INT2,
+    "USMALLINT": INT4,
+    "INTEGER": INT4,
+    "UINTEGER": INT8,
+    "BIGINT": INT8,
+    "UBIGINT": NUMERIC,
+    "HUGEINT": NUMERIC,
+    "UHUGEINT": NUMERIC,
+    "BIGNUM": NUMERIC,
+    "FLOAT": FLOAT4,
+    "DOUBLE": FLOAT8,
+    "BLOB": BYTEA,
+    "DATE": DATE,
+    "TIME": TIME,
+    "TIME WITH TIME ZONE": TIMETZ,
+    "TIMESTAMP": TIMESTAMP,
+    "TIMESTAMP_S": TIMESTAMP,
+    "TIMESTAMP_MS": TIMESTAMP,
+    "TIMESTAMP_NS": TIMESTAMP,
+    "TIMESTAMP WITH TIME ZONE": TIMESTAMPTZ,
+    "INTERVAL": INTERVAL,
+    "JSON": JSON,
+    "UUID": UUID,
 }
 _SIZES = {BOOL: 1, INT2: 2, INT4: 4, INT8: 8, FLOAT4: 4, FLOAT8: 8, DATE: 4, TIME: 8, TIMETZ: 12, TIMESTAMP: 8}
 _SIZES |= {TIMESTAMPTZ: 8, INTERVAL: 16, UUID: 16}
 _PLAIN = {BOOL, INT2, INT4, INT8, FLOAT4, FLOAT8, NUMERIC, DATE, UUID}  # whose texts need no quotes in an array
 ARRAYS = {
-    **{BOOL: 1000, BYTEA: 1001, INT2: 1005, INT4: 1007, INT8: 1016, TEXT: 1009, FLOAT4: 1021, FLOAT8: 1022},
-    **{NUMERIC: 1231, DATE: 1182, TIME: 1183, TIMETZ: 1270, TIMESTAMP: 1115, TIMESTAMPTZ: 1185, INTERVAL: 1187},
-    **{JSON: 199, UUID: 2951},
+    BOOL: 1000,
+    BYTEA: 1001,
+    INT2: 1005,
+    INT4: 1007,
+    INT8: 1016,
+    TEXT: 1009,
+    FLOAT4: 1021,
+    FLOAT8: 1022,
+    NUMERIC: 1231,
+    DATE: 1182,
+    TIME: 1183,
+    TIMETZ: 1270,
+    TIMESTAMP: 1115,
+    TIMESTAMPTZ: 1185,
+    INTERVAL: 1187,
+    JSON: 199,
+    UUID: 2951,
 }
 
 
@@ -96,7 +130,10 @@ def _modifier(kind: DuckDBPyType) -> int:
     if kind.id != "decimal":
         return -1
     parts = dict(kind.children)
-    return (int(parts["precision"]) << 16 | int(parts["scale"])) + 4
+    precision, scale = parts["precision"], parts["scale"]
+    assert isinstance(precision, int)
+    assert isinstance(scale, int)
+    return (precision << 16 | scale) + 4
 
 
 def _child(kind: DuckDBPyType) -> DuckDBPyType:
@@ -162,7 +199,9 @@ def _binary(value: str, kind: DuckDBPyType, oid: int) -> tuple[str, Callable[[pa
             delivered = f"CAST({value} AS {str(kind).replace(leaf, 'VARCHAR')})" if leaf != "VARCHAR" else value
             dumper = _dumper(TEXT) if inner != UUID else lambda item: bytes.fromhex(item.replace("-", ""))
         return delivered, _each(lambda found: _array(found, inner, dumper))
-    return (f"CAST({value} AS DECIMAL(38, 0))" if oid == NUMERIC and kind.id != "decimal" else value), _each(_dumper(oid))
+    return (f"CAST({value} AS DECIMAL(38, 0))" if oid == NUMERIC and kind.id != "decimal" else value), _each(
+        _dumper(oid)
+    )
 
 
 def _leaf(kind: DuckDBPyType) -> str:

@@ -16,7 +16,8 @@ from cdc.tables import control
 from cdc.tables.histories import Histories
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
-from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
+from cdc.target import HeldAs, Mode, QueryAnswer, QueryWishes, SetApart, TargetAbilities, TargetSettings
+from cdc.targets.duckdb import questions
 from cdc.targets.duckdb.backup import back_up as copy_file
 from cdc.targets.duckdb.engine import DuckDbEngine
 from cdc.targets.duckdb.publication import DuckDbPublication
@@ -81,6 +82,15 @@ def back_up(path: str, to: Path) -> Checkpoint | None:
 def publication(path: str, to: Path) -> DuckDbPublication:
     """A copy of a file for those who read it while a pipeline writes."""
     return DuckDbPublication(Path(path), to)
+
+
+def query(path: str, wishes: QueryWishes) -> QueryAnswer:
+    """Answer a question to a file that no pipeline has open; raises TargetBusy if one does, UsageError."""
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"There is no file {file}.")
+    with control.opened(DuckDbEngine(file, _LARGE, read_only=True)) as engine:
+        return questions.answer(engine.connection, wishes)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import duckdb
 
-from cdc.serve.refusals import READ_ONLY, Refused, refusal
+from cdc.targets.duckdb.refusals import READ_ONLY, Refused, refusal
 
 _EXPLAIN = re.compile(r"explain\b\s*(?:analy[sz]e\b)?\s*(?:\([^()]*\))?", re.IGNORECASE)
 
@@ -49,9 +49,7 @@ def with_values(sql: str, values: list[str]) -> str:
     """
     if (count := places(sql)) > len(values):
         raise Refused(f"There is no value for the parameter ${count}.", "42P02")
-    return "".join(
-        f" {values[place - 1]} " if place is not None else token for token, place in _places(sql)
-    )
+    return "".join(f" {values[place - 1]} " if place is not None else token for token, place in _places(sql))
 
 
 def places(sql: str) -> int:

@@ -6,10 +6,10 @@ import re
 
 import duckdb
 
-from cdc.errors import CdcError
+from cdc.errors import UsageError
 
 
-class Refused(CdcError):
+class Refused(UsageError):
     """A statement gets no answer, or not all of it."""
 
     def __init__(self, message: str, sqlstate: str, *, hint: str | None = None) -> None:
