@@ -51,7 +51,7 @@ def query(
             with pa.ipc.new_stream(sys.stdout.buffer, answer.rows.schema) as stream:
                 stream.write_table(answer.rows)
         case QueryFormat.JSON:
-            sys.stdout.buffer.write(as_json_lines(answer.rows))
+            sys.stdout.buffer.write(as_json_lines(answer.rows, answer.types))
         case QueryFormat.CSV:
             sys.stdout.buffer.write(as_csv(answer.rows))
         case QueryFormat.TABLE:

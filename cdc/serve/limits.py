@@ -26,10 +26,15 @@ class Limits:
     connections: int = CONNECTIONS
 
     @property
-    def wall(self) -> int:
-        """Bytes of data that the process may have.
+    def resident(self) -> int:
+        """Bytes of memory at which the process ends.
 
         Beyond DuckDB's own limit there are Python, Arrow, answers that are on their way, and an older edition that
         somebody still reads.
         """
-        return 2 * self.memory + 1024 * MEGABYTE
+        return 3 * self.memory // 2 + 768 * MEGABYTE
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that the process may ask the system for, of which Arrow alone reserves a GB that it does not use."""
+        return 2 * self.resident + 4096 * MEGABYTE

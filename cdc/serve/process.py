@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from cdc.errors import UsageError
+from cdc.errors import EXIT_RESTARTABLE, UsageError
 from cdc.serve.access import Access
 from cdc.serve.address import Address, Protocol
 from cdc.serve.editions import Editions
@@ -20,7 +20,7 @@ from cdc.serve.limits import Limits
 
 log = logging.getLogger(__name__)
 
-_LOOKS_EVERY = 1.0  # seconds, whether the parent is still there
+_LOOKS_EVERY = 0.25  # seconds, whether the parent is still there, and how much memory is taken
 _PACKAGES = "pip install 'cdc-replicator[serve]'"
 
 
@@ -47,7 +47,7 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ends.set())
     # The last wall: an allocation beyond it fails, and ends a query or this process, but never the pipeline.
-    resource.setrlimit(resource.RLIMIT_DATA, (limits.wall, limits.wall))
+    resource.setrlimit(resource.RLIMIT_DATA, (limits.reserved, limits.reserved))
     editions = Editions(file, limits)
     with ExitStack() as open_:
         open_.callback(editions.close)
@@ -62,6 +62,9 @@ def serve(
         while not ends.wait(_LOOKS_EVERY):
             if parent is not None and os.getppid() != parent:
                 return
+            if (resident := _resident()) > limits.resident:
+                log.error("Readers took %d MB of memory: the process ends.", resident >> 20)
+                os._exit(EXIT_RESTARTABLE)  # what is under way would need more
 
 
 def _give_way() -> None:
@@ -69,6 +72,11 @@ def _give_way() -> None:
     os.nice(5)
     with suppress(OSError):  # where there is no such file
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has (proc(5), statm)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _listen(address: Address, editions: Editions, access: Access) -> Callable[[], None]:

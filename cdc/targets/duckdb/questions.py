@@ -119,12 +119,16 @@ def _refuse_files(cursor: duckdb.DuckDBPyConnection, statement: str) -> None:
         is_table = node.get("type") == "TABLE_FUNCTION"
         called = str(node["function"].get("function_name", "")).lower() if is_table else ""
         if is_table and called not in _HARMLESS | macros:
-            raise Refused(f"{called}() is not answered by a pipeline that runs.", "42501", hint=_HINT)
+            raise Refused(
+                f"{called}() is not answered: only the tables of the target are read here.", "42501", hint=_HINT
+            )
         if name and name not in macros | _HARMLESS and _READS.match(name):
-            raise Refused(f"{name}() is not answered by a pipeline that runs.", "42501", hint=_HINT)
+            raise Refused(
+                f"{name}() is not answered: only the tables of the target are read here.", "42501", hint=_HINT
+            )
         table = str(node.get("table_name") or "")
         if node.get("type") == "BASE_TABLE" and not node.get("schema_name") and _FILE.search(table):
-            raise Refused(f"{table} would be a file, which a pipeline that runs does not read.", "42501", hint=_HINT)
+            raise Refused(f"{table} would be a file: only the tables of the target are read here.", "42501", hint=_HINT)
 
 
 _HINT = "Ask the published copy (`cdc run ... --publish FILE`), or open that with DuckDB."

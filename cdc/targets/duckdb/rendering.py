@@ -26,10 +26,13 @@ def as_csv(rows: pa.Table) -> bytes:
     return content.getvalue().encode()
 
 
-def as_json_lines(rows: pa.Table) -> bytes:
-    """One object a line. Numbers are numbers as far as JSON's readers hold them exactly, all else is a text."""
-    places = range(1, rows.num_columns + 1)
-    found = _projected(rows, [f"CAST(to_json(#{place}) AS VARCHAR)" for place in places])
+def as_json_lines(rows: pa.Table, types: Sequence[str]) -> bytes:
+    """One object a line, with values as DuckDB's `to_json` writes them."""
+    values = [
+        f"CAST(#{place} AS VARCHAR)" if kind == "JSON" else f"CAST(to_json(#{place}) AS VARCHAR)"
+        for place, kind in enumerate(types, 1)
+    ]
+    found = _projected(rows, values)
     return b"".join(
         orjson.dumps(
             {
