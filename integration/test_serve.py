@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ ROWS: list[tuple[Any, ...]] = [
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     file = tmp_path_factory.mktemp("served") / "shop.duckdb"
     publish(file, "first")
-    limits = ("--timeout", "8s", "--memory", "64MB", "--rows", "300000", "--connections", "12")
+    limits = ("--timeout", "3s", "--memory", "64MB", "--rows", "300000", "--connections", "12")
     with serving(file, *limits) as running:
         yield running
 
@@ -155,7 +156,7 @@ def psql(served: Served, *commands: str) -> str:
     ran = subprocess.run(
         ["psql", "-X", "-At", served.dsn(), *options], capture_output=True, text=True, timeout=60, check=False
     )
-    assert not ran.stderr, ran.stderr
+    assert "ERROR" not in ran.stderr, ran.stderr
     return ran.stdout
 
 
@@ -338,8 +339,7 @@ def test_flight_sql(served: Served) -> None:
             ("SELECT count(*) FROM range(1000000000000)", "TIMEOUT|cancelled"),
         ):
             with pytest.raises(adbc_driver_manager.Error, match=kind):
-                cursor.execute(query)
-                cursor.fetchall()
+                connection.cursor().execute(query).fetchall()
 
 
 def test_flight_sql_needs_the_password(served: Served) -> None:
@@ -386,13 +386,14 @@ def test_http(served: Served) -> None:
         (b"SELECT * FROM nowhere", 400, "42P01"),
         (b"DELETE FROM orders", 403, "25006"),
         (b"SELECT count(*) FROM range(1000000000000)", 504, "57014"),
-        (b"SELECT repeat('x', 100000) || range FROM range(1000)", 413, "54000"),
+        (b'{"sql": "SELECT repeat(\'x\', 1000) AS x FROM range(200000)", "limit": 200000}', 413, "54000"),
         (b"\xff", 400, "08P01"),
         (b"", 403, "25006"),
     ],
 )
 def test_http_says_what_is_wrong(served: Served, body: bytes, status: int, sqlstate: str) -> None:
-    got, _, answer = post(served, body)
+    form = "application/json" if body.startswith(b"{") else "text/plain"
+    got, _, answer = post(served, body, content_type=form)
 
     assert (got, orjson.loads(answer)["sqlstate"]) == (status, sqlstate)
 
@@ -544,7 +545,7 @@ def test_settings_are_locked(served: Served) -> None:
 def test_a_runaway_query_ends(served: Served) -> None:
     with served.connect() as connection:
         began = time.monotonic()
-        with pytest.raises(psycopg.errors.QueryCanceled, match="longer than 8 s"):
+        with pytest.raises(psycopg.errors.QueryCanceled, match="longer than 3 s"):
             connection.execute("SELECT count(*) FROM range(1000000000000)")
         assert time.monotonic() - began < 30
         assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -619,22 +620,12 @@ def test_what_is_no_message(served: Served) -> None:
             link.settimeout(5)
             link.sendall(case)
             link.shutdown(socket.SHUT_WR)
-            with pytest.raises(ConnectionError) if choose.random() < 0 else _nothing():
+            with suppress(OSError):  # a reset is as good an answer as an end
                 while link.recv(1000):
                     pass
     with served.connect() as connection:
         assert connection.execute("SELECT count(*) FROM orders").fetchone() == (3,)
     assert served.process.poll() is None
-
-
-class _nothing:
-    """A reset connection is as good an answer as an end."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, *_: object) -> bool:
-        return kind is not None and issubclass(kind, OSError)
 
 
 # --- who may read ---------------------------------------------------------------------------------------------------

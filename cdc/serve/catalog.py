@@ -153,9 +153,11 @@ _MACROS = {
     "array_lower(items, dimension)": "CASE WHEN len(items) > 0 THEN 1 END",
     "_pg_expandarray(items)": "unnest(list_transform(items, lambda x, n: {'x': x, 'n': n}))",
     "array_remove(items, item)": "list_filter(items, lambda x: x IS DISTINCT FROM item)",
-    "number_of_table(wanted)": f"""(SELECT c.oid FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n ON n.oid = c.relnamespace
+    "parse_ident(name)": "string_split(replace(name, '\"', ''), '.')",
+    "number_of_table(wanted)": f"""CASE replace(wanted, 'pg_catalog.', '') WHEN 'pg_class' THEN 1259 WHEN 'pg_namespace' THEN 2615
+        WHEN 'pg_type' THEN 1247 WHEN 'pg_attribute' THEN 1249 WHEN 'pg_database' THEN 1262 WHEN 'pg_proc' THEN 1255 ELSE (SELECT c.oid FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n ON n.oid = c.relnamespace
         WHERE lower(replace(wanted, '"', '')) IN (lower(c.relname), lower(n.nspname || '.' || c.relname))
-        ORDER BY n.nspname <> 'public', n.nspname LIMIT 1)""",
+        ORDER BY n.nspname <> 'public', n.nspname LIMIT 1) END""",
     "name_of_table(number)": f"""coalesce((SELECT CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END
         FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid = number), CAST(number AS VARCHAR))""",
@@ -301,9 +303,10 @@ def _empty(columns: str) -> str:
 # DuckDB wants to see what a macro reads when it makes it.
 _ALL_MACROS = [f"CREATE MACRO {PLACE}.{signature} AS {body}" for signature, body in _MACROS.items()]
 _TABLE_MACROS = {
-    "pg_get_keywords": "SELECT keyword_name AS word, 'U' AS catcode, 'unreserved' AS catdesc FROM duckdb_keywords()",
+    "items_of(text, separator)": "SELECT string_split(text, separator) AS items",
+    "pg_get_keywords()": "SELECT keyword_name AS word, 'U' AS catcode, 'unreserved' AS catdesc FROM duckdb_keywords()",
 }
-FUNCTIONS |= set(_TABLE_MACROS)
+TABLE_FUNCTIONS = {signature.partition("(")[0] for signature in _TABLE_MACROS}
 _PRIVILEGES = [f"CREATE MACRO {PLACE}.{name}(a, b) AS true, (a, b, c) AS true, (a, b, c, d) AS true" for name in _ALIKE]
 SETUP = ";\n".join(
     [
@@ -312,7 +315,7 @@ SETUP = ";\n".join(
         *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" not in macro),
         *(f"CREATE VIEW {PLACE}.{name} AS {query}" for name, query in _VIEWS.items()),
         *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" in macro),
-        *(f"CREATE MACRO {PLACE}.{name}() AS TABLE {query}" for name, query in _TABLE_MACROS.items()),
+        *(f"CREATE MACRO {PLACE}.{signature} AS TABLE {query}" for signature, query in _TABLE_MACROS.items()),
         *_PRIVILEGES,
     ]
 )

@@ -24,24 +24,19 @@ _OF_CATALOGUE = re.compile(
 )
 
 
+# After AS, PostgreSQL takes any word as a name.
+_KEYWORD = re.compile(r"\bAS\s+(select|insert|update|delete|table|from|where|order|group|user)\b", re.IGNORECASE)
+
+
 def as_duckdb(sql: str) -> str:
     """The query as DuckDB understands it; as it is, if that is no query of the catalogue or nobody can read it."""
     return _rewritten(sql) if _OF_CATALOGUE.search(sql) else sql
 
 
-def translated(sql: str) -> str | None:
-    """A query with PostgreSQL's functions as DuckDB's; None if it cannot be read."""
-    try:
-        return _rewritten(sql)
-    except SqlglotError:
-        return None
-
-
 @lru_cache(maxsize=512)  # clients ask the same again and again
 def _rewritten(sql: str) -> str:
-    try:
-        tree = sqlglot.parse_one(sql, dialect="postgres")
-    except SqlglotError:
+    tree = _parsed(sql) or _parsed(_KEYWORD.sub(r'AS "\1"', sql))
+    if tree is None:
         return sql
     for select in tree.find_all(exp.Select):
         select.set("expressions", [_labelled(value) for value in select.expressions])
@@ -52,6 +47,13 @@ def _rewritten(sql: str) -> str:
             else:
                 node.replace(instead)
     return tree.sql(dialect="duckdb")
+
+
+def _parsed(sql: str) -> exp.Expr | None:
+    try:
+        return sqlglot.parse_one(sql, dialect="postgres")
+    except SqlglotError:
+        return None
 
 
 def _labelled(value: exp.Expr) -> exp.Expr:
@@ -83,6 +85,11 @@ _NAMED: dict[type[exp.Expr], str] = {
 def _node(node: exp.Expr) -> exp.Expr:
     if isinstance(node, exp.Table):
         return _table(node)
+    if isinstance(node, exp.Column) and node.db.lower() == "pg_catalog":
+        node.set("db", None)
+        return node
+    if isinstance(node, exp.Column) and not node.table and node.name == "user" and not node.this.quoted:
+        return exp.Literal.string("cdc")
     if isinstance(node, exp.DataType) and isinstance(kind := node.args.get("kind"), exp.Dot):
         return exp.DataType.build(kind.expression.name, dialect="postgres", udt=True)
     if isinstance(node, exp.Cast):
@@ -94,15 +101,7 @@ def _node(node: exp.Expr) -> exp.Expr:
         return _operator(node)
     if isinstance(node, exp.Dot):
         return _qualified(node)
-    if isinstance(node, exp.CurrentUser | exp.SessionUser):
-        return exp.Literal.string("cdc")
-    if isinstance(node, exp.CurrentDatabase | exp.CurrentCatalog):
-        return _macro("current_database", [])
-    if isinstance(node, exp.CurrentVersion):
-        return _macro("version", [])
-    if isinstance(node, exp.CurrentSchemas):
-        return _macro("current_schemas", [node.this or exp.true()])
-    if isinstance(node, exp.Anonymous) and not isinstance(node.parent, exp.Dot | exp.Table):
+    if isinstance(node, exp.Func):
         return _called(node)
     return node
 
@@ -110,12 +109,7 @@ def _node(node: exp.Expr) -> exp.Expr:
 def _table(node: exp.Table) -> exp.Expr:
     name, schema = node.name.lower(), node.db.lower()
     if isinstance(node.this, exp.Func):
-        memory, inside = (exp.to_identifier(part) for part in catalog.PLACE.split("."))
-        is_ours = isinstance(node.this, exp.Anonymous) and node.this.name.lower() in catalog.FUNCTIONS
-        if schema in ("", "pg_catalog"):
-            node.set("db", inside if is_ours else None)
-            node.set("catalog", memory if is_ours else None)
-        return node
+        return _table_function(node, schema)
     held = catalog.STANDARD.get(name) if schema == "information_schema" else None
     if held is None and name in catalog.TABLES and schema in ("", "pg_catalog"):
         held = name
@@ -132,6 +126,22 @@ def _table(node: exp.Table) -> exp.Expr:
         if node.args.get(key):
             made.set(key, node.args[key])
     return made
+
+
+def _table_function(node: exp.Table, schema: str) -> exp.Expr:
+    called = node.this
+    alias = node.args.get("alias")
+    if isinstance(alias, exp.TableAlias) and not alias.columns and not isinstance(called, exp.Anonymous):
+        alias.set("columns", [alias.this.copy()])  # PostgreSQL calls the one column of a function like its table
+    if isinstance(called, exp.StringToArray):
+        called = exp.Anonymous(this="items_of", expressions=[called.this, called.expression])
+        node.set("this", called)
+    if schema in ("", "pg_catalog"):
+        memory, inside = (exp.to_identifier(part) for part in catalog.PLACE.split("."))
+        is_ours = isinstance(called, exp.Anonymous) and called.name.lower() in catalog.TABLE_FUNCTIONS
+        node.set("db", inside if is_ours else None)
+        node.set("catalog", memory if is_ours else None)
+    return node
 
 
 def _cast(node: exp.Cast) -> exp.Expr:
@@ -204,13 +214,27 @@ def _qualified(node: exp.Dot) -> exp.Expr:
     called = node.expression
     if isinstance(node.this, exp.Identifier) and node.this.name.lower() in ("pg_catalog", "information_schema"):
         if isinstance(called, exp.Anonymous):
-            return _called(called)
+            return _by_name(called)
         if isinstance(called, exp.Func):
-            return _node(called)
+            return _called(called)
     return node
 
 
-def _called(node: exp.Anonymous) -> exp.Expr:
+def _called(node: exp.Func) -> exp.Expr:
+    if isinstance(node, exp.CurrentUser | exp.SessionUser):
+        return exp.Literal.string("cdc")
+    if isinstance(node, exp.CurrentDatabase | exp.CurrentCatalog):
+        return _macro("current_database", [])
+    if isinstance(node, exp.CurrentVersion):
+        return _macro("version", [])
+    if isinstance(node, exp.CurrentSchemas):
+        return _macro("current_schemas", [node.this or exp.true()])
+    if isinstance(node, exp.Anonymous) and not isinstance(node.parent, exp.Dot | exp.Table):
+        return _by_name(node)
+    return node
+
+
+def _by_name(node: exp.Anonymous) -> exp.Expr:
     name = node.name.lower()
     return _macro(name, node.expressions) if name in catalog.FUNCTIONS else node
 

@@ -142,8 +142,9 @@ class _Doorkeeper(fl.ServerMiddlewareFactory):  # type: ignore[misc]
             return None
         user = password = ""
         if scheme.lower() == "basic":
+            padded = content + "=" * (-len(content) % 4)  # which Go leaves out
             try:
-                user, _, password = base64.b64decode(content).decode().partition(":")
+                user, _, password = base64.b64decode(padded).decode().partition(":")
             except (binascii.Error, UnicodeDecodeError) as error:
                 raise fl.FlightUnauthenticatedError("The header is no name and password.") from error
         if not self._access.allows(user, password):

@@ -109,14 +109,20 @@ class Conversation:
         self._prepared: dict[str, Prepared] = {}
         self._portals: dict[str, Portal] = {}
         self._settings = dict(SETTINGS)
+        self._is_full = False
         self._is_inside = False  # of a transaction that the client has begun
         self._has_failed = False
         self._skips = False  # until Sync, after an error
 
     # --- the link ---------------------------------------------------------------------------------------------------
 
-    def hold(self) -> None:
-        """Talk until the end."""
+    def hold(self, *, is_full: bool = False) -> None:
+        """Talk until the end.
+
+        Args:
+            is_full: there are too many readers. Only once a client has introduced itself, it listens to that.
+        """
+        self._is_full = is_full
         try:
             self._link.settimeout(_LOGIN_WITHIN)
             if not self._log_in():
@@ -199,6 +205,9 @@ class Conversation:
                     if self._tls is not None and not is_wrapped:
                         self._link = self._tls.wrap_socket(self._link, server_side=True)
                         is_wrapped = True
+                case m.StartupMessage() if self._is_full:
+                    self.refuse("53300", "Too many readers are connected.")
+                    return False
                 case m.StartupMessage():
                     if self._needs_tls and not is_wrapped:
                         self.refuse("28000", "TLS is needed here. Connect with sslmode=require, or a stricter one.")

@@ -36,6 +36,7 @@ class PgServer(socketserver.ThreadingTCPServer):
         self._tls = access.tls()
         self._needs_tls = not address.is_loopback
         self._places = threading.BoundedSemaphore(editions.limits.connections)
+        self._refusals = threading.BoundedSemaphore(editions.limits.connections)
         self._running: dict[tuple[int, bytes], Reader] = {}
         super().__init__((address.host, address.port), socketserver.BaseRequestHandler)
 
@@ -61,13 +62,14 @@ class PgServer(socketserver.ThreadingTCPServer):
             register=register,
             cancel=self._cancel,
         )
-        if not self._places.acquire(blocking=False):
-            conversation.refuse("53300", "Too many readers are connected.")
-            return
+        is_full = not self._places.acquire(blocking=False)
+        place = self._refusals if is_full else self._places
+        if is_full and not place.acquire(blocking=False):
+            return  # so many at once that there is no time to tell them why
         try:
-            conversation.hold()
+            conversation.hold(is_full=is_full)
         finally:
-            self._places.release()
+            place.release()
             for key in mine:
                 del self._running[key]
 
