@@ -87,6 +87,7 @@ SETTINGS = {name.lower(): value for name, value in _SETTINGS.items()}
 _SETTING_ROWS = ", ".join(f"('{name}', '{value}')" for name, value in _SETTINGS.items())
 _SETTING_CASES = " ".join(f"WHEN '{name}' THEN '{value}'" for name, value in SETTINGS.items())
 
+# An argument stands in the text of a macro as it is, so tables there have names that no query gives its own.
 _MACROS = {
     "number_of(kind, schema_name, name)": "CAST(16384 + hash(kind || '.' || schema_name || '.' || name) % 2000000000 AS BIGINT)",
     "number_of_schema(name)": f"CASE name WHEN 'pg_catalog' THEN 11 ELSE {PLACE}.number_of('schema', '', name) END",
@@ -102,7 +103,7 @@ _MACROS = {
            + CAST(regexp_extract(kind, ',\\s*(\\d+)', 1) AS INTEGER) + 4
         ELSE -1 END""",
     "format_type(number, modifier)": f"""CASE WHEN number IS NULL THEN NULL ELSE
-        coalesce((SELECT words FROM {PLACE}.types WHERE types.oid = number), '???')
+        coalesce((SELECT words FROM {PLACE}.types _t WHERE _t.oid = number), '???')
         || CASE WHEN number = {values.NUMERIC} AND modifier > 0
         THEN '(' || ((modifier - 4) // 65536) || ',' || ((modifier - 4) % 65536) || ')' ELSE '' END END""",
     "current_database()": f"coalesce(getvariable('{DATABASE}'), '{CATALOG}')",
@@ -110,12 +111,12 @@ _MACROS = {
     "current_setting(name, missing := false)": f"CASE lower(name) {_SETTING_CASES} END",
     "set_config(name, value, is_local)": "value",
     "pg_get_userbyid(oid)": "'cdc'",
-    "pg_table_is_visible(number)": f"""(number IN (SELECT c.oid FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n
-        ON n.oid = c.relnamespace WHERE n.nspname NOT LIKE '\\_cdc%' ESCAPE '\\'))""",
+    "pg_table_is_visible(number)": f"""(number IN (SELECT _c.oid FROM {PLACE}.pg_class _c JOIN {PLACE}.pg_namespace _n
+        ON _n.oid = _c.relnamespace WHERE _n.nspname NOT LIKE '\\_cdc%' ESCAPE '\\'))""",
     "pg_type_is_visible(oid)": "true",
     "pg_function_is_visible(oid)": "true",
     "pg_get_expr(expression, oid, pretty := false)": "CAST(expression AS VARCHAR)",
-    "pg_get_viewdef(number, pretty := false)": f"""(SELECT sql FROM {PLACE}.views v WHERE v.oid = number)""",
+    "pg_get_viewdef(number, pretty := false)": f"""(SELECT sql FROM {PLACE}.views _v WHERE _v.oid = number)""",
     "pg_get_indexdef(oid, place := 0, pretty := false)": "CAST(NULL AS VARCHAR)",
     "pg_get_constraintdef(oid, pretty := false)": "CAST(NULL AS VARCHAR)",
     "pg_get_triggerdef(oid, pretty := false)": "CAST(NULL AS VARCHAR)",
@@ -145,8 +146,8 @@ _MACROS = {
     "pg_stat_get_numscans(oid)": "CAST(0 AS BIGINT)",
     "quote_ident(name)": "CASE WHEN regexp_full_match(name, '[a-z_][a-z0-9_]*') THEN name ELSE '\"' || replace(name, '\"', '\"\"') || '\"' END",
     "quote_literal(value)": "'''' || replace(CAST(value AS VARCHAR), '''', '''''') || ''''",
-    "obj_description(number, catalog := 'pg_class')": f"(SELECT description FROM {PLACE}.pg_description d WHERE d.objoid = number AND d.objsubid = 0)",
-    "col_description(number, place)": f"(SELECT description FROM {PLACE}.pg_description d WHERE d.objoid = number AND d.objsubid = place)",
+    "obj_description(number, catalog := 'pg_class')": f"(SELECT description FROM {PLACE}.pg_description _d WHERE _d.objoid = number AND _d.objsubid = 0)",
+    "col_description(number, place)": f"(SELECT description FROM {PLACE}.pg_description _d WHERE _d.objoid = number AND _d.objsubid = place)",
     "shobj_description(oid, catalog)": "CAST(NULL AS VARCHAR)",
     "current_schemas(implicit)": f"coalesce(getvariable('{PATH}'), CAST([] AS VARCHAR[]))",
     "array_upper(items, dimension)": "CASE WHEN len(items) > 0 THEN len(items) END",
@@ -155,14 +156,14 @@ _MACROS = {
     "array_remove(items, item)": "list_filter(items, lambda x: x IS DISTINCT FROM item)",
     "parse_ident(name)": "string_split(replace(name, '\"', ''), '.')",
     "number_of_table(wanted)": f"""CASE replace(wanted, 'pg_catalog.', '') WHEN 'pg_class' THEN 1259 WHEN 'pg_namespace' THEN 2615
-        WHEN 'pg_type' THEN 1247 WHEN 'pg_attribute' THEN 1249 WHEN 'pg_database' THEN 1262 WHEN 'pg_proc' THEN 1255 ELSE (SELECT c.oid FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n ON n.oid = c.relnamespace
-        WHERE lower(replace(wanted, '"', '')) IN (lower(c.relname), lower(n.nspname || '.' || c.relname))
-        ORDER BY n.nspname <> 'public', n.nspname LIMIT 1) END""",
-    "name_of_table(number)": f"""coalesce((SELECT CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END
-        FROM {PLACE}.pg_class c JOIN {PLACE}.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid = number), CAST(number AS VARCHAR))""",
-    "number_of_type_named(wanted)": f"""(SELECT min(oid) FROM {PLACE}.types
-        WHERE replace(wanted, 'pg_catalog.', '') IN (types.name, types.words))""",
+        WHEN 'pg_type' THEN 1247 WHEN 'pg_attribute' THEN 1249 WHEN 'pg_database' THEN 1262 WHEN 'pg_proc' THEN 1255 ELSE (SELECT _c.oid FROM {PLACE}.pg_class _c JOIN {PLACE}.pg_namespace _n ON _n.oid = _c.relnamespace
+        WHERE lower(replace(wanted, '"', '')) IN (lower(_c.relname), lower(_n.nspname || '.' || _c.relname))
+        ORDER BY _n.nspname <> 'public', _n.nspname LIMIT 1) END""",
+    "name_of_table(number)": f"""coalesce((SELECT CASE WHEN _n.nspname = 'public' THEN _c.relname ELSE _n.nspname || '.' || _c.relname END
+        FROM {PLACE}.pg_class _c JOIN {PLACE}.pg_namespace _n ON _n.oid = _c.relnamespace
+        WHERE _c.oid = number), CAST(number AS VARCHAR))""",
+    "number_of_type_named(wanted)": f"""(SELECT min(oid) FROM {PLACE}.types _t
+        WHERE replace(wanted, 'pg_catalog.', '') IN (_t.name, _t.words))""",
 }
 _ALIKE = {
     f"has_{thing}_privilege": "true" for thing in ("table", "schema", "database", "column", "any_column", "function")

@@ -47,7 +47,6 @@ class Edition:
             name = exp.Literal.string(str(file.absolute())).sql()
             # Under the name that its views may have been made with.
             self._connection.execute(f"ATTACH {name} AS {CATALOG} (TYPE duckdb, READ_ONLY)")
-            self._connection.execute(catalog.SETUP)
             self.schemas = schemas_of(self._connection)
             self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
             self._connection.execute("SET enable_external_access = false")
@@ -56,6 +55,8 @@ class Edition:
             self._connection.close()
             raise
         self.readers = 0
+        self._describing = threading.Lock()
+        self._is_described = False
 
     def cursor(self, schemas: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
         """Another connection to it.
@@ -69,6 +70,17 @@ class Edition:
         named = exp.Array(expressions=[exp.Literal.string(schema) for schema in wanted])
         cursor.execute(f"SET VARIABLE {catalog.PATH} = CAST({named.sql(dialect='duckdb')} AS VARCHAR[])")
         return cursor
+
+    def describe(self) -> bool:
+        """Make PostgreSQL's catalogue, which takes longer than to open the file; whether it was not there before.
+
+        A transaction that was begun before does not see it.
+        """
+        with self._describing:
+            was, self._is_described = self._is_described, True
+            if not was:
+                self._connection.execute(catalog.SETUP)
+            return not was
 
     def close(self) -> None:
         self._connection.close()

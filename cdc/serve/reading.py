@@ -38,6 +38,7 @@ class Reader:
         self._edition: Edition | None = None
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._is_cancelled = False
+        self._sees_catalogue = False
 
     def ask(self, sql: str) -> Question:
         """Prepare a statement that only reads, in a transaction of its own if none is open.
@@ -48,6 +49,8 @@ class Reader:
         written = as_duckdb(sql)
         refuse_writing(written)
         self.begin()
+        if written != sql:
+            self._describe()
         assert self._cursor is not None
         clock = Clock(self, self._cursor, self.seconds)
         with clock.runs():
@@ -60,15 +63,29 @@ class Reader:
         """Begin a transaction unless one is open: what is read from here on is of one edition."""
         if self._cursor is None:
             self._edition = self._editions.take()
-            self._cursor = self._edition.cursor(self.schemas)
-            for name, value in self.variables.items():
-                self._cursor.execute(f"SET VARIABLE {name} = {exp.Literal.string(value).sql()}")
-            self._cursor.execute("BEGIN TRANSACTION READ ONLY")
+            self._cursor = self._begun(self._edition)
+
+    def _begun(self, edition: Edition) -> duckdb.DuckDBPyConnection:
+        cursor = edition.cursor(self.schemas)
+        for name, value in self.variables.items():
+            cursor.execute(f"SET VARIABLE {name} = {exp.Literal.string(value).sql()}")
+        cursor.execute("BEGIN TRANSACTION READ ONLY")
+        return cursor
+
+    def _describe(self) -> None:
+        """Have PostgreSQL's catalogue there; the transaction is another one then, of the same edition."""
+        assert self._edition is not None
+        if self._edition.describe() or not self._sees_catalogue:
+            assert self._cursor is not None
+            self._cursor.close()
+            self._cursor = self._begun(self._edition)
+        self._sees_catalogue = True
 
     def end(self) -> None:
         """End the transaction."""
         cursor, edition = self._cursor, self._edition
         self._cursor = self._edition = None
+        self._sees_catalogue = False
         if cursor is not None:
             with suppress(duckdb.Error):
                 cursor.close()
