@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
+import orjson
+
 from cdc import journal
 from cdc.errors import UsageError
-from cdc.journal.observer import JournalAware
+from cdc.journal.observer import JournalAware, source_state
 from cdc.model.moment import Moment
 from cdc.model.parts import Digest
 from cdc.model.position import Checkpoint, Position
@@ -147,6 +149,21 @@ class DatabaseKind(SourceKind, Protocol):
 
 
 @runtime_checkable
+class Measured(Protocol):
+    """A source of which anybody can say whether a target has reached a position that the source has written."""
+
+    def position_now(self, dsn: str) -> str:
+        """Where the log is: all that somebody sees now was committed up to there."""
+
+    def has_reached(self, checkpoint: Checkpoint, wanted: str) -> bool:
+        """Whether everything up to a position lies before a checkpoint, whose state is the source's own.
+
+        Raises:
+            UsageError: it is no position of this source.
+        """
+
+
+@runtime_checkable
 class TwiceRead(Protocol):
     """A source whose log another decoder reads as well."""
 
@@ -248,6 +265,7 @@ if TYPE_CHECKING:  # each package is held against what is asked of it
 
     _databases: tuple[DatabaseKind, ...] = (mysql, postgres)
     _twice_read: TwiceRead = mysql
+    _measured: tuple[Measured, ...] = (mysql, postgres)
     _recorded: SourceKind = journal
     _targets: tuple[TargetKind, ...] = (duckdb, ducklake, postgres_tables, clickhouse, jsonl, kafka, journal)
     _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
@@ -281,6 +299,41 @@ def database_module(dsn: str) -> DatabaseKind:
     if kind_of(dsn) == JOURNAL:
         raise UsageError(f"{dsn} has no tables to look at.", hint="Name the database that it was made from.")
     return cast("DatabaseKind", source_module(dsn))
+
+
+def position_now(source: str) -> str:
+    """Where a source's log is: all that somebody sees now was committed up to there."""
+    module = database_module(source)
+    if not isinstance(module, Measured):
+        raise UsageError(f"{source} does not say where its log is.", hint="Name the position: --for POSITION.")
+    return module.position_now(source)
+
+
+def has_reached(checkpoint: Checkpoint, wanted: str) -> bool:
+    """Whether everything up to a position, as a source writes it, lies before the checkpoint of a target.
+
+    Raises:
+        UsageError: it is no position of the source that the checkpoint is of.
+    """
+    state, module = _of_state(checkpoint.state)
+    if not isinstance(module, Measured):
+        raise UsageError("Positions of this source cannot be compared.")
+    return module.has_reached(replace(checkpoint, state=state), wanted)
+
+
+def table_standings(state: str) -> Iterable[Standing]:
+    """How the tables stand by the state of a target's checkpoint, whatever source it is of."""
+    state, module = _of_state(state)
+    return module.table_standings(state).values()
+
+
+def _of_state(state: str) -> tuple[str, SourceKind]:
+    """The state of the source itself, and the connector that has written it."""
+    state = source_state(state)
+    scheme = str(orjson.loads(state).get("source"))
+    if (module := _module(scheme, SOURCES, SOURCES_OF_OTHERS)) is None:
+        raise UsageError(f"The target is of a source {scheme!r}, which cdc does not know.")
+    return state, cast("SourceKind", module)
 
 
 def kind_of(source: str) -> str:

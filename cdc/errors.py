@@ -61,6 +61,10 @@ class SlotBusy(Unavailable):
     """Another process holds the replication slot (A-10)."""
 
 
+class NotReached(CdcError):
+    """A target does not have what somebody has waited for."""
+
+
 class SourceBehind(Unavailable):
     """The server is a replica that does not have yet what the target has (B-04)."""
 

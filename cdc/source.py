@@ -33,7 +33,8 @@ class Link(Protocol):
 
     @property
     def goal(self) -> Position | None:
-        """Where the run ends, if it ends by itself: the source then says soon that it has nothing more up to there."""
+        """Where the run ends, if it ends by itself, or what somebody waits for: the source then says soon that it has
+        nothing more up to there."""
 
     @property
     def stopping(self) -> bool:

@@ -161,7 +161,7 @@ BOTH = ("accounts", "transfers")
 
 
 def test_readers_in_other_processes(anywhere: Database | MySqlDatabase, tmp_path: Path) -> None:
-    """O56, D-01: they open the copy again and again while money moves and the pipeline is killed at random moments; one
+    """D-01: they open the copy again and again while money moves and the pipeline is killed at random moments; one
     of them has a copy open all the time, into which nothing may be written."""
     print(f"CDC_SEED={SEED}")
     make_bank(anywhere)
@@ -206,7 +206,7 @@ CASES = [f"{name}=kill" for name in OURS] + [
 
 @pytest.mark.parametrize("fault", CASES)
 def test_a_crash_at_any_step(swept: Replica, fault: str) -> None:
-    """O56, D-19, D-20: whatever is half done, readers find a whole copy that is not older than the one before, and the
+    """D-19, D-20: whatever is half done, readers find a whole copy that is not older than the one before, and the
     next run renews it. What fails of a copy does not end the pipeline."""
     file, (name, kind) = swept.path.with_name("read.duckdb"), fault.split("=")
     before = duckdb_order(file)

@@ -25,6 +25,7 @@ MODULES = {
     "targets": "targets",
     "teardown": "teardown",
     "verify": "verify",
+    "wait": "wait",
 }
 
 

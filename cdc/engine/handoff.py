@@ -13,6 +13,7 @@ from cdc.model.segment import Segment
 Errand = Callable[[], None]
 
 _LONGEST_REST = 0.2  # seconds
+_BEGIN = Position(0, "")
 
 
 class Handoff:
@@ -57,6 +58,7 @@ class Handoff:
         self._durable = durable
         self._goal = goal
         self._sought: Position | None = None
+        self._hurried_until = 0.0
         self._changed = threading.Condition()
 
     @property
@@ -65,7 +67,9 @@ class Handoff:
 
     @property
     def goal(self) -> Position | None:
-        return self._sought if self._sought is not None else self._goal
+        if self._sought is not None or self._goal is not None:
+            return self._sought or self._goal
+        return self._durable or _BEGIN if time.monotonic() < self._hurried_until else None
 
     @property
     def paused(self) -> bool:
@@ -155,6 +159,10 @@ class Handoff:
     def seek(self, position: Position | None) -> None:
         """Say that somebody waits for a place in the log, or no longer does."""
         self._sought = position
+
+    def hurry(self, seconds: float) -> None:
+        """Say that somebody waits for what is in the log now; he says it again for as long as he does."""
+        self._hurried_until = time.monotonic() + seconds
 
     def take(self) -> Segment | Errand | None:
         """The next errand or segment; None once there will be no more.

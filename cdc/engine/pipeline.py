@@ -236,6 +236,19 @@ class Pipeline:
         stage = self._stage
         return dict(stage.target.suspects) if stage is not None and isinstance(stage.target, Comparable) else {}
 
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What the target holds, durable and for everybody to see, all tables that are followed with their rows; None
+        while that is not so."""
+        stage = self._stage
+        return stage.checkpoint if stage is not None and self._view.phase == "streaming" and not self.copying else None
+
+    def hurry(self, seconds: float) -> None:
+        """Have what the log has now applied soon, since somebody waits for it."""
+        handoff = self._handoff
+        if handoff is not None:
+            handoff.hurry(seconds)
+
     def hold(self, identity: int, reason: str) -> None:
         """Have the source hold a table.
 

@@ -112,7 +112,7 @@ class Copier:
 def _is_nobodys(file: int) -> bool:
     """Whether nobody else has a file open, nor another name for it. The lease ends with this process."""
     found = os.fstat(file)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
         return False
     try:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)

@@ -120,18 +120,22 @@ def is_served(path: Path) -> bool:
         return connection.connect_ex(str(path)) == 0
 
 
-def ask(path: Path, what: str, arguments: Values, progress: Progress) -> Values | None:
+def ask(path: Path, what: str, arguments: Values, progress: Progress, patience: float | None = None) -> Values | None:
     """Have the pipeline that listens there do something; None if no pipeline listens.
+
+    Args:
+        patience: seconds without a word after which it counts as one that does not answer; None for no bound.
 
     Raises:
         CdcError: what it answered, or that it ended before it did.
     """
     with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(patience)
         try:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        with suppress(BrokenPipeError, ConnectionResetError), connection.makefile("rb") as lines:
+        with suppress(BrokenPipeError, ConnectionResetError, TimeoutError), connection.makefile("rb") as lines:
             connection.sendall(orjson.dumps({"do": what, "with": arguments}, option=orjson.OPT_APPEND_NEWLINE))
             for line in lines:
                 said = orjson.loads(line)

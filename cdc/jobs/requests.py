@@ -6,21 +6,24 @@ So it makes no difference whether the asker is the process of the pipeline or si
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cdc.connectors import has_reached
 from cdc.engine.pipeline import Pipeline
 from cdc.engine.stage import Stage
-from cdc.errors import UsageError
+from cdc.errors import Unavailable, UsageError
 from cdc.jobs.answers import LONGEST_QUESTION, written
 from cdc.jobs.backfill import Backfill
 from cdc.jobs.condition import read_condition
 from cdc.jobs.past import look_back
 from cdc.jobs.verify import Finding, TableReport, Verifier, Wishes, comparable_target, replaceable_target, sum_up
 from cdc.model.parts import Key
+from cdc.model.position import Checkpoint
 from cdc.model.schema import LogicalType, TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import State
@@ -33,6 +36,8 @@ Values = dict[str, Any]
 Progress = Callable[[Values], None]
 
 _LOOK_EVERY = 0.1  # seconds
+_SOON = 0.02  # seconds between looks for somebody who waits
+_SAY_EVERY, _HURRY = 1.0, 1.0
 
 
 def verify(pipeline: Pipeline, observer: Observer, arguments: Values, progress: Progress) -> Values:
@@ -151,6 +156,37 @@ def position(pipeline: Pipeline, _observer: Observer, _arguments: Values, _progr
     return {"order": durable.order if durable else None, "text": durable.text if durable else None}
 
 
+def wait(pipeline: Pipeline, _observer: Observer, arguments: Values, progress: Progress) -> Values:
+    """Wait until everything up to a position is in the target.
+
+    Args:
+        arguments: `position`, as the source writes it, and `timeout`, in seconds.
+    """
+    began = said = time.monotonic()
+    known: Checkpoint | None = None
+    while True:
+        checkpoint = pipeline.checkpoint
+        if checkpoint is not None and checkpoint is not known and has_reached(checkpoint, arguments["position"]):
+            held = sorted(map(str, pipeline.held))
+            return {"reached": True, "position": checkpoint.position.text, "held": held}
+        known, now = checkpoint, time.monotonic()
+        if now - began >= arguments["timeout"]:
+            return {"reached": False} | _how_far(pipeline)
+        if not pipeline.is_running:
+            raise Unavailable("The pipeline ended meanwhile.", hint="It goes on when it runs again.")
+        if now - said >= _SAY_EVERY:  # which fails if nobody waits any more
+            progress(_how_far(pipeline))
+            said = now
+        pipeline.hurry(_HURRY)
+        pipeline.rest(_SOON)
+
+
+def _how_far(pipeline: Pipeline) -> Values:
+    view = pipeline.view()
+    durable = view.durable.text if view.durable is not None else None
+    return {"position": durable, "phase": view.phase, "lag_seconds": view.lag_seconds, "failure": view.failure}
+
+
 def backup(pipeline: Pipeline, _observer: Observer, arguments: Values, _progress: Progress) -> Values:
     """Copy the target's file between two transactions.
 
@@ -192,6 +228,7 @@ JOBS: Mapping[str, Callable[[Pipeline, Observer, Values, Progress], Values]] = {
     "backup": backup,
     "past": look_back,
     "query": query,
+    "wait": wait,
 }
 
 

@@ -13,7 +13,19 @@ from rich.console import Console
 
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
-from integration.benchmarks import binlog, drain, formats, journal, kafka, large, latency, snapshot, tables
+from integration.benchmarks import (
+    binlog,
+    drain,
+    formats,
+    journal,
+    kafka,
+    large,
+    latency,
+    publish,
+    readers,
+    snapshot,
+    tables,
+)
 
 BENCHMARKS = {
     "w1": drain.inserts,
@@ -26,6 +38,8 @@ BENCHMARKS = {
     "journal": journal.write_and_replay,
     "formats": formats.events,
     "tables": tables.copies,
+    "publish": publish.copies,
+    "readers": readers.served,
 }
 BINLOG = {
     "w1": binlog.inserts,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cdc.errors import UsageError
 from cdc.model.moment import Moment
 from cdc.model.parts import Digest
-from cdc.model.position import Position
+from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing
@@ -21,7 +21,9 @@ from cdc.sources.mysql.catalog import selected, user_tables
 from cdc.sources.mysql.check import check
 from cdc.sources.mysql.connection import Connection, Dsn
 from cdc.sources.mysql.digest import digest
+from cdc.sources.mysql.identity import log_now
 from cdc.sources.mysql.observer import MySqlObserver
+from cdc.sources.mysql.reached import lies_before
 from cdc.sources.mysql.source import Learned, MySqlSource, Settings
 from cdc.sources.mysql.state import SourceState, standings
 from cdc.sources.mysql.tail import TailSource
@@ -81,6 +83,18 @@ def source_status(dsn: str, name: str, state: str | None, position: Position | N
     """How far the server's log is, and whether it still has what comes after the checkpoint."""
     with Connection(Dsn.parse(dsn), "cdc status") as connection:
         return log_status(connection, state)
+
+
+def position_now(dsn: str) -> str:
+    """The GTIDs of everything that was committed; file and byte where the server has none."""
+    with Connection(Dsn.parse(dsn), "cdc wait") as connection:
+        now = log_now(connection)
+    return now.gtids or f"{now.file}:{now.offset}"
+
+
+def has_reached(checkpoint: Checkpoint, wanted: str) -> bool:
+    """Whether a checkpoint has some GTIDs, or is at a byte of a file, or behind it; raises UsageError."""
+    return lies_before(wanted, checkpoint.state)
 
 
 def pipeline_of(state: str) -> str:

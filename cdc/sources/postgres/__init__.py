@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 
 from psycopg import sql
 
-from cdc.errors import UsageError
+from cdc.errors import DecodeError, UsageError
 from cdc.model.moment import Moment
 from cdc.model.parts import Digest
-from cdc.model.position import Position
+from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing
@@ -27,6 +28,7 @@ from cdc.sources.postgres.connection import Dsn, connect, connect_replication, m
 from cdc.sources.postgres.digest import digest
 from cdc.sources.postgres.identity import identify
 from cdc.sources.postgres.observer import PostgresObserver
+from cdc.sources.postgres.position import parse_lsn
 from cdc.sources.postgres.session import UNENDING
 from cdc.sources.postgres.source import PostgresSource, Settings
 from cdc.sources.postgres.state import SourceState, standings
@@ -118,6 +120,20 @@ def source_status(dsn: str, name: str, state: str | None, position: Position | N
         details=asdict(slot) | {"refused": refusal.message if refusal is not None else None},
         lines=slot.lines(),
     )
+
+
+def position_now(dsn: str) -> str:
+    """The LSN up to which everything was committed that somebody sees now."""
+    with closing(make_observer(dsn, name="wait")) as observer, observer.look() as look:
+        return look.place.until.text
+
+
+def has_reached(checkpoint: Checkpoint, wanted: str) -> bool:
+    """Whether a checkpoint is at an LSN, or behind it; raises UsageError if that is not one."""
+    try:
+        return parse_lsn(wanted.strip()) <= checkpoint.position.order
+    except DecodeError as error:
+        raise UsageError(error.message, hint="Write it as pg_current_wal_lsn() does: 0/16B3748.") from error
 
 
 def pipeline_of(state: str) -> str:

@@ -1,0 +1,45 @@
+"""`cdc wait`: until a target has what the source has."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app, console, messages
+from cdc.cli.quantity import seconds_of
+from cdc.connectors import position_now
+from cdc.replica import Replica
+from cdc.whereabouts import name_of
+
+_NOW = "now"
+
+
+@app.command()
+def wait(
+    source: SourceArgument,
+    target: TargetArgument,
+    position: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="POSITION",
+            help="As SOURCE writes it: an LSN, GTIDs or binlog.000001:4; or where it is now.",
+        ),
+    ] = _NOW,
+    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long at most: 10s, 5m.")] = "60s",
+    published: Annotated[
+        bool, typer.Option("--published", help="Wait for the copy that `cdc run --publish` keeps.")
+    ] = False,
+    name: NameOption = None,
+) -> None:
+    """Wait until everything up to a position of SOURCE is in TARGET, durable and for everybody to see.
+
+    Ends with 1 if that is not so in time, or if nobody runs the pipeline.
+    """
+    seconds = seconds_of("--timeout", timeout)
+    replica = Replica(target, name=name_of(source, target, name))
+    wanted = position_now(source) if position == _NOW else position
+    with messages.status(f"waiting for {wanted}"):
+        reached = replica.wait_for(wanted, seconds, published=published)
+    console.print(f"{target}: {reached}", highlight=False, markup=False, soft_wrap=True)
