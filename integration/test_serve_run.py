@@ -114,7 +114,7 @@ def test_a_child_that_is_killed_is_started_again(running: Running) -> None:
     running.wait(lambda: count(running) == _at_the_source(running))
 
 
-def test_a_memory_hog_is_none_of_the_pipelines_business(running: Running) -> None:
+def test_a_memory_hog_does_not_stop_the_pipeline(running: Running) -> None:
     """Heavy readers inside the writing process ended it in three of three runs; here they end a query, or the child."""
     for query in (
         "SELECT list(range || repeat('x', 500)) FROM range(3000000)",

@@ -75,7 +75,7 @@ MESSAGES = _made()
 
 
 def unpacked(content: bytes) -> tuple[str, Message]:
-    """A message and its name; raises ValueError if it is none that is answered."""
+    """A message and its name; raises ValueError if it is not one that is answered."""
     packed = any_pb2.Any()
     packed.ParseFromString(content)
     name = packed.type_url.rpartition(f"{PACKAGE}.")[2]

@@ -33,7 +33,7 @@ class Exchange:
         self._header = b""
 
     def challenge(self, first: bytes) -> bytes:
-        """The answer to the client's first message; raises ValueError if that is none."""
+        """The answer to the client's first message; raises ValueError if it cannot be read."""
         kind, _, rest = first.partition(b",")
         if kind not in (b"n", b"y"):  # `p=`: channel binding, which was not offered
             raise ValueError("channel binding was not offered")
