@@ -54,7 +54,7 @@ class Child:
         for address in addresses:
             package = _PACKAGES.get(address.protocol)
             if package is not None and not _is_installed(package):
-                raise UsageError(f"{address} needs {package}.", hint="pip install 'cdc-replicator[serve]'")
+                raise UsageError(f"{address} needs {package}.", hint="pip install 'pygwire>=0.2' 'protobuf>=6.33.5'")
         self._pipeline = pipeline
         self._command = [sys.executable, "-m", "cdc", "serve", str(file.absolute()), *map(str, addresses)]
         self._command += ["--memory", f"{serving.memory >> 20}MB", "--timeout", f"{serving.seconds:g}s"]

@@ -21,7 +21,7 @@ from cdc.serve.limits import Limits
 log = logging.getLogger(__name__)
 
 _LOOKS_EVERY = 0.25  # seconds, whether the parent is still there, and how much memory is taken
-_PACKAGES = "pip install 'cdc-replicator[serve]'"
+_PACKAGES = "pip install 'pygwire>=0.2' 'protobuf>=6.33.5'"
 
 
 def serve(
