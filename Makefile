@@ -34,6 +34,7 @@ servers:
 	integration/servers/unpack_maven.sh $(SERVERS)/debezium integration/servers/debezium.sha256 \
 		io.debezium:debezium-core 3.4.1.Final org.apache.kafka:connect-api 4.1.1 \
 		org.apache.kafka:connect-json 4.1.1 org.apache.kafka:connect-transforms 4.1.1
+	integration/servers/unpack_maven.sh $(SERVERS)/pgjdbc integration/servers/pgjdbc.sha256 org.postgresql:postgresql 42.7.4
 
 # The long forms, all of them here: each of the three sources gets a third of MINUTES of live work and faults, then every
 # test that has a longer form runs in it. SEED repeats a run's choices, RATE is in row changes a second.

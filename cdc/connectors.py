@@ -18,7 +18,18 @@ from cdc import journal
 from cdc.errors import UsageError
 from cdc.journal.observer import JournalAware, source_state
 from cdc.options import MEGABYTE, Options, Told
-from cdc.target import KEEP_ALL, HeldAs, Publication, SetApart, Target, TargetAbilities, TargetSettings, takes_all
+from cdc.target import (
+    KEEP_ALL,
+    HeldAs,
+    Publication,
+    QueryAnswer,
+    QueryWishes,
+    SetApart,
+    Target,
+    TargetAbilities,
+    TargetSettings,
+    takes_all,
+)
 
 JOURNAL = "journal"
 SOURCES = {
@@ -223,6 +234,14 @@ class KeepsHistories(Protocol):
 
 
 @runtime_checkable
+class Answers(Protocol):
+    """A target that this program can ask in SQL."""
+
+    def query(self, place: str, wishes: QueryWishes, /) -> QueryAnswer:
+        """Answer a question; raises TargetBusy if a pipeline has the target to itself, UsageError."""
+
+
+@runtime_checkable
 class OneFile(Protocol):
     """A target that is one file, of which a copy is a backup."""
 
@@ -264,6 +283,7 @@ if TYPE_CHECKING:
     _holds_tables: tuple[HoldsTables, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
     _paced: Paced = ducklake
     _keeps_histories: tuple[KeepsHistories, ...] = (duckdb, ducklake, postgres_tables, clickhouse)
+    _answers: tuple[Answers, ...] = (duckdb, ducklake)
     _one_file: OneFile = duckdb
     _publishes: Publishes = duckdb
 

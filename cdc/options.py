@@ -56,6 +56,24 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """How the published copy is served to readers.
+
+    Attributes:
+        addresses: where, as `cdc.serve.address` reads them; empty if only the port of the service asks it.
+        memory: bytes that DuckDB has for all queries together.
+        seconds: that one query may take.
+        certificate, key: files in PEM; None without TLS.
+    """
+
+    addresses: tuple[str, ...] = ()
+    memory: int = 512 * MEGABYTE
+    seconds: float = 60.0
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How a run works; every field has a working default.
 
@@ -83,6 +101,7 @@ class Options:
         stall_timeout: seconds without a sign of life after which a stage is given up (`cdc.engine.liveness`).
         publish: where a copy of the target goes that others read; None for none.
         publish_every: seconds between the beginnings of two such copies.
+        serving: how that copy is served to readers; None for not at all.
         only_looks: tables neither come nor go, and nothing is changed on the source.
     """
 
@@ -109,6 +128,7 @@ class Options:
     waits_for_tables: bool = False
     publish: Path | None = None
     publish_every: float = PUBLISH_EVERY
+    serving: Serving | None = None
     only_looks: bool = False
 
     def __post_init__(self) -> None:

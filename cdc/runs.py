@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import glob
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cdc.connectors import (
     JOURNAL,
+    Answers,
     HoldsTables,
+    KeepsHistories,
     OneFile,
     Publishes,
     TargetKind,
@@ -33,10 +35,12 @@ from cdc.connectors import (
 from cdc.engine.fanout import FanOut
 from cdc.engine.liveness import Stall, Watch
 from cdc.engine.pipeline import Pipeline
-from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
+from cdc.errors import CheckpointUnreadable, TargetBusy, Unavailable, UsageError
+from cdc.jobs import answers
 from cdc.jobs.backfill import Backfill
-from cdc.jobs.control import Progress, Values, ask, serve
+from cdc.jobs.control import Progress, Values, ask, is_served, serve
 from cdc.jobs.healing import Healing
+from cdc.jobs.past import AskedHistories
 from cdc.jobs.publishing import Publisher
 from cdc.jobs.requests import JOBS
 from cdc.jobs.tidying import tidy
@@ -50,6 +54,7 @@ from cdc.model.standing import State
 from cdc.options import NAMELESS, Options, Told
 from cdc.removal import Removal
 from cdc.sources.findings import Finding
+from cdc.target import QueryAnswer, QueryWishes
 from cdc.whereabouts import (
     control_socket,
     name_of,
@@ -112,6 +117,11 @@ def open_pipeline(
     pipeline.companions.append(partial(tidy, pipeline))
     if options.publish is not None:
         pipeline.companions.append(_publisher(pipeline, source, target, options, options.publish).follow)
+    if options.publish is not None and options.serving is not None:
+        from cdc.serve.child import Child, socket_of  # noqa: PLC0415  # few runs serve
+
+        socket = socket_of(target, options.name)
+        pipeline.companions.append(Child(pipeline, options.publish, options.serving, socket).follow)
     return pipeline
 
 
@@ -307,6 +317,59 @@ def back_up(target: str, file: Path) -> Values:
 
     arguments = {"file": str(file.absolute())}
     return _asked_first(target, NAMELESS, "backup", arguments, lambda _: None, alone)
+
+
+def query(target: str, wishes: QueryWishes) -> QueryAnswer:
+    """Answer a question in SQL, by the process that has a target to itself or, if none has, by this one.
+
+    Raises:
+        UsageError: it is not a target that can be asked, or the question is refused.
+        TargetBusy: another process has it, and does not listen.
+    """
+    module, place = target_module(target)
+    if not isinstance(module, Answers):
+        raise UsageError(
+            f"{target} is not a target that `cdc query` can ask.",
+            hint="It asks DuckDB files and lakes. A server is asked with its own client, for example psql.",
+        )
+    arguments = {"sql": wishes.sql, "limit": wishes.limit, "seconds": wishes.seconds}
+    found = _by_whom_it_has(target, "query", arguments, lambda: module.query(place, wishes))
+    return answers.read(found) if isinstance(found, dict) else found
+
+
+@contextmanager
+def open_histories(target: str) -> Iterator[Any]:
+    """What answers questions about the past of a target, by the process that has it to itself or by this one (O32).
+
+    Raises:
+        UsageError: it keeps no history.
+        TargetBusy: another process has it, and does not listen.
+    """
+    module, place = target_module(target)
+    if not isinstance(module, KeepsHistories):
+        raise UsageError(
+            f"{target} keeps no history.",
+            hint="`cdc targets` says which targets do, with `cdc run ... --mode history`.",
+        )
+    if isinstance(module, OneFile) and is_served(control_socket(target, NAMELESS)):
+
+        def asked(what: str, arguments: Values) -> Values:
+            answer = ask(control_socket(target, NAMELESS), what, arguments, lambda _: None)
+            if answer is None:
+                raise Unavailable("The pipeline ended before it was done.", hint="Ask again.")
+            return answer
+
+        yield AskedHistories(asked)
+        return
+    with module.open_histories(place) as histories:
+        yield histories
+
+
+def _by_whom_it_has(target: str, what: str, arguments: Values, alone: Callable[[], T]) -> T | Values:
+    """Only one file is kept from others by the process that writes it."""
+    if not isinstance(target_module(target)[0], OneFile):
+        return alone()
+    return _asked_first(target, NAMELESS, what, arguments, lambda _: None, alone)
 
 
 def _guessed(source: str, state: str) -> Told:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from cdc.errors import UsageError
 from cdc.model.schema import TableName, TableSchema
@@ -210,6 +210,53 @@ class Settling(Target, Protocol):
         Raises:
             Unavailable: not just now.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class QueryWishes:
+    """A question in SQL.
+
+    Attributes:
+        limit: rows to deliver at most.
+        seconds: that it may take.
+    """
+
+    sql: str
+    limit: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswer:
+    """What a question was answered.
+
+    Attributes:
+        rows: an Arrow table; two columns may have the same name.
+        types: of the columns, as the database names them.
+        is_cut: there are more rows.
+    """
+
+    rows: Any
+    types: list[str]
+    is_cut: bool
+
+
+@runtime_checkable
+class Questioned(Target, Protocol):
+    """A target that nobody else can read while it is open, and that answers questions itself, between two transactions.
+
+    What is asked cannot write, and takes memory while nothing is applied: if that is too little, the question fails.
+    """
+
+    def query(self, wishes: QueryWishes) -> QueryAnswer:
+        """Answer a question.
+
+        Raises:
+            UsageError: it does not only read, it failed, or it took too long.
+        """
+
+    def histories(self, seconds: float) -> AbstractContextManager[Any]:
+        """What answers questions about the past, for so long; raises UsageError if no table is kept so."""
 
 
 class Copying(Protocol):

@@ -94,12 +94,16 @@ def test_every_option_is_spelled_in_one_way() -> None:
     kinds = {option.opts[0]: option.metavar for option in options if option.metavar in ("SIZE", "DURATION")}
     assert kinds == {
         "--memory": "SIZE",
+        "--serve-memory": "SIZE",
         "--segment": "SIZE",
         "--rotate": "SIZE",
         "--journal-size": "SIZE",
         "--journal-budget": "SIZE",
         "--journal-age": "DURATION",
         "--every": "DURATION",
+        "--publish-every": "DURATION",
+        "--serve-timeout": "DURATION",
+        "--timeout": "DURATION",
         "--verify-every": "DURATION",
         "--stall-timeout": "DURATION",
         "--max-lag": "DURATION",

@@ -30,6 +30,8 @@ COMMANDS = {
     "repair": Command("repair", "Make rows of TARGET what they are in SOURCE."),
     "resync": Command("resync", "Copy whole tables again."),
     "wait": Command("wait", "Wait until TARGET has what SOURCE has now."),
+    "query": Command("query", "Ask TARGET one question: what it holds this moment."),
+    "serve": Command("serve", "Serve a published copy to readers, read only."),
     "teardown": Command("teardown", "Remove the slot, the publications and the state."),
     "tail": Command("tail", "Print every row change of SOURCE as one line."),
     "history": Command("history", "Show every version of a row: who changed what when."),

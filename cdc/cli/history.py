@@ -146,15 +146,9 @@ def _say(place: object) -> None:
 
 
 def _histories(target: str) -> AbstractContextManager[Any]:
-    from cdc.connectors import KeepsHistories, target_module
+    from cdc.runs import open_histories
 
-    module, path = target_module(target)
-    if not isinstance(module, KeepsHistories):
-        raise UsageError(
-            f"{target} keeps no history.",
-            hint="`cdc targets` says which targets do, with `cdc run ... --mode history`.",
-        )
-    return module.open_histories(path)
+    return open_histories(target)
 
 
 def _text(value: object) -> str:

@@ -25,8 +25,10 @@ from cdc.cli.app import (
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
 from cdc.cli.settings import PROCESS, RunCommand
 from cdc.errors import UsageError
-from cdc.options import MEGABYTE, PUBLISH_EVERY, AfterShape, OnOperatorNeeded, Options
+from cdc.options import MEGABYTE, PUBLISH_EVERY, AfterShape, OnOperatorNeeded, Options, Serving
 from cdc.target import Keys, Mode, Retention
+
+_SERVE = "Write --publish FILE --serve pg://127.0.0.1:5433 as well."
 
 
 class OnTableError(StrEnum):
@@ -115,6 +117,27 @@ def run(
         str | None,
         typer.Option("--publish-every", metavar="DURATION", help="How often that copy is renewed. [default: 30s]"),
     ] = None,
+    serve: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--serve",
+            metavar="ADDRESS",
+            help="Serve that copy to readers in a process of its own: pg://HOST:PORT (PostgreSQL protocol), "
+            "flight://HOST:PORT (Arrow Flight SQL), http://HOST:PORT; may be given again.",
+        ),
+    ] = None,
+    serve_memory: Annotated[
+        str | None,
+        typer.Option("--serve-memory", metavar="SIZE", help="What DuckDB may use for readers. [default: 512MB]"),
+    ] = None,
+    serve_timeout: Annotated[
+        str | None,
+        typer.Option("--serve-timeout", metavar="DURATION", help="How long one query may take. [default: 60s]"),
+    ] = None,
+    serve_tls_cert: Annotated[
+        Path | None, typer.Option("--serve-tls-cert", metavar="FILE", help="A certificate in PEM for --serve.")
+    ] = None,
+    serve_tls_key: Annotated[Path | None, typer.Option("--serve-tls-key", metavar="FILE", help="Its key.")] = None,
     journal: Annotated[
         str | None, typer.Option("--journal", metavar="DIR", help="Write a journal, and feed several targets from it.")
     ] = None,
@@ -219,6 +242,13 @@ def run(
 
     if publish_every is not None and publish is None:
         raise UsageError("--publish-every needs --publish.", hint="Write --publish FILE as well.")
+    if serve and publish is None:
+        raise UsageError(
+            "--serve needs --publish: readers get a copy, and never the file that is written.",
+            hint=f"Write --publish FILE --serve {serve[0]}.",
+        )
+    if not serve and any(given is not None for given in (serve_memory, serve_timeout, serve_tls_cert, serve_tls_key)):
+        raise UsageError("--serve-memory, --serve-timeout and --serve-tls-... need --serve.", hint=_SERVE)
     writes_to = target or f"journal:{(journal or '').removeprefix('journal:')}"
     segment_bytes = bytes_of("--segment", segment, least=MEGABYTE, most=1024 * MEGABYTE)
     options = Options(
@@ -244,6 +274,15 @@ def run(
         verify_every=_every("--verify-every", verify_every),
         publish=publish,
         publish_every=_every("--publish-every", publish_every) or PUBLISH_EVERY,
+        serving=Serving(
+            tuple(serve),
+            bytes_of("--serve-memory", serve_memory or "512MB", least=LEAST_MEMORY),
+            _every("--serve-timeout", serve_timeout or "60s"),
+            serve_tls_cert,
+            serve_tls_key,
+        )
+        if serve
+        else None,
         retention=Retention(
             seconds_of("--journal-age", journal_age),
             bytes_of("--journal-size", journal_size),

@@ -67,6 +67,8 @@ def _print(report: dict[str, Any], lines: Mapping[str, str]) -> None:
         rows["what to do"] = report["remedy"]
     if report["publication"]:
         rows["published"] = _publication(report["publication"])
+    if report["serving"]:
+        rows["served at"] = ", ".join(report["serving"]["addresses"])
     if report["verification"]:
         rows["verified"] = _verification(report["verification"])
     for label, value in rows.items():

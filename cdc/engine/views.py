@@ -81,6 +81,23 @@ class PublicationView:
 
 
 @dataclass(slots=True)
+class ServingView:
+    """The process that serves the copy to readers.
+
+    Attributes:
+        addresses: where they connect.
+        pid: of that process; None if it does not run just now.
+        restarts: how often it was started again.
+        problem: why it does not serve, or did not a moment ago, in a sentence; None if it does.
+    """
+
+    addresses: list[str]
+    pid: int | None = None
+    restarts: int = 0
+    problem: str | None = None
+
+
+@dataclass(slots=True)
 class PipelineView:
     """What a pipeline is doing, for people and for status.
 
@@ -104,6 +121,7 @@ class PipelineView:
         verification: in the background, if there was one.
         stall: what does not move on, if anything does not.
         publication: the copy that others read, if there is to be one.
+        serving: the process that serves that copy, if there is to be one.
     """
 
     phase: str = "opening"
@@ -128,6 +146,7 @@ class PipelineView:
     verification: VerificationView | None = None
     stall: Stall | None = None
     publication: PublicationView | None = None
+    serving: ServingView | None = None
 
     def table(self, name: TableName) -> TableView:
         """The view of one table, which is made if there is none yet."""

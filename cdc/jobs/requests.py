@@ -17,8 +17,10 @@ from cdc.connectors import has_reached
 from cdc.engine.pipeline import Pipeline
 from cdc.engine.stage import Stage
 from cdc.errors import Unavailable, UsageError
+from cdc.jobs.answers import LONGEST_QUESTION, written
 from cdc.jobs.backfill import Backfill
 from cdc.jobs.condition import read_condition
+from cdc.jobs.past import look_back
 from cdc.jobs.verify import Finding, TableReport, Verifier, Wishes, comparable_target, replaceable_target, sum_up
 from cdc.model.parts import Key
 from cdc.model.position import Checkpoint
@@ -26,7 +28,7 @@ from cdc.model.schema import LogicalType, TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import State
 from cdc.observer import Observer
-from cdc.target import InOneFile
+from cdc.target import InOneFile, QueryWishes, Questioned
 
 log = logging.getLogger(__name__)
 
@@ -202,12 +204,30 @@ def backup(pipeline: Pipeline, _observer: Observer, arguments: Values, _progress
     return pipeline.errand(copy, patience=60.0)
 
 
+def query(pipeline: Pipeline, _observer: Observer, arguments: Values, _progress: Progress) -> Values:
+    """Answer a question in SQL between two transactions.
+
+    Args:
+        arguments: `sql`, `limit` and `seconds` (see `cdc.target.QueryWishes`).
+    """
+    wishes = QueryWishes(arguments["sql"], arguments["limit"], min(arguments["seconds"], LONGEST_QUESTION))
+
+    def ask(stage: Stage) -> Values:
+        if not isinstance(stage.target, Questioned):
+            raise UsageError("This target answers others itself.", hint="Ask it again: nobody keeps others from it.")
+        return written(stage.target.query(wishes))
+
+    return pipeline.errand(ask, patience=wishes.seconds)
+
+
 JOBS: Mapping[str, Callable[[Pipeline, Observer, Values, Progress], Values]] = {
     "verify": verify,
     "repair": repair,
     "resync": resync,
     "position": position,
     "backup": backup,
+    "past": look_back,
+    "query": query,
     "wait": wait,
 }
 

@@ -87,6 +87,7 @@ def by_its_account(now: Mapping[str, Any], last: Mapping[str, Any], stopped_at: 
         "verification": now.get("verification"),
         "stall": stall_of(now),
         "publication": now.get("publication"),
+        "serving": now.get("serving"),
         "tables": {
             table: {"state": entry["state"], "reason": entry["reason"], "different": entry["different"]}
             for table, entry in last.get("tables", {}).items()
@@ -143,6 +144,8 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
         yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
     if (published := report["publication"]) is not None and published["problem"] is not None:
         yield f"{published['file']} is not as new as it should be: {published['problem']}"
+    if (serving := report["serving"]) is not None and serving["problem"] is not None:
+        yield serving["problem"]
     if (stall := report["stall"]) is not None:
         yield f"The {stall['stage']} does not move on ({stall['doing']})."
     if report["running"]:
@@ -197,6 +200,7 @@ def _target_side(source: str, target: str, name: str) -> tuple[dict[str, Any], s
             "verification": None,
             "stall": None,
             "publication": None,
+            "serving": None,
             "tables": tables,
         },
         state,

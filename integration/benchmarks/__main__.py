@@ -22,6 +22,7 @@ from integration.benchmarks import (
     large,
     latency,
     publish,
+    readers,
     snapshot,
     startup,
     tables,
@@ -40,6 +41,7 @@ BENCHMARKS = {
     "tables": tables.copies,
     "publish": publish.copies,
     "startup": startup.commands,
+    "readers": readers.served,
 }
 BINLOG = {
     "w1": binlog.inserts,

@@ -14,7 +14,7 @@ from cdc.model.schema import Column, TableSchema
 from cdc.model.standing import Standing
 from cdc.removal import Removal
 from cdc.tables.owned import first_come
-from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
+from cdc.target import HeldAs, Mode, QueryAnswer, QueryWishes, SetApart, TargetAbilities, TargetSettings
 from cdc.targets.duckdb.product import PRODUCT, SEES_CASE
 
 if TYPE_CHECKING:
@@ -102,6 +102,19 @@ def publication(path: str, to: Path) -> DuckDbPublication:
     from cdc.targets.duckdb.publication import DuckDbPublication
 
     return DuckDbPublication(Path(path), to)
+
+
+def query(path: str, wishes: QueryWishes) -> QueryAnswer:
+    """Answer a question to a file that no pipeline has open; raises TargetBusy if one does, UsageError."""
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"There is no file {file}.")
+    from cdc.tables import control
+    from cdc.targets.duckdb import questions
+    from cdc.targets.duckdb.engine import DuckDbEngine
+
+    with control.opened(DuckDbEngine(file, _LARGE, read_only=True)) as engine:
+        return questions.answer(engine.connection, wishes)
 
 
 @contextmanager

@@ -73,6 +73,12 @@ class DuckDbEngine(DuckDbDigests):
         self.inode = Inode.at(self._path)
         self._room = Room(self.connection, self._memory)
 
+    def beside(self, connection: duckdb.DuckDBPyConnection) -> DuckDbEngine:
+        """The same file by another connection to it, to read."""
+        engine = DuckDbEngine(self._path, self._memory, read_only=True)
+        engine.connection = connection
+        return engine
+
     def begin(self) -> None:
         self.connection.execute("BEGIN TRANSACTION")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cdc.errors import InvariantError
+from cdc.tables.histories import Histories
 from cdc.tables.target import TableTarget
-from cdc.target import Mode
+from cdc.target import Mode, QueryAnswer, QueryWishes
+from cdc.targets.duckdb import questions
 from cdc.targets.duckdb.backup import back_up, settle
 from cdc.targets.duckdb.engine import DuckDbEngine
 
@@ -33,3 +36,11 @@ class DuckDbTarget(TableTarget):
         if self._in_transaction:
             raise InvariantError("A copy was to be made of a target inside a transaction.")
         back_up(self._file.connection, self._path, to, alive)
+
+    def query(self, wishes: QueryWishes) -> QueryAnswer:
+        return questions.answer(self._file.connection, wishes)
+
+    @contextmanager
+    def histories(self, seconds: float) -> Iterator[Histories]:
+        with questions.looking(self._file.connection, seconds) as cursor:
+            yield Histories(self._file.beside(cursor))

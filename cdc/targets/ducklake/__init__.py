@@ -15,7 +15,8 @@ from cdc.tables import control
 from cdc.tables.histories import Histories
 from cdc.tables.owned import first_come
 from cdc.tables.state import SCHEMA
-from cdc.target import HeldAs, Mode, SetApart, TargetAbilities, TargetSettings
+from cdc.target import HeldAs, Mode, QueryAnswer, QueryWishes, SetApart, TargetAbilities, TargetSettings
+from cdc.targets.duckdb import questions
 from cdc.targets.ducklake.address import parse
 from cdc.targets.ducklake.codecs import codec_for
 from cdc.targets.ducklake.engine import DuckLakeEngine
@@ -71,6 +72,12 @@ def target_removals(place: str, _pipeline: str) -> list[Removal]:
     """What a pipeline keeps in a lake beside its tables, which stay."""
     lake = parse(place)
     return [Removal(f"schema {SCHEMA} in {lake}", lambda: control.drop_state(DuckLakeEngine(lake, _MEMORY)))]
+
+
+def query(place: str, wishes: QueryWishes) -> QueryAnswer:
+    """Answer a question to a lake; raises UsageError, and TargetBusy where a pipeline has its catalogue's file open."""
+    with control.opened(_reading(place)) as engine:
+        return questions.answer(engine.connection, wishes)
 
 
 @contextmanager

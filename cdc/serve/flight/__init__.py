@@ -1,0 +1,1 @@
+"""Arrow Flight SQL: `messages` are its commands, `server` answers them."""
