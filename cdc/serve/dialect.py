@@ -7,6 +7,7 @@ rewritten.
 from __future__ import annotations
 
 import re
+from enum import Enum
 from functools import lru_cache
 
 import sqlglot
@@ -174,8 +175,14 @@ def _kind(to: exp.Expr) -> str:
     named = to.args.get("kind") if isinstance(to, exp.DataType) else None
     if named is None:
         found = to.this
-        return str(found.value if hasattr(found, "value") else found).lower()
-    name: str = named.expression.name if isinstance(named, exp.Dot) else getattr(named, "name", str(named))
+        return str(found.value if isinstance(found, Enum) else found).lower()
+    name: str = (
+        named.expression.name
+        if isinstance(named, exp.Dot)
+        else named.name
+        if isinstance(named, exp.Expr)
+        else str(named)
+    )
     return name.lower()
 
 

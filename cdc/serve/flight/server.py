@@ -358,7 +358,14 @@ def _message(content: bytes) -> tuple[str, Any]:
 
 
 def _alike(column: str, message: Any, field: str) -> str:
-    return f" AND {column} LIKE {written(getattr(message, field))}" if message.HasField(field) else ""
+    pattern = dict(_set(message)).get(field)
+    return f" AND {column} LIKE {written(pattern)}" if pattern is not None else ""
+
+
+def _set(message: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a message that were set."""
+    for descriptor, value in message.ListFields():
+        yield descriptor.name, value
 
 
 def _of_catalog(message: Any, column: str = "catalog_name") -> str:
