@@ -20,7 +20,7 @@ from typer.main import get_command
 import cdc
 from cdc import errors
 from cdc.cli.app import app
-from cdc.cli.commands import load
+from cdc.cli.commands import load_all
 from cdc.errors import CdcError
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def public_errors() -> list[type[CdcError]]:
 
 def commands_page() -> str:
     """Every command with its arguments and options, as its `--help` has them."""
-    load([])
+    load_all()
     command = get_command(app)
     assert isinstance(command, TyperGroup)
     command.commands = dict(sorted(command.commands.items()))  # in whichever order they were loaded

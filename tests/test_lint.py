@@ -14,7 +14,7 @@ import yaml
 from typer.main import get_command
 
 from cdc.cli.app import app
-from cdc.cli.commands import load
+from cdc.cli.commands import load_all
 
 _ROOT = Path(__file__).parent.parent
 

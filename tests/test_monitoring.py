@@ -12,7 +12,7 @@ import yaml
 from typer.main import get_command
 
 from cdc.cli.app import app
-from cdc.cli.commands import load
+from cdc.cli.commands import load_all
 from cdc.service.metrics import METRICS
 from tests.test_metrics import SERIES
 
@@ -90,7 +90,7 @@ def test_every_alert_says_what_to_do() -> None:
 
 
 def test_commands_that_are_advised_are_commands() -> None:
-    load([])
+    load_all()
     commands = get_command(app).commands  # type: ignore[attr-defined]
     lines = re.findall(r"^    cdc (.+)$", (DOCS / "alerts.md").read_text(), re.MULTILINE)
     assert len(lines) > 10
