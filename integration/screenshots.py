@@ -22,19 +22,22 @@ from integration.browser import Opened, chromium
 from integration.followed import Followed
 
 _PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
-_VISITS = 1_500_000
+_VISITS = 2_500_000
 _MOST_BYTES = 150_000
 _WORKS_FOR = 80.0  # seconds
 
 
-def _take(browser: Browser, followed: Followed, name: str, *, width: int = 1080, dark: bool = False) -> None:
+def _take(
+    browser: Browser, followed: Followed, name: str, verdict: str, *, width: int = 1080, dark: bool = False
+) -> None:
     with Opened(browser, followed.url, width=width, height=700, dark=dark) as opened:
-        opened.page.wait_for_timeout(1200)
+        opened.page.wait_for_timeout(200)
         file = _PICTURES / f"{name}.png"
         opened.page.screenshot(path=file, full_page=True)
         size = file.stat().st_size
         assert size < _MOST_BYTES, (name, size)
-        print(f"{file.name}: {size:,} bytes, {opened.text('#verdict-word')}, {opened.complaints}", flush=True)
+        assert opened.text("#verdict-word") == verdict, name
+        print(f"{file.name}: {size:,} bytes, {opened.complaints}", flush=True)
 
 
 def _is_well(report: dict[str, Any]) -> bool:
@@ -79,22 +82,22 @@ def main() -> None:
         target = "duckdb:shop.duckdb"
         arguments = (dsn, target, "--verify-every", "30s", "--max-rate", "30000", "--max-lag", "15s")
         with Followed(Path(folder), *arguments) as followed:
-            followed.until(lambda report: report["rows"]["copied"] > _VISITS // 4)
-            _take(browser, followed, "copying")
+            followed.until(lambda report: report["rows"]["copied"] > _VISITS // 10)
+            _take(browser, followed, "copying", "Copying")
             followed.until(lambda report: report["phase"] == "streaming")
             with _work(dsn):
                 followed.until(_is_well, 200)
-                _take(browser, followed, "healthy")
-                _take(browser, followed, "dark", dark=True)
-                _take(browser, followed, "phone", width=360)
+                _take(browser, followed, "healthy", "All is well")
+                _take(browser, followed, "dark", "All is well", dark=True)
+                _take(browser, followed, "phone", "All is well", width=360)
             server.execute("ALTER TABLE shop.visits ALTER seconds TYPE bigint", "shop")
             server.execute("INSERT INTO shop.visits VALUES (0, 'the first after it', 1)", "shop")
             followed.until(lambda report: report["health"] == "amber")
-            _take(browser, followed, "suspect")
+            _take(browser, followed, "suspect", "Checking 1 table")
             followed.until(lambda report: report["health"] == "green", 200)
             server.stop()
             followed.until(lambda report: report["lag_seconds"] > 15 and len(report["problems"]) > 1)
-            _take(browser, followed, "failed")
+            _take(browser, followed, "failed", "Needs attention")
 
 
 if __name__ == "__main__":
