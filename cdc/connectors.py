@@ -253,7 +253,7 @@ class OneFile(Protocol):
 class Publishes(Protocol):
     """A target that is one file, of which other processes read a copy. It has `--publish`."""
 
-    def publication(self, place: str, to: Path, /) -> Publication:
+    def make_publication(self, place: str, to: Path, /) -> Publication:
         """The copy; nothing is looked at yet."""
 
 

@@ -134,7 +134,7 @@ def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, f
     module, place = target_module(target)
     if not isinstance(module, Publishes):
         raise UsageError(f"{target} is not one file of which a copy could be published.")
-    publication = module.publication(place, file)
+    publication = module.make_publication(place, file)
     publication.refuse_place()
     if file.exists():
         _refuse_foreign(module, source, target, options.name, file)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, expect
 
 from integration.browser import Opened, chromium
 from integration.conftest import Database, make_database
@@ -267,50 +266,26 @@ def test_of_several_pipelines_one_is_chosen(browser: Browser, shop: Database, tm
             assert_calm(opened, running.url)
 
 
-ANSWER = {
-    "columns": [{"name": "id", "type": "INTEGER"}, {"name": "<b>note</b>", "type": "VARCHAR"}],
-    "rows": [[1, HOSTILE], [2, None], [3, {"a": [1]}]],
-    "row_count": 3,
-    "truncated": False,
-    "seconds": 0.012,
-}
-REFUSAL = {
-    "error": "Table with name nothing does not exist!",
-    "hint": "Did you mean <i>orders</i>?",
-    "sqlstate": "42P01",
-}
-
-
-def test_a_question_and_its_answer(browser: Browser, followed: Followed) -> None:
-    """The box is only there where the process answers queries. Answers are those of `cdc.serve`, and text as well."""
+def test_a_question_and_its_answer(browser: Browser, shop: Database, followed: Followed, tmp_path: Path) -> None:
+    """The box is only there where the port answers questions: to the published copy, read only. Values are text."""
     with Opened(browser, followed.url) as opened:
-        page, asked = opened.page, []
-        assert not page.is_visible("#query")
-
-        def answer(route: Route) -> None:
-            asked.append(route.request.post_data_json)
-            is_wrong = "nothing" in asked[-1]["sql"]
-            route.fulfill(status=400 if is_wrong else 200, json=REFUSAL if is_wrong else ANSWER)
-
-        def offering(route: Route) -> None:
-            document = followed.status()
-            for report in document["pipelines"].values():
-                report["query"] = True
-            route.fulfill(content_type="text/event-stream", body=f"data: {json.dumps(document)}\n\n")
-
-        page.route("**/query?pipeline=shop", answer)
-        page.route("**/events", offering)
-        page.reload()
-        page.wait_for_selector("#query", state="visible")
-        page.fill("#sql", "SELECT * FROM orders")
-        page.press("#sql", "Control+Enter")
-        page.wait_for_selector("#answer table")
-        assert asked == [{"sql": "SELECT * FROM orders", "limit": 500}]
-        assert page.locator("#answer th").all_text_contents() == ["id", "<b>note</b>"]
-        assert page.locator("#answer td").all_text_contents() == ["1", HOSTILE, "2", "NULL", "3", '{"a":[1]}']
-        assert opened.text("#answer caption") == "3 rows, 12 ms"
-        page.fill("#sql", "SELECT * FROM nothing")
-        page.get_by_role("button", name="Run").click()
-        page.wait_for_selector("#answer [role=alert]")
-        assert opened.text("#answer") == f"{REFUSAL['error']}\n{REFUSAL['hint']}"
-        assert page.query_selector("#answer i, #answer b, #answer img") is None
+        assert not opened.page.is_visible("#query")
+    copy = tmp_path / "copy.duckdb"
+    target = f"duckdb:{tmp_path / 'asked.duckdb'}"
+    options = ("--tables", "public.orders", "--publish", str(copy), "--publish-every", "1s")
+    with Followed(tmp_path, shop.dsn, target, *options) as running:
+        running.until(lambda report: bool(report["publication"] and report["publication"]["at"]))
+        with Opened(browser, running.url) as opened:
+            page = opened.page
+            page.wait_for_selector("#query", state="visible")
+            page.fill("#sql", f"SELECT min(id) AS \"<b>id</b>\", '{HOSTILE}', NULL, [1] FROM public.orders")
+            page.press("#sql", "Control+Enter")
+            page.wait_for_selector("#answer table")
+            assert page.locator("#answer th").all_text_contents()[0] == "<b>id</b>"
+            assert page.locator("#answer td").all_text_contents() == ["1", HOSTILE, "NULL", "[1]"]
+            assert opened.text("#answer caption").startswith("1 row, ")
+            page.fill("#sql", "DROP TABLE public.orders")
+            page.get_by_role("button", name="Run").click()
+            page.wait_for_selector("#answer [role=alert]")
+            assert opened.text("#answer").startswith("Nothing is written here")
+            assert page.query_selector("#answer i, #answer b, #answer img") is None

@@ -407,7 +407,7 @@ def test_the_route_of_the_service_passes_on(served: Served, tmp_path: Path) -> N
     import uvicorn
 
     (port,) = free_ports(1)
-    routes = [query_route(served.own_socket)]
+    routes = [query_route({"shop": served.own_socket}.get)]
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=port, log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -415,13 +415,13 @@ def test_the_route_of_the_service_passes_on(served: Served, tmp_path: Path) -> N
 
     def ask(body: bytes) -> tuple[int, Any]:
         link = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        link.request("POST", "/query", body)
+        link.request("POST", "/query?pipeline=shop", body, {"content-type": "application/json"})
         answer = link.getresponse()
         return answer.status, orjson.loads(answer.read())
 
-    assert ask(b"SELECT id FROM orders ORDER BY id")[1]["rows"] == [[1], [2], [3]]
-    assert ask(b"DROP TABLE orders")[0] == 403
-    routes[0] = query_route(tmp_path / "nobody.http")
+    assert ask(b'{"sql": "SELECT id FROM orders ORDER BY id"}')[1]["rows"] == [[1], [2], [3]]
+    assert ask(b'{"sql": "DROP TABLE orders"}')[0] == 403
+    routes[0] = query_route({"shop": tmp_path / "nobody.http"}.get)
     server.should_exit = True
     thread.join(10)
 
@@ -430,7 +430,7 @@ def test_the_route_of_the_service_passes_on(served: Served, tmp_path: Path) -> N
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_for_port(port)
-    assert ask(b"SELECT 1") == (
+    assert ask(b'{"sql": "SELECT 1"}') == (
         503,
         {"error": "Nothing serves the published copy just now.", "hint": None, "sqlstate": "57P03"},
     )

@@ -46,7 +46,7 @@ def test_a_typing_error_in_the_environment_is_told(setting: str) -> None:
 
 def test_the_command_line_ends_with_2_for_such_an_error() -> None:
     """E-12."""
-    command = [sys.executable, "-m", "cdc", "status", "postgresql://h/d", "x.duckdb"]
+    command = [sys.executable, "-m", "cdc", "run", "postgresql://h/d", "x.duckdb"]
     done = subprocess.run(command, env={"CDC_FAULT": "nowhere"}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "'nowhere'" in done.stderr

@@ -82,7 +82,7 @@ def test_the_settings_of_the_examples_are_options_of_a_run() -> None:
     shown = re.findall(r"<<'END'\n(.*?)\n    END", (_ROOT / "docs/deploy.md").read_text(), re.DOTALL)
     texts = [settings["data"]["cdc.toml"], *shown]
     assert len(texts) == 2
-    load(["run"])
+    load_all()
     known = {name.removeprefix("--") for option in get_command(app).commands["run"].params for name in option.opts}
     for text in texts:
         (pipeline,) = tomllib.loads(text)["pipelines"].values()

@@ -17,7 +17,8 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from cdc.cli import app, load
+from cdc.cli.app import app
+from cdc.cli.commands import load_all
 from cdc.cli.targets import describe, markdown
 from cdc.connectors import (
     HoldsTables,
@@ -231,7 +232,7 @@ def test_a_kind_says_of_itself_what_the_product_finds() -> None:
 
 
 def test_the_command() -> None:
-    load(["targets"])
+    load_all()
     said = CliRunner().invoke(app, ["targets", "--json"])
     assert said.exit_code == 0, said.output
     found = {kind["product"]: kind for kind in orjson.loads(said.stdout)}

@@ -19,7 +19,13 @@ def main() -> None:
     if VERSION in of_all:  # what the others load takes longer than this answer
         from cdc import version
 
-        print(f"cdc {version.VERSION}")
+        try:
+            print(f"cdc {version.VERSION}", flush=True)
+        except OSError as failure:  # there is no space for it, or nobody reads it
+            from cdc.cli.ending import ending
+
+            with ending(rest):
+                raise failure
         return
     if _COMPLETE in os.environ:
         _complete()

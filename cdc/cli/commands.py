@@ -29,7 +29,7 @@ COMMANDS = {
     "verify": Command("verify", "Compare every value of every row."),
     "repair": Command("repair", "Make rows of TARGET what they are in SOURCE."),
     "resync": Command("resync", "Copy whole tables again."),
-    "wait": Command("wait", "Wait until TARGET has what SOURCE has now."),
+    "wait": Command("wait", "Wait until everything up to a position of SOURCE is in TARGET."),
     "query": Command("query", "Ask TARGET one question: what it holds this moment."),
     "serve": Command("serve", "Serve a published copy to readers, read only."),
     "teardown": Command("teardown", "Remove the slot, the publications and the state."),

@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from cdc.cli.consoles import messages
 from cdc.cli.systemd import reported
@@ -20,8 +21,9 @@ from cdc.connectors import JOURNAL, kind_of
 from cdc.engine.liveness import Stall
 from cdc.engine.pipeline import Pipeline
 from cdc.errors import EXIT_RESTARTABLE, OperatorNeeded
-from cdc.options import OnOperatorNeeded, Options
+from cdc.options import OnOperatorNeeded, Options, Serving
 from cdc.runs import open_fanout, open_pipeline, serve_jobs
+from cdc.serve.access import PASSWORD
 from cdc.service.address import Address
 from cdc.service.notify import Notifier, NotifyOptions
 from cdc.service.observed import ObservedPipeline
@@ -54,6 +56,22 @@ class Wanted:
         """All that it writes to."""
         return self.target, *(self.feeds or ())
 
+    def with_queries(self) -> Wanted:
+        """The same, with a process that answers questions to its published copy, if there is one."""
+        options = self.options
+        if options.publish is None or options.serving is not None:
+            return self
+        return replace(self, options=replace(options, serving=Serving()))
+
+    @property
+    def query_socket(self) -> Path | None:
+        """Of the process that answers questions to its published copy."""
+        if self.options.serving is None or self.feeds is not None:
+            return None
+        from cdc.serve.child import socket_of
+
+        return socket_of(self.target, self.options.name)
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessOptions:
@@ -68,6 +86,12 @@ class ProcessOptions:
     listen: Address | None = None
     notify: NotifyOptions = NotifyOptions()  # noqa: RUF009 - it is frozen
     on_operator_needed: OnOperatorNeeded = OnOperatorNeeded.EXIT
+
+    @property
+    def answers_queries(self) -> bool:
+        """Whether its port passes on questions to published copies. It has no login and no TLS, so nobody beyond this
+        machine may ask there, and nobody at all where readers need a password."""
+        return self.listen is not None and self.listen.is_loopback and PASSWORD not in os.environ
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +167,13 @@ def carry_out(wanted: Sequence[Wanted], process: ProcessOptions) -> None:
         if isinstance(error, OperatorNeeded):
             notifier.stopped(name, " ".join(filter(None, (error.message, error.hint))))
 
+    if process.answers_queries:
+        wanted = [each.with_queries() for each in wanted]
     with Service(process.listen, notifier) as service:
         observed = [service.observe(each.source, each.target, each.options.name, each.max_lag) for each in wanted]
+        if process.answers_queries:
+            for each, seen in zip(wanted, observed, strict=True):
+                seen.query_socket = each.query_socket
         try:
             if len(wanted) == 1:
                 _run_alone(wanted[0], observed[0], ending, say_stopped)

@@ -38,7 +38,7 @@ def query(
         str, typer.Option("--timeout", metavar="DURATION", help="How long it may take; a pipeline that runs gives 30s.")
     ] = "5s",
 ) -> None:
-    """Ask a target one question: what it holds this moment.
+    """Ask TARGET one question: what it holds this moment.
 
     A pipeline that has the file open answers between two transactions and applies nothing meanwhile. For dashboards and
     large questions: cdc run ... --publish FILE --serve ADDRESS.

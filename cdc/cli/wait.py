@@ -31,7 +31,7 @@ def wait(
     ] = False,
     name: NameOption = None,
 ) -> None:
-    """Wait until everything up to a position of SOURCE is in TARGET, durable and for everybody to see.
+    """Wait until everything up to a position of SOURCE is in TARGET. It is durable then, and for everybody to see.
 
     Ends with 1 if that is not so in time, or if nobody runs the pipeline.
     """

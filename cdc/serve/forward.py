@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -20,14 +21,22 @@ _PASSED = ("content-type", "accept")
 _RETURNED = ("content-type", "x-cdc-truncated")
 
 
-def query_route(own_socket: Path) -> Route:
-    """`POST /query`, with the interface of `cdc.serve`.
+def query_route(socket_of: Callable[[str], Path | None]) -> Route:
+    """`POST /query?pipeline=NAME`, with the interface of `cdc.serve`, but for JSON alone.
+
+    A page of another site can have a browser send a text, which is a question as well. It cannot send JSON to another
+    origin (the Fetch standard, "CORS-safelisted request-header").
 
     Args:
-        own_socket: of the process that serves, which need not be there yet (`cdc.serve.child.socket_of`).
+        socket_of: of the process that serves a pipeline's copy, which need not be there yet; None if none is to.
     """
 
     async def query(request: Request) -> Response:
+        own_socket = socket_of(request.query_params.get("pipeline", ""))
+        if own_socket is None:
+            return _error(404, "No copy of such a pipeline is offered here.", "57P03")
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return _error(415, "A question to this port is JSON.", "22023")
         body = bytearray()
         async for part in request.stream():
             body += part

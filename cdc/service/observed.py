@@ -82,7 +82,7 @@ class ObservedPipeline:
     def __init__(self, source: str, target: str, name: str, max_lag: float) -> None:
         self.name = name
         self.target = _shown(target)
-        self.answers_queries = False
+        self.query_socket: Path | None = None  # of the process that answers about the published copy
         self.feeds: dict[str, ObservedPipeline] = {}
         self._source = source
         self._origin = {"kind": kind_of(source), "database": _database_of(source)}
@@ -220,7 +220,7 @@ class ObservedPipeline:
             "segments": {"count": view.segments, "seconds": view.segment_seconds, "bytes": view.segment_bytes},
             "checkpoint_at": view.checkpoint_at,
             "tries": view.tries,
-            "query": self.answers_queries,
+            "query": self.query_socket is not None,
             "samples": [list(sample) for sample in self._samples],
             "forecast": {
                 "slot_seconds_left": self._slot_left.seconds_left,
@@ -287,6 +287,11 @@ class ObservedProcess:
             "unready": unready,
             "pipelines": reports,
         }
+
+    def query_socket(self, name: str) -> Path | None:
+        """Of the process that answers about the published copy of a pipeline; None if nobody is to be asked here."""
+        pipeline = self.pipelines.get(name)
+        return pipeline.query_socket if pipeline is not None else None
 
     @property
     def is_alive(self) -> bool:

@@ -32,6 +32,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cdc.serve.forward import query_route
 from cdc.service.address import Address
 from cdc.service.exposition import registry
 from cdc.service.observed import ObservedProcess
@@ -136,6 +137,7 @@ def application(process: ObservedProcess, address: Address, is_ending: Callable[
         Route("/metrics", metrics),
         Route("/status.json", status),
         Route("/events", events),
+        query_route(process.query_socket),
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=address.names, www_redirect=False)
     return Starlette(routes=routes, middleware=[Middleware(_Careful), hosts])

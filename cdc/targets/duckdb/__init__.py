@@ -97,7 +97,7 @@ def back_up(path: str, to: Path) -> Checkpoint | None:
     return read_checkpoint(str(to), "")
 
 
-def publication(path: str, to: Path) -> DuckDbPublication:
+def make_publication(path: str, to: Path) -> DuckDbPublication:
     """A copy of a file for those who read it while a pipeline writes."""
     from cdc.targets.duckdb.publication import DuckDbPublication
 
