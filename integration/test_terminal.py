@@ -130,7 +130,7 @@ def test_the_end_of_a_run_that_catches_up(database: Database, tmp_path: Path) ->
         lines = terminal.end()
     assert terminal.process.returncode == 0
     assert lines[-1].startswith("Caught up, and ended at 0/"), lines
-    assert lines[-1].endswith(f"To look at it: duckdb {target} 'FROM public.orders LIMIT 10'")
+    assert lines[-1].endswith(f"To look at it: cdc query {target} 'SELECT * FROM public.orders LIMIT 10'")
     assert b"\x1b[3" not in terminal.written.replace(b"\x1b[3m", b"")
 
 

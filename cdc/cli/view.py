@@ -142,14 +142,13 @@ def last_word(watched: Watched) -> str | None:
 
 
 def _how_to_read(target: str, view: PipelineView) -> str:
-    """How to look at what a file of DuckDB holds now; other targets are read as ever."""
-    file = target.removeprefix("duckdb:")
+    """How to look at what a file of DuckDB holds now. Who has a server knows how to ask it."""
     if not (target.startswith("duckdb:") or target.endswith((".duckdb", ".ddb", ".db"))):
         return ""
     largest = max(view.tables, key=lambda name: view.tables[name].rows_copied, default=None)
     name = str(largest) if largest is not None and _PLAIN_NAME.fullmatch(str(largest)) else None
-    statement = f"FROM {name} LIMIT 10" if name is not None else "SHOW ALL TABLES"
-    return f"To look at it: duckdb {shlex.quote(file)} {shlex.quote(statement)}"
+    statement = f"SELECT * FROM {name} LIMIT 10" if name is not None else "SELECT * FROM _cdc.freshness"
+    return f"To look at it: cdc query {shlex.quote(target)} {shlex.quote(statement)}"
 
 
 def keep_status(pipeline: Pipeline, status: StatusFile) -> None:

@@ -131,7 +131,9 @@ class Pipeline:
         if source is not None and handoff is not None:
             head, durable = source.head, handoff.durable
             view.durable, view.source_position = durable, head.position
-            view.lag_bytes = max(0, head.position.order - durable.order) if durable is not None else 0
+            # Before the first copy is complete the target is nowhere in the log.
+            reached = durable.order if durable is not None else 0
+            view.lag_bytes = max(0, head.position.order - reached) if reached else 0
             oldest = handoff.oldest
             view.lag_seconds = max(0.0, (head.clock - oldest) / 1e6) if oldest is not None else 0.0
             if view.phase == "streaming" and durable is not None and not view.lag_bytes:

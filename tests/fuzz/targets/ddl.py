@@ -22,7 +22,7 @@ WORDS = (
     "ENUM('a','b') JSON BINARY GENERATED ALWAYS AS (c1+1) VIRTUAL COMMENT '' WAIT 5 INSERT UPDATE XA GRANT @x := "
     "IGNORE EXCHANGE WITH STATEMENT FOR INDEX UNIQUE ONLINE ORDER BY /*M! */ 1e999 0x 1.t \u00e9 \udce9"
 ).split(" ")
-logs.configure(verbose=False)
+logs.configure(logs.Settings())
 TYPES = ["enum('a','b''c')", "set(')')", "decimal", "int(11) unsigned", "x(", "bit(64)", "varchar(20) character set x"]
 _COLUMNS = tuple(Column(f"c{i}", "int", logical_type(source_type("int")), i, key=0 if i == 1 else None) for i in (1, 2))
 _TABLE = TableState(TableSchema(TableName("d", "t"), 1, _COLUMNS), "utf8mb4", 0, copied=True, next_column=3)
