@@ -300,7 +300,8 @@ def test_the_last_that_is_written_is_the_end(is_watched: bool) -> None:
             "duckdb:shop.duckdb",
             "t",
             False,
-            "Caught up, and ended at 0/16B3748. To look at it: cdc query duckdb:shop.duckdb 'SELECT * FROM public.t LIMIT 10'",
+            "Caught up, and ended at 0/16B3748. "
+            "To look at it: cdc query duckdb:shop.duckdb 'SELECT * FROM public.t LIMIT 10'",
         ),
         (
             "my shop.db",
