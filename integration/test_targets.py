@@ -22,10 +22,10 @@ from integration.processes import cdc
 @pytest.mark.parametrize(
     ("target", "option", "has"),
     [
-        ("duckdb:x.duckdb", ("--format", "avro"), "--memory, --mode"),
-        ("duckdb:x.duckdb", ("--rotate", "1MB"), "--memory, --mode"),
-        ("duckdb:x.duckdb", ("--every", "10s"), "--memory, --mode"),
-        ("duckdb:x.duckdb", ("--journal-budget", "1GB"), "--memory, --mode"),
+        ("duckdb:x.duckdb", ("--format", "avro"), "--memory, --mode, --publish"),
+        ("duckdb:x.duckdb", ("--rotate", "1MB"), "--memory, --mode, --publish"),
+        ("duckdb:x.duckdb", ("--every", "10s"), "--memory, --mode, --publish"),
+        ("duckdb:x.duckdb", ("--journal-budget", "1GB"), "--memory, --mode, --publish"),
         ("jsonl:x.jsonl", ("--mode", "history"), "--format, --rotate"),
         ("jsonl:x.jsonl", ("--memory", "1GB"), "--format, --rotate"),
         ("kafka://nowhere", ("--rotate", "1MB"), "--format"),
