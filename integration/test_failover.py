@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cdc.cli.status  # noqa: F401  # the command registers itself with the app
-from cdc.cli import app
+from cdc.cli.app import app
 from cdc.demo.server import PrivatePostgres
 from cdc.errors import CdcError, SlotUnusable, SourceChanged, Unavailable
 from cdc.sources.postgres.stream import ReplicationStream
