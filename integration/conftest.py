@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from integration.clickhouse import PrivateClickHouse
 from integration.kafka import PrivateKafka
 from integration.proxy import FaultProxy
 from tests.seeds import TAKES_ALL, some
+
+_HERE = Path(__file__).parent
 
 _numbers = itertools.count(1)
 
@@ -116,13 +119,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that is of MySQL as well as of MariaDB runs on one of the two, of which each commit has its own for each
     test; `CDC_CHOICES=all` has both."""
     if not TAKES_ALL:
-        items[:] = [item for item in items if _is_chosen(item)]
+        known = {item.nodeid for item in items}
+        items[:] = [item for item in items if _is_chosen(item, known)]
 
 
-def _is_chosen(item: pytest.Item) -> bool:
-    if not (isinstance(item, pytest.Function) and hasattr(item, "callspec") and "my" in item.callspec.params):
+def _is_chosen(item: pytest.Item, known: set[str]) -> bool:
+    if not (isinstance(item, pytest.Function) and hasattr(item, "callspec") and item.path.is_relative_to(_HERE)):
         return True
-    return item.callspec.params["my"] in some(["mysql", "mariadb"], 1, f"{item.path.name} {item.originalname}")
+    for kind, other in (("mysql", "mariadb"), ("mariadb", "mysql")):
+        sibling = re.sub(rf"(?<=[\[-]){kind}(?=[\]-])", other, item.nodeid, count=1)
+        if kind in item.callspec.params.values() and sibling != item.nodeid and sibling in known:
+            return kind in some(["mysql", "mariadb"], 1, f"{item.path.name} {item.originalname}")
+    return True
 
 
 @pytest.fixture(autouse=True)
