@@ -17,7 +17,7 @@ import orjson
 from cdc import journal
 from cdc.errors import UsageError
 from cdc.journal.observer import JournalAware, source_state
-from cdc.options import MEGABYTE, Options, Told
+from cdc.options import MEGABYTE, KeptOptions, Options
 from cdc.target import (
     KEEP_ALL,
     HeldAs,
@@ -68,7 +68,7 @@ class SourceKind(Protocol):
         dsn: str,
         *,
         name: str,
-        told: Told,
+        options: KeptOptions,
         workers: int,
         budget: int,
         notes: bool = False,
@@ -79,7 +79,7 @@ class SourceKind(Protocol):
 
         Args:
             name: of the pipeline.
-            told: which tables, and how they are followed.
+            options: which tables, and how they are followed.
             workers: sessions that read the snapshot.
             budget: bytes that one segment holds at most.
             notes: the target tells what applications said of their transactions.
@@ -134,7 +134,7 @@ class DatabaseKind(SourceKind, Protocol):
     def pipeline_of(self, state: str) -> str:
         """The name of the pipeline that a checkpoint's state belongs to."""
 
-    def told(self, state: str) -> Told | None:
+    def kept_options(self, state: str) -> KeptOptions | None:
         """The options of the last run; None if the state is of a version that did not keep them."""
 
 
@@ -416,7 +416,7 @@ def source_factory(
     return source_module(dsn).source_factory(
         dsn,
         name=known_as(dsn, target, options.name),
-        told=options.told,
+        options=options.kept,
         workers=options.workers,
         budget=options.segment_bytes,
         notes=notes,

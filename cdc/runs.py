@@ -51,7 +51,7 @@ from cdc.model.position import Checkpoint
 from cdc.model.schema import TableName
 from cdc.model.selection import Selection
 from cdc.model.standing import State
-from cdc.options import NAMELESS, Options, Told
+from cdc.options import NAMELESS, KeptOptions, Options
 from cdc.removal import Removal
 from cdc.sources.findings import Finding
 from cdc.target import QueryAnswer, QueryWishes
@@ -269,10 +269,10 @@ def have_done(source: str, target: str, options: Options, what: str, arguments: 
             # Before anything is applied, which may be what a damaged table does not allow.
             wanted = Selection(tuple(arguments["tables"]), (), observer.default_schema)
             module.copy_parts(path, options.name, [schema for schema in followed if wanted.matches(schema.table)])
-        told = database_module(source).told(checkpoint.state)
-        chosen = options.as_told(told or _guessed(source, checkpoint.state))
+        kept = database_module(source).kept_options(checkpoint.state)
+        chosen = options.with_kept(kept or _guessed(source, checkpoint.state))
         pipeline = open_pipeline(source, target, replace(chosen, until_caught_up=False, only_looks=what != "resync"))
-        pipeline.meant = told.selection if told is not None else None
+        pipeline.meant = kept.selection if kept is not None else None
         done: list[Values] = []
         pipeline.run_beside(lambda _: done.append(JOBS[what](pipeline, observer, arguments, progress)))
     return done[0]
@@ -372,11 +372,11 @@ def _by_whom_it_has(target: str, what: str, arguments: Values, alone: Callable[[
     return _asked_first(target, NAMELESS, what, arguments, lambda _: None, alone)
 
 
-def _guessed(source: str, state: str) -> Told:
-    """What a run may have been told whose version did not keep it: to follow what it does, held tables included."""
+def _guessed(source: str, state: str) -> KeptOptions:
+    """The options of a run whose version did not keep them: the tables that it follows, held ones included."""
     standings = source_module(source).table_standings(state)
     known = [table for table, standing in standings.items() if standing.state is not State.LEFT_OUT]
-    return Told(Selection(tuple(glob.escape(str(table)) for table in known)), include_keyless=True)
+    return KeptOptions(Selection(tuple(glob.escape(str(table)) for table in known)), include_keyless=True)
 
 
 def serve_jobs(pipeline: Pipeline, source: str, target: str, options: Options) -> None:

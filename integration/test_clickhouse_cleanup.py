@@ -121,8 +121,8 @@ def test_what_comes_late(database: Database, house: PrivateClickHouse) -> None:
             copy.come_late()
         copy.assert_same()
     server = Server.parse(copy.target.removeprefix("clickhouse:"))
-    told = meaning(refused.value, server)
-    assert (type(told), str(told)) == (TargetBusy, str(busy(server)))
+    answer = meaning(refused.value, server)
+    assert (type(answer), str(answer)) == (TargetBusy, str(busy(server)))
     copy.verify()
 
 

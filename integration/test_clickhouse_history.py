@@ -101,8 +101,8 @@ def test_every_version_is_there(database: Database, house: PrivateClickHouse) ->
     assert past.versions("id, v, length(big), _cdc_op, _cdc_ended_by, _cdc_valid_to = _cdc_valid_from", "t") == whole
     with open_histories(past.target.removeprefix("clickhouse:")) as histories:
         known = histories.table("t")
-        told = [(event.op, event.changed, event.row and event.row["v"]) for event in histories.versions(known, ["1"])]
-        assert told == [
+        answer = [(event.op, event.changed, event.row and event.row["v"]) for event in histories.versions(known, ["1"])]
+        assert answer == [
             ("copy", ("id", "v", "big"), "v1"),
             ("update", ("v",), "a"),
             ("update", ("v",), "b"),

@@ -114,10 +114,10 @@ def _is_the_same(observer: Observer, schema: TableSchema) -> bool:
     """Whether a table of the source has the columns and the key now that the pipeline knows."""
     with observer.look(schema) as look:
         now = look.shape(schema)
-    return now is not None and _told(now) == _told(schema)
+    return now is not None and _shape(now) == _shape(schema)
 
 
-def _told(schema: TableSchema) -> list[tuple[str, LogicalType, int | None]]:
+def _shape(schema: TableSchema) -> list[tuple[str, LogicalType, int | None]]:
     return [(column.name, column.type, column.key) for column in schema.columns]
 
 
@@ -296,12 +296,12 @@ def _table(report: TableReport) -> Values:
 
 def _difference(schema: TableSchema, finding: Finding) -> Values:
     names = [schema.columns[index].name for index in schema.key]
-    told: Values = {
+    entry: Values = {
         "key": dict(zip(names, finding.difference.key, strict=True)) if names else None,
         "found": finding.difference.found,
         "rows": finding.difference.copies,
         "position": finding.position.text,
     }
     if finding.source is not None or finding.target is not None:
-        told |= {"source": finding.source, "target": finding.target}
-    return told
+        entry |= {"source": finding.source, "target": finding.target}
+    return entry

@@ -17,7 +17,7 @@ from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing, State
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.removal import Removal
 from cdc.source import SourceStatus
 from cdc.sources.findings import Finding
@@ -54,7 +54,7 @@ def source_factory(
     dsn: str,
     *,
     name: str,
-    told: Told,
+    options: KeptOptions,
     workers: int,
     budget: int,
     notes: bool = False,
@@ -65,7 +65,7 @@ def source_factory(
     from cdc.journal.source import JournalSource
 
     folder = folder_of(dsn)
-    return lambda: JournalSource(folder, name, told.selection, budget)
+    return lambda: JournalSource(folder, name, options.selection, budget)
 
 
 def tail_factory(

@@ -155,7 +155,7 @@ def verify_server(connection: Connection, state: SourceState) -> bool:
 def _verify_database(dsn: Dsn, state: SourceState) -> None:
     """A log is of a whole server, and goes on for any of its databases: the options of the run show which one is meant.
     All of them in the place of one, or one in the place of all, is another choice of tables."""
-    followed = state.told.selection.default_schema if state.told is not None else ""
+    followed = state.options.selection.default_schema if state.options is not None else ""
     if dsn.database and followed and dsn.database.lower() != followed.lower():  # the server may know them so
         raise SourceChanged(
             f"{dsn} is another database than {followed!r}, which the target follows.",

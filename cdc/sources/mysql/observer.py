@@ -184,8 +184,8 @@ class MySqlObserver:
                     yield MySqlLook(session, MySqlPlace(place.order, place))
                     if not has_snapshots:
                         guard.query("UNLOCK TABLES")  # fails if the lock was lost, and the look is void
-                elif session.version.flavor == "mariadb" and (told := self._told(session)) is not None:
-                    place = self._place(session, *told)
+                elif session.version.flavor == "mariadb" and (seen := self._snapshot_place(session)) is not None:
+                    place = self._place(session, *seen)
                     yield MySqlLook(session, MySqlPlace(place.order, place))
                 else:
                     yield MySqlLook(session, self._between(session))
@@ -194,7 +194,7 @@ class MySqlObserver:
             self.close()  # whatever state the session is in
             raise
 
-    def _told(self, session: Connection) -> tuple[str, int] | None:
+    def _snapshot_place(self, session: Connection) -> tuple[str, int] | None:
         Snapshot.begin_session(session)
         return Snapshot.place(session)
 

@@ -18,7 +18,7 @@ from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment, Step, with_gaps
 from cdc.model.selection import Selection
 from cdc.model.standing import Apart, Standing, State
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.source import Head, Link
 from cdc.sources.findings import Severity
 from cdc.sources.gathering import Gathered
@@ -66,7 +66,7 @@ class Settings:
 
     Attributes:
         name: of the pipeline.
-        told: of the tables; those without a key are followed whatever it says.
+        options: of the tables; those without a key are followed whatever it says.
         workers: sessions that copy in parallel.
         budget: bytes of log that make one segment at most.
         notes: tell the statements that rows were changed by, where the log has them, too; and whole rows as they were
@@ -76,7 +76,7 @@ class Settings:
     """
 
     name: str
-    told: Told
+    options: KeptOptions
     workers: int
     budget: int
     notes: bool = False
@@ -163,7 +163,7 @@ class MySqlSource:
                 flavor=connection.version.flavor,
                 server=server_identity(connection),
                 server_id=secrets.randbelow((1 << 32) - (1 << 16)) + (1 << 16),
-                told=self._settings.told,
+                options=self._settings.options,
                 place=LogPlace(now.file, 0, now.offset),
                 gtids=now.gtids,
             )
@@ -190,7 +190,7 @@ class MySqlSource:
             self._selected = self._select()
             followed = [entry.schema.table for entry in state.tables.values()]
             there = [table.name for table in self._selected]
-            for pattern in self._settings.told.selection.unmatched_now(there, followed):
+            for pattern in self._settings.options.selection.unmatched_now(there, followed):
                 log.warning("No table matches %r now; the others are followed.", pattern)
         self._tables = self._followed_tables()
         self._forget_unselected()
@@ -200,8 +200,8 @@ class MySqlSource:
             self._tables.look_after = here.order
         if resume is not None and self._hold_unreadable():
             self._has_news = True
-        if self._state.told != self._settings.told:
-            self._state.told, self._has_news = self._settings.told, True
+        if self._state.options != self._settings.options:
+            self._state.options, self._has_news = self._settings.options, True
         self._state.apart = self._apart
         self._gtids = self._parsed(self._state.gtids) if has_gtids(connection) else None
         self._opened_at = Head(here.position(), self._clock())
@@ -210,8 +210,8 @@ class MySqlSource:
         return FollowedTables(
             self._state,
             self._connection,
-            self._settings.told.selection,
-            holds_tables=self._settings.told.holds_tables,
+            self._settings.options.selection,
+            holds_tables=self._settings.options.holds_tables,
             by_parts=self._settings.by_parts,
             numbers=self._learned.numbers,
         )
@@ -265,7 +265,7 @@ class MySqlSource:
         names = [table.name for table in user_tables(self._connection, self._dsn.database)]
         fatal = [
             f
-            for f in check(self._connection, self._dsn.database, self._certain(self._settings.told.selection, names))
+            for f in check(self._connection, self._dsn.database, self._certain(self._settings.options.selection, names))
             if f.severity is Severity.FATAL
         ]
         if fatal:
@@ -280,7 +280,7 @@ class MySqlSource:
         Raises:
             UsageError: a new pipeline has a pattern that means nothing, most likely by a typing error, or no table.
         """
-        selection = self._settings.told.selection
+        selection = self._settings.options.selection
         everything = user_tables(self._connection, self._dsn.database)
         names = [table.name for table in everything]
         for pattern in self._certain(selection, names).unmatched(names) if self._is_new else ():
@@ -312,13 +312,13 @@ class MySqlSource:
     def copy(self, link: Link) -> Iterator[Segment]:
         if self._is_new:
             for table in self._selected:
-                self._tables.expect(self._told(table))
+                self._tables.expect(self._as_logged(table))
         elif self._hold_refused(link) or self._has_news:
             # The target has to have it, which others ask what is followed, however long nothing else happens.
             yield self._segment([])
         yield from self._copy_missing(link)
 
-    def _told(self, table: Table) -> Table:
+    def _as_logged(self, table: Table) -> Table:
         """With whole rows before a change, if somebody wants to know and the log has them."""
         if not self._settings.notes or not self._logs_whole_rows():
             return table
@@ -342,7 +342,7 @@ class MySqlSource:
             if self._state.named(table.name) is None and table.name not in self._tables.ghosts
         ]
         certain = self._not_renamed(new)
-        entries = [(self._tables.expect(told), told) for told in map(self._told, certain)]
+        entries = [(self._tables.expect(table), table) for table in map(self._as_logged, certain)]
         if len(certain) == len(new):
             self._tables.look_after = None  # last, since nothing is complete before
         return entries
@@ -387,7 +387,7 @@ class MySqlSource:
             if entry.is_followed and not goes_on:
                 self._tables.lose(entry, "it has another shape than its statements in the log say")
             # With another key alone its rows have been what they are all the time.
-            taken.append(self._tables.take_in(entry, self._told(table), entry.start if goes_on else start))
+            taken.append(self._tables.take_in(entry, self._as_logged(table), entry.start if goes_on else start))
         if taken or is_news:
             faults.point("copy.adopted")
             yield self._segment([Reset(entry.schema, by_parts=True) for entry in taken])
@@ -503,7 +503,7 @@ class MySqlSource:
         if table.trouble is not None:
             self._tables.hold(entry, table.trouble)
             return None
-        table = self._told(table.identified(identity))
+        table = self._as_logged(table.identified(identity))
         self._state.tables[identity] = table.followed(start, copied=False)
         return table
 
@@ -546,8 +546,8 @@ class MySqlSource:
 
     def _segment(self, steps: Sequence[Reset | Changes], size: int = 0) -> Segment:
         checkpoint = self._checkpoint(self._state.place.position())
-        told: list[Step] = [*self._tables.take_gaps(), *steps]
-        return Segment(told, Transactions.none(), checkpoint, size + len(checkpoint.state))
+        everything: list[Step] = [*self._tables.take_gaps(), *steps]
+        return Segment(everything, Transactions.none(), checkpoint, size + len(checkpoint.state))
 
     def _checkpoint(self, position: Position) -> Checkpoint:
         """A checkpoint with the state as it is now, whose position is the one that the decoder has come to."""

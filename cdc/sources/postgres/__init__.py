@@ -18,7 +18,7 @@ from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.removal import Removal
 from cdc.source import SourceStatus
 from cdc.sources.findings import Finding
@@ -41,7 +41,7 @@ def source_factory(
     dsn: str,
     *,
     name: str,
-    told: Told,
+    options: KeptOptions,
     workers: int,
     budget: int,
     notes: bool = False,
@@ -52,7 +52,7 @@ def source_factory(
     from cdc.sources.postgres.source import PostgresSource, Settings
 
     parsed = Dsn.parse(dsn)
-    settings = Settings(name, f"cdc_{name}", told, workers, budget, notes, only_looks, set_apart)
+    settings = Settings(name, f"cdc_{name}", options, workers, budget, notes, only_looks, set_apart)
     readers: set[int] = set()
     return lambda: PostgresSource(parsed, settings, readers=readers)
 
@@ -99,7 +99,7 @@ def tail_factory(
             hint="Write it as 0/16D3748, or a time as 2024-12-31T23:59:59Z.",
         )
     name = slot or f"cdc_tail_{secrets.token_hex(4)}"
-    settings = Settings("tail", name, Told(selection, include_keyless), 1, budget, notes=True, only_looks=True)
+    settings = Settings("tail", name, KeptOptions(selection, include_keyless), 1, budget, notes=True, only_looks=True)
     return lambda: TailSource(parsed, settings, keep=slot is not None, begin=begin)
 
 
@@ -160,9 +160,9 @@ def pipeline_of(state: str) -> str:
     return SourceState.load(state).slot.removeprefix("cdc_")
 
 
-def told(state: str) -> Told | None:
+def kept_options(state: str) -> KeptOptions | None:
     """The options of the last run, by a checkpoint's state; None if that is of a version that did not keep them."""
-    return SourceState.load(state).told
+    return SourceState.load(state).options
 
 
 def table_standings(state: str) -> dict[TableName, Standing]:

@@ -19,7 +19,7 @@ from cdc.sources.postgres.catalog import (
 )
 from cdc.sources.postgres.connection import Dsn, run_command
 from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
-from cdc.sources.postgres.session import Session, number, readable, told
+from cdc.sources.postgres.session import Session, number, of_type, readable
 from cdc.sources.postgres.state import SourceState, Switch
 
 RESYNC = "Run `cdc teardown SOURCE TARGET`, remove the target, and start again: what lies between is lost."
@@ -52,16 +52,16 @@ def identify(replication: Session, connection: Connection) -> Server:
         "SELECT oid::text, (extract(epoch FROM clock_timestamp()) * 1000000)::int8, pg_is_in_recovery() "
         "FROM pg_database WHERE datname = current_database()"
     ).fetchone()
-    database, clock, is_standby = told(row, tuple)
+    database, clock, is_standby = of_type(row, tuple)
     timeline = number(answer["timeline"] or 0)
     return Server(
         system=str(answer["systemid"]),
         timeline=timeline,
         database=str(database),
         flushed=lsn(parse_lsn(str(answer["xlogpos"]))),
-        clock=told(clock, int),
+        clock=of_type(clock, int),
         history=_history(replication, timeline),
-        is_standby=told(is_standby, bool),
+        is_standby=of_type(is_standby, bool),
     )
 
 
@@ -199,7 +199,7 @@ def read_slot(connection: Connection, name: str) -> Slot | None:
         plugin=str(plugin),
         database=str(database),
         wal_status=None if wal_status is None else str(wal_status),
-        confirmed=None if confirmed is None else told(confirmed, int),
+        confirmed=None if confirmed is None else of_type(confirmed, int),
         invalidation=None if invalidation is None else str(invalidation),
     )
 

@@ -24,7 +24,7 @@ from cdc.sources.postgres.check import missing_rights
 from cdc.sources.postgres.fingerprint import look
 from cdc.sources.postgres.names import make_room
 from cdc.sources.postgres.relation import Moved
-from cdc.sources.postgres.session import number, readable, told
+from cdc.sources.postgres.session import number, of_type, readable
 from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.target import SetApart, takes_all
 from cdc.waiting import Waiting
@@ -296,24 +296,24 @@ class Membership:
     @readable()
     def _own_transaction(self) -> int:
         row = self._connection.execute("SELECT pg_current_xact_id()::text").fetchone()
-        return number(told(row, tuple)[0])
+        return number(of_type(row, tuple)[0])
 
     @readable()
     def _last_transaction(self) -> int:
         row = self._connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
-        return number(told(row, tuple)[0]) - 1
+        return number(of_type(row, tuple)[0]) - 1
 
     @readable()
     def _older_have_ended(self) -> bool:
         row = self._connection.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
         assert self._waits_for is not None
-        return number(told(row, tuple)[0]) > self._waits_for
+        return number(of_type(row, tuple)[0]) > self._waits_for
 
     @readable()
     def _written(self) -> int:
         """The LSN up to which the log is written now."""
         row = self._connection.execute("SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::int8").fetchone()
-        return number(told(row, tuple)[0])
+        return number(of_type(row, tuple)[0])
 
     @readable()
     def _look_for_dropped(self) -> None:

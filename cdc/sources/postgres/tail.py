@@ -131,7 +131,7 @@ class TailSource(PostgresSource):
     def resolve(self, relation: Relation) -> Resolved | None:
         """A table as the log describes it; nothing here depends on what it was before. A slot that is kept may have
         been made for more tables than are meant now."""
-        if not self._settings.told.selection.matches(TableName(relation.namespace, relation.name)):
+        if not self._settings.options.selection.matches(TableName(relation.namespace, relation.name)):
             return None
         with mapped_errors(self._dsn):
             today = tables_by_oid(self._connection, [relation.oid]).get(relation.oid)
