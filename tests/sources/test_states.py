@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a source: other versions of cdc read what this one writes, and the other way round (E-10)."""
+"""The state of a source in a checkpoint. Versions of cdc read each other's (E-10)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.state import SourceState as MySqlState
 from cdc.sources.postgres.state import SourceState as PostgresState
 
-OPTIONS = KeptOptions(
-    Selection(("a.*",), ("a.x",), "a"), include_keyless=True, after_shape=AfterShape.FULL, max_rate=9.0
-)
+OPTIONS = KeptOptions(Selection(("a.*",), ("a.x",), "a"), True, True, AfterShape.FULL, 9.0)
 # As versions up to now have written them.
 KEPT = {
     "selection": {"include": ["a.*"], "exclude": ["a.x"], "default_schema": "a"},
@@ -37,7 +35,7 @@ MYSQL = {
 }
 STATES = [
     (postgres, POSTGRESQL | {"slot": "cdc_p"}, PostgresState("p", "7", "5", 1, "cdc_p")),
-    (mysql, MYSQL | {"place": {"file": "b.1", "offset": 4}}, MySqlState("p", "mysql", "u", 9, LogPlace("b.1", 4))),
+    (mysql, MYSQL | {"place": {"file": "b.1", "base": 0}}, MySqlState("p", "mysql", "u", 9, LogPlace("b.1", 0))),
 ]
 
 
