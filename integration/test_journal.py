@@ -280,7 +280,7 @@ def test_what_does_not_fit_together_is_said(tmp_path: Path) -> None:
         (("run", "journal:j", "journal:k", "--name", "x"), "not made from a journal"),
         (("rebuild", "j", target), "is not a journal"),
         (("journal", "info", str(tmp_path)), "There is no journal"),
-        (("journal", "prune", str(tmp_path)), "Nothing says what may go"),
+        (("journal", "prune", str(tmp_path)), "Neither --age nor --size is given"),
     ):
         done = cdc(*arguments)
         assert done.returncode == 2, done.stderr

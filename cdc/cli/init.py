@@ -36,7 +36,7 @@ def init(
         str | None, typer.Argument(metavar="[TARGET]", help=f"{TARGET_FORMS}. [default: duckdb:NAME.duckdb]")
     ] = None,
 ) -> None:
-    """Check SOURCE, then write a first cdc.toml with comments: the file of --config, which must not be there yet."""
+    """Check SOURCE, then write a first cdc.toml with comments. --config names another file. It must not exist yet."""
     file: Path = context.find_root().params.get("config") or FILE
     if file.exists():
         raise UsageError(
@@ -88,7 +88,7 @@ target = {json.dumps(target, ensure_ascii=False)}
 # How the tables are kept: "mirror", "history" (also every version of every row) or "soft-delete".
 # mode = "mirror"
 
-# Compare all rows with the source, as often.
+# Compare all rows with the source, once per interval.
 # verify-every = "1d"
 """
 

@@ -17,10 +17,16 @@ log = logging.getLogger(__name__)
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 
-AgeOption = Annotated[str | None, typer.Option("--age", metavar="DURATION", help="Older than this: 7d, 12h.")]
-SizeOption = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Beyond so much in all: 100GB.")]
+AgeOption = Annotated[
+    str | None, typer.Option("--age", metavar="DURATION", help="Remove files that are older than this: 7d, 12h.")
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option("--size", metavar="SIZE", help="Remove the oldest files if all of them have more than this: 100GB."),
+]
 MemoryOption = Annotated[
-    str | None, typer.Option("--memory", metavar="SIZE", help="What DuckDB may use, at least 64MB. [default: 256MB]")
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="Memory that DuckDB may use, at least 64MB. [default: 256MB]"),
 ]
 LEAST_MEMORY = 64 << 20
 

@@ -19,18 +19,18 @@ def repair(
     source: SourceArgument,
     target: TargetArgument,
     from_verify: Annotated[
-        Path | None, typer.Option("--from-verify", metavar="FILE", help="What `cdc verify --json` printed.")
+        Path | None, typer.Option("--from-verify", metavar="FILE", help="The report that `cdc verify --json` printed.")
     ] = None,
-    table: Annotated[str | None, typer.Option("--table", help="The table whose rows are read again.")] = None,
+    table: Annotated[str | None, typer.Option("--table", help="Read the rows of this table again.")] = None,
     where: Annotated[
         str | None,
-        typer.Option("--where", help="Only rows of --table that fulfil this condition, in the source's SQL."),
+        typer.Option("--where", help="Only the rows of --table that fulfil this condition, in the source's SQL."),
     ] = None,
     name: NameOption = None,
 ) -> None:
-    """Make rows of TARGET what they are in SOURCE, deletions included, while streaming goes on.
+    """Make rows of TARGET equal to SOURCE again, deletions included, while the log is followed.
 
-    Each is read at a known position and put between the same two transactions of the stream.
+    Each row is read at a known position, and put between the same two transactions of the stream.
     """
     from cdc.runs import have_done
     from cdc.whereabouts import name_of

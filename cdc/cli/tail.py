@@ -33,37 +33,40 @@ def tail(
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
     op: Annotated[
-        list[str] | None, typer.Option("--op", help=f"Only what is one of {', '.join(OPS)}; may be given again.")
+        list[str] | None, typer.Option("--op", help=f"Only these events: {', '.join(OPS)}; may be repeated.")
     ] = None,
     where: Annotated[
-        str | None, typer.Option("--where", metavar="SQL", help="Only changes whose row fulfils a condition.")
+        str | None,
+        typer.Option("--where", metavar="SQL", help="Only changes whose row fulfils this condition, in DuckDB's SQL."),
     ] = None,
     begin: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="POSITION|TIME",
-            help="Begin there: binlog.000001:4, a GTID set, 0/16D3748 (PostgreSQL, with --slot), 2024-12-31T23:59:59Z.",
+            help="Where to begin: binlog.000001:4, a GTID set, 0/16D3748 (PostgreSQL, with --slot), "
+            "2024-12-31T23:59:59Z.",
         ),
     ] = None,
     event_format: FormatOption = None,
-    schemas: Annotated[
-        bool, typer.Option("--schemas", help="Debezium: describe the fields of each message beside its payload.")
-    ] = False,
+    schemas: Annotated[bool, typer.Option("--schemas", help="Debezium: describe the fields in each message.")] = False,
     transactions: Annotated[
-        bool, typer.Option("--transactions", help="Debezium: number the events of transactions; tell begin and end.")
+        bool,
+        typer.Option(
+            "--transactions", help="Debezium: number the events of each transaction, and emit its begin and end."
+        ),
     ] = False,
     slot: Annotated[
         str | None,
-        typer.Option("--slot", help="Keep a slot of this name, and go on from it the next time (PostgreSQL)."),
+        typer.Option("--slot", help="PostgreSQL: keep a slot of this name, and go on from it the next time."),
     ] = None,
     include_keyless: KeylessOption = False,
     until_caught_up: Annotated[
-        bool, typer.Option("--until-caught-up", help="End once what the source had at the start is emitted.")
+        bool, typer.Option("--until-caught-up", help="End when everything is emitted that the source had at the start.")
     ] = False,
     stall_timeout: StallTimeoutOption = STALL_TIMEOUT,
 ) -> None:
-    """Print every row change of SOURCE as one line, in commit order, from now on, and follow.
+    """Print every row change of SOURCE as one line, in commit order, from now on. Ends when it is stopped.
 
     Changes of one transaction follow each other. docs/audit.md describes the lines.
     """
