@@ -135,7 +135,8 @@ class Options:
         if not _NAME.fullmatch(self.name):
             raise UsageError(
                 f"{self.name!r} cannot name a pipeline.",
-                hint="Use up to 40 lower-case letters, digits and underscores, which is what a slot's name may have.",
+                hint="Use up to 40 lower-case letters, digits and underscores, which are the characters of a slot's "
+                "name.",
             )
 
     @property

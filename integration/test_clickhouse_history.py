@@ -172,7 +172,7 @@ def test_what_is_not_known_is_an_error(database: Database, house: PrivateClickHo
     time.sleep(1.1)  # a time means the last commit up to then, and copies are of whole seconds
     ((now,),) = past.rows("SELECT formatDateTime(now('UTC'), '%Y-%m-%dT%H:%i:%S+00:00')")
     assert past.as_of(now, "t") == [(1,), (2,)]
-    with pytest.raises(TablesHeld, match="t need one name"):
+    with pytest.raises(TablesHeld, match="t would have the same name"):
         past.run("CREATE TABLE t_as_of (id int PRIMARY KEY)")
 
 

@@ -40,7 +40,7 @@ def test_options_that_a_target_does_not_have(
     database.execute("CREATE TABLE t (id int PRIMARY KEY)")
     done = cdc("run", database.dsn, target, *option, "--until-caught-up")
     assert done.returncode == 2, done.stderr
-    assert f"{target} cannot do anything with {option[0]}." in done.stderr
+    assert f"{target} cannot use {option[0]}." in done.stderr
     assert f"{target} has {has}." in done.stderr
     assert list(tmp_path.iterdir()) == []
 

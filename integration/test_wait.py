@@ -110,7 +110,7 @@ def test_a_program_reads_what_it_has_written(anywhere: Database | MySqlDatabase,
             reader.wait_for(position, 60, published=is_published)
     done = waited(replica, "--for", position)
     assert done.returncode == 1
-    assert "nobody runs its pipeline" in done.stderr
+    assert "no process runs its pipeline" in done.stderr
     assert time.monotonic() - began < 20
     replica.catch_up()
     assert waited(replica).returncode == 0

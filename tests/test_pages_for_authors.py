@@ -200,10 +200,10 @@ def test_a_source_of_somebody_else_is_known(install: Install, tmp_path: Path) ->
 def test_a_package_that_lacks_something_is_refused(install: Install) -> None:
     """What is missing is not found out while rows are moved."""
     install("cdc_lines", _KIND.replace("kept_options = ", ""), "[cdc.sources]\nlines = cdc_lines\n")
-    with pytest.raises(UsageError, match="does not offer all that a source has to"):
+    with pytest.raises(UsageError, match="does not offer everything that a source needs"):
         source_module("lines:///said")
     install("cdc_rows", "ABILITIES = None", "[cdc.targets]\nrows = cdc_rows\n")
-    with pytest.raises(UsageError, match="does not offer all that a target has to"):
+    with pytest.raises(UsageError, match="does not offer everything that a target needs"):
         target_module("rows:place")
 
 

@@ -174,7 +174,8 @@ def selection(tables: list[str] | None, exclude: list[str] | None) -> Selection:
         parts = tuple(part.strip() for pattern in patterns or [] for part in pattern.split(","))
         if not all(parts):
             raise UsageError(
-                f"{option} names no table.", hint=f"Is a variable of the shell empty? Without {option}, all are meant."
+                f"{option} names no table.",
+                hint=f"Is a variable of the shell empty? Without {option}, all tables are followed.",
             )
         return parts
 

@@ -48,7 +48,8 @@ def history(
     if not events:
         raise UsageError(
             f"No row of {table} has ever had that key, as far as this history goes back.",
-            hint="Write values as `cdc as-of` shows them; what begins with -- stands behind a -- of its own.",
+            hint="Write values as `cdc as-of` shows them. Before a value that begins with --, write -- as an "
+            "argument of its own.",
         )
     if as_json:
         _json(

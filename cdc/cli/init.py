@@ -40,8 +40,8 @@ def init(
     file: Path = context.find_root().params.get("config") or FILE
     if file.exists():
         raise UsageError(
-            f"{file} is there already, and stays as it is.",
-            hint="Add a pipeline to it by hand, or write another one: cdc init SOURCE --config other.toml",
+            f"{file} is there already, and was not changed.",
+            hint="Add the pipeline to it by hand, or write another file: cdc init SOURCE --config other.toml",
         )
     module = database_module(source)
     name = _name_of(module.database_of(source))

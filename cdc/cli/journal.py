@@ -145,7 +145,10 @@ def forget(
             f"No target {target!r} is fed from {at.path}.", hint=f"`cdc journal info {at.path}` lists the targets."
         )
     if len(chosen) > 1:
-        raise UsageError(f"Several targets are called {target}.", hint="Name one by the number in brackets.")
+        raise UsageError(
+            f"Several targets are called {target}.",
+            hint="Name it by the number in brackets, which `cdc journal info` shows.",
+        )
     forget_reader(at, chosen[0].reader)
 
 

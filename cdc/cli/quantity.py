@@ -66,9 +66,9 @@ def bytes_of(option: str, text: str | None, least: int = 0, most: int | None = N
     if found is None:
         return None
     if found < least:
-        raise UsageError(f"{option} {text} is too little.", hint=f"It has to be {least >> 20}MB at least.")
+        raise UsageError(f"{option} {text} is too small.", hint=f"Give at least {least >> 20}MB.")
     if most is not None and found > most:
-        raise UsageError(f"{option} {text} is too much.", hint=f"It can be {most >> 20}MB at most.")
+        raise UsageError(f"{option} {text} is too large.", hint=f"Give at most {most >> 20}MB.")
     return int(found)
 
 

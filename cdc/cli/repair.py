@@ -36,7 +36,9 @@ def repair(
     from cdc.whereabouts import name_of
 
     if (from_verify is None) == (table is None) or (where is not None and table is None):
-        raise UsageError("Say which rows: --from-verify FILE, or --table T, with --where if not all of it is meant.")
+        raise UsageError(
+            "No rows are named: write --from-verify FILE, or --table T, with --where for some of its rows."
+        )
     arguments = {"table": table, "where": where} if table is not None else {"tables": _tables(from_verify)}
     options = Options(name=name_of(source, target, name))
     with messages.status("repairing"):
@@ -54,5 +56,5 @@ def _tables(file: Path | None) -> list[dict[str, object]]:
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file} is not what `cdc verify --json` prints.") from error
+        raise UsageError(f"{file} is not a report of `cdc verify --json`.") from error
     return tables

@@ -49,7 +49,7 @@ def serve(
 
     found = [address_of(text) for text in addresses or ()]
     if not found and own_socket is None:
-        raise UsageError("There is no address to serve at.", hint=f"Write cdc serve {file} pg://127.0.0.1:5433")
+        raise UsageError("No address is given.", hint=f"Write cdc serve {file} pg://127.0.0.1:5433")
     access = Access.of(dict(os.environ), certificate, key)
     refuse_open(found, access)
     limits = Limits(

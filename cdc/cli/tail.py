@@ -85,7 +85,7 @@ def tail(
     form, patience = event_format or "json", seconds_of("--stall-timeout", stall_timeout)
     make(form, settings)
     if (schemas or transactions) and form != "debezium":
-        raise UsageError("--schemas and --transactions belong to Debezium's format.", hint="--format debezium")
+        raise UsageError("--schemas and --transactions need Debezium's format.", hint="--format debezium")
     make_source = source_module(source).tail_factory(
         source,
         slot=slot,
@@ -114,5 +114,5 @@ def _ops(wanted: list[str] | None) -> frozenset[str] | None:
         return None
     names = frozenset(name.strip() for words in wanted for name in words.split(","))
     if unknown := sorted(names.difference(OPS)):
-        raise UsageError(f"{unknown[0]!r} is not something that happens.", hint=f"There are {', '.join(OPS)}.")
+        raise UsageError(f"{unknown[0]!r} is not a kind of event.", hint=f"There are {', '.join(OPS)}.")
     return names

@@ -88,7 +88,8 @@ class OpenGaps:
         hints = [f"The last state in which it is known before that: {command} '{gap.before}'"] if gap.before else []
         hints += [f"The first one in which it is known again: {command} '{after}'"] if after is not None else []
         raise NotKnown(
-            f"What {gap.table} held as of {until} is not known, nor is it from {gap.since} {to}: {gap.reason}.{more}",
+            f"The rows of {gap.table} as of {until} are not known, and neither are those from {gap.since} {to}: "
+            f"{gap.reason}.{more}",
             hint=". ".join(hints) or None,
         )
 

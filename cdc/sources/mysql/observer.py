@@ -95,9 +95,7 @@ class MySqlLook:
         found = self.shape(schema)
         there = {column.name: column.type for column in found.columns} if found is not None else {}
         if changed := [column.name for column in schema.columns if there.get(column.name) != column.type]:
-            raise TableChanged(
-                f"{schema.table} has another shape than the log has described so far ({', '.join(changed)})."
-            )
+            raise TableChanged(f"{schema.table} has a shape that the log has not described yet ({', '.join(changed)}).")
         yield from select_rows(self._connection, schema, condition_of(self._connection, schema, part))
 
 

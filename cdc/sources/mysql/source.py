@@ -186,7 +186,7 @@ class MySqlSource:
                 state.place = LogPlace(next(iter(files)), state.place.order, 0)
                 state.prepared = {}  # places of the other's log; if one is committed after all, the stream stops there
                 here = place_of(files, state.place, now.file, now.offset)
-                log.warning("%s is another server than before; it is followed on from %s", self._dsn, state.gtids)
+                log.warning("%s is another server than before; cdc goes on there from %s", self._dsn, state.gtids)
             self._selected = self._select()
             followed = [entry.schema.table for entry in state.tables.values()]
             there = [table.name for table in self._selected]
@@ -221,7 +221,7 @@ class MySqlSource:
         for entry in list(self._state.tables.values()):
             name = entry.schema.table
             if not self._tables.is_selected(name):
-                log.warning("%s is not followed any more; the target keeps what it has of it", name)
+                log.warning("%s is not followed any more; the target keeps its rows", name)
                 self._tables.forget(entry, "it was taken out of the selection")
                 self._has_news = True
 
@@ -291,7 +291,7 @@ class MySqlSource:
             )
         tables = [table for table in selected(everything, selection) if table.schema.columns]
         if not tables and self._is_new:
-            raise NoTables(f"{self._dsn} has no table to follow.", hint="--tables says which ones are meant.")
+            raise NoTables(f"{self._dsn} has no table to follow.", hint="--tables chooses the tables.")
         troubled = {table.name: table.trouble for table in tables if table.trouble is not None}
         for table in tables:
             if self._is_new and table.trouble is not None and not engine_trouble(table.engine):
@@ -407,7 +407,7 @@ class MySqlSource:
         if table is None and until > self._state.place.order:
             self._tables.look_after = until
         elif table is None:
-            log.warning("%s is gone from the source; the target keeps what it has of it", entry.schema.table)
+            log.warning("%s is gone from the source; the target keeps its rows", entry.schema.table)
             self._tables.forget(entry, "it is gone from the source")
         elif table.trouble is not None:
             self._tables.hold(entry, table.trouble)
@@ -482,7 +482,7 @@ class MySqlSource:
         self._state.mark = log_mark(self._dsn, self._state.server_id, self._state.place)
         self._state.gtids = at.gtids
         self._gtids = self._parsed(at.gtids) if self._gtids is not None else None
-        log.info("the copy is of %s:%d", at.file, at.offset)
+        log.info("the copy is made at %s:%d", at.file, at.offset)
 
     def _place(self, at: Log, connection: Connection) -> LogPlace:
         return place_of(log_files(connection), self._state.place, at.file, at.offset)
@@ -497,7 +497,7 @@ class MySqlSource:
             self._tables.look_after = start
             return None
         if table is None:
-            log.warning("%s is gone from the source; the target keeps what it has of it", entry.schema.table)
+            log.warning("%s is gone from the source; the target keeps its rows", entry.schema.table)
             self._state.forget(entry)
             return None
         if table.trouble is not None:

@@ -79,7 +79,7 @@ class TailSource(MySqlSource):
             gtids = self._parsed(text)
         except DecodeError as error:
             raise UsageError(
-                f"{text!r} is neither a place in a log file of {self._dsn} nor a GTID set.",
+                f"{text!r} is neither a position in a log file of {self._dsn} nor a GTID set.",
                 hint=f"Write it as {next(iter(files))}:4, a GTID set, or a time as 2024-12-31T23:59:59Z.",
             ) from error
         if not has_gtids(connection):
@@ -96,7 +96,7 @@ class TailSource(MySqlSource):
     def _not_there(self, text: str, end: str) -> UsageError:
         return UsageError(
             f"{text} is in the future: {self._dsn} has written its log up to {end}.",
-            hint="Give an earlier place with --from, or leave it out.",
+            hint="Give an earlier position with --from, or leave --from out.",
         )
 
     def _by_file(self, file: str, offset: int) -> Log:

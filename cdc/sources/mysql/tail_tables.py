@@ -68,7 +68,7 @@ class TailTables(FollowedTables):
 
     def copy_again(self, entry: TableState, why: str, transaction: int = ABSENT) -> None:
         """From here on the table is as it is now, which its rows have yet to show."""
-        log.warning("%s is taken to have the shape that it has now: %s", entry.schema.table, why)
+        log.warning("cdc assumes that %s has the shape that it has now: %s", entry.schema.table, why)
         table = named_tables(self._connection, [entry.schema.table]).get(entry.schema.table)
         if table is None:
             self._state.forget(entry)
@@ -85,7 +85,7 @@ class TailTables(FollowedTables):
 
     def unsaid(self, names: Collection[TableName] | None, why: str, order: int, transaction: int) -> list[Step]:
         raise SchemaChangeUnsupported(
-            f"The log lacks changes, and nobody can tell which: {why}.", hint="Begin behind that place (--from)."
+            f"The log lacks changes, and it is not known which: {why}.", hint="Begin after that position (--from)."
         )
 
     def _effect(self, effect: Effect, order: int, transaction: int, ordinal: int) -> list[Step]:
@@ -102,6 +102,6 @@ class TailTables(FollowedTables):
 def _unreadable(name: TableName, why: str) -> SchemaChangeUnsupported:
     return SchemaChangeUnsupported(
         f"The log has rows of {name}, {why}: they cannot be read.",
-        hint="Begin behind the statement that changed the table (--from), or leave the table out: "
+        hint="Begin after the statement that changed the table (--from), or leave the table out: "
         f"`cdc tail SOURCE --exclude {name}`.",
     )

@@ -90,12 +90,12 @@ def tail_factory(
     parsed = Dsn.parse(dsn)
     if begin is not None and slot is None:
         raise UsageError(
-            "PostgreSQL keeps no log to begin in but for a slot.",
-            hint="--slot NAME keeps one from its first use on; --from then goes back as far as it was read.",
+            "PostgreSQL keeps its log only for a slot.",
+            hint="--slot NAME makes a slot when it is first used. --from can go back as far as that slot was read.",
         )
     if begin is not None and begin.time is None and begin.lsn is None:
         raise UsageError(
-            f"{begin} is no place in a log of PostgreSQL.",
+            f"{begin} is not a position in a log of PostgreSQL.",
             hint="Write it as 0/16D3748, or a time as 2024-12-31T23:59:59Z.",
         )
     name = slot or f"cdc_tail_{secrets.token_hex(4)}"

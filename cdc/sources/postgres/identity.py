@@ -87,7 +87,8 @@ def verify_server(state: SourceState, position: Position, server: Server, dsn: D
     if server.is_standby:
         raise Unavailable(
             f"{dsn} is a standby.",
-            hint="Promote it, or give the DSN of the primary; with several hosts in it, the primary is looked for.",
+            hint="Give the DSN of the primary, or one with several hosts: then cdc looks for the primary. Or promote "
+            "this server.",
         )
     if server.system != state.system:
         raise SourceChanged(
@@ -153,7 +154,7 @@ def verify_slot(state: SourceState, position: Position, connection: Connection, 
     if slot.plugin != "pgoutput" or slot.database != state.database:
         raise SlotUnusable(
             f"Replication slot {state.slot!r} on {dsn} is not one of this pipeline.",
-            hint="Somebody made another of that name. Give the pipeline another --name, or: " + RESYNC,
+            hint="Somebody made another slot of that name. Give the pipeline another --name, or: " + RESYNC,
         )
     if slot.wal_status == "lost" or slot.invalidation is not None:
         reason = f" ({slot.invalidation})" if slot.invalidation else ""
@@ -227,8 +228,8 @@ def verify_publications(state: SourceState, connection: Connection, dsn: Dsn) ->
         open_to = [*state.changing, *dropped]
         if not is_same_publication(without_tables(fingerprint, open_to), without_tables(found[name], open_to)):
             raise PublicationChanged(
-                f"Publication {name!r} on {dsn} was changed: a table was taken out or put in, or an option changed, "
-                "so that changes may be missing from the stream.",
+                f"Publication {name!r} on {dsn} was changed: a table was taken out or put in, or an option changed. "
+                "Changes may be missing from the stream.",
                 hint="Only cdc may change its publications. " + RESYNC,
             )
         state.publications[name] = of_owner(fingerprint, found[name])

@@ -278,9 +278,9 @@ class Membership:
             return
         self._state.tables[oid] = replace(entry, start=NEVER, followed=False, held=None)
         if is_named and table.obstacle is not None:
-            log.warning("%s is followed for its inserts alone from here on: %s", name, why)
+            log.warning("%s is followed only for its inserts from here on: %s", name, why)
         elif not is_named:
-            log.warning("%s is not followed any more; the target keeps what it has of it", name)
+            log.warning("%s is not followed any more; the target keeps its rows", name)
             self.lost(entry, "it was taken out of the selection")
 
     def _waiting_tables(self) -> list[int]:
@@ -335,7 +335,7 @@ class Membership:
         self._state.tables[oid] = replace(entry, start=NEVER, copied=True, followed=False)
         for name, fingerprint in self._state.publications.items():
             self._state.publications[name] = without_tables(fingerprint, [oid])
-        log.warning("%s was dropped in the source; the target keeps what it has of it", entry.schema.table)
+        log.warning("%s was dropped in the source; the target keeps its rows", entry.schema.table)
         return entry.schema if entry.copied and entry.held is None else None
 
     def _begin(self, order: int) -> list[Reset | Evolve]:

@@ -111,7 +111,7 @@ class PostgresLook:
         ]
         if found is None or found.table != schema.table or changed:
             raise TableChanged(
-                f"{schema.table} has another shape than the log has described"
+                f"{schema.table} has a shape that the log has not described yet"
                 + (f" ({', '.join(changed)})." if changed else "."),
                 hint="The log describes it with the next row that changes.",
             )

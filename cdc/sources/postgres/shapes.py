@@ -192,7 +192,8 @@ class Shapes:
             fill, uncertain = fill_values(added, was, now, missing)
             if unknown := [column.name for column in uncertain if column.key is not None]:
                 raise SchemaChangeUnsupported(
-                    f"What older rows of {schema.table} hold in {', '.join(unknown)}, a part of its key, is not known."
+                    f"In older rows of {schema.table}, the values of {', '.join(unknown)} are not known, but they are "
+                    "part of its key."
                 )
             reasons += [f"what older rows hold in {column.name} is not known" for column in uncertain]
         return fill, "; ".join(reasons) or None

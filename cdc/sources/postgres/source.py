@@ -274,8 +274,7 @@ class PostgresSource:
             left_out = f" ({len(tables)} have no usable replica identity)" if tables else ""
             raise NoTables(
                 f"No table of {self._dsn} can be followed{left_out}.",
-                hint="`cdc check SOURCE` lists the tables and what each of them needs; --tables says "
-                "which ones are meant.",
+                hint="`cdc check SOURCE` lists the tables and what each of them needs; --tables chooses among them.",
             )
         return followed
 
