@@ -1,4 +1,4 @@
-"""The state of a source in a checkpoint. Versions of cdc read each other's (E-10)."""
+"""The state of a source in a checkpoint. Versions of cdc read each other's."""
 
 from __future__ import annotations
 
