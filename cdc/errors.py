@@ -89,8 +89,8 @@ class TableChanged(Unavailable):
 
 
 class TableSetApart(Unavailable):
-    """There is a problem with one table. The log is read again from the checkpoint, without the changes of this table or,
-    if its rows are suspect, with more leniency."""
+    """There is a problem with one table. The log is read again from the checkpoint, without the changes of this table
+    or, if its rows are suspect, with more leniency."""
 
 
 class TablesHeld(CdcError):
@@ -102,7 +102,7 @@ class Stalled(CdcError):
 
 
 class TargetBusy(CdcError):
-    """Another process holds the target. Not retried: two writers of one target are a mistake that a person has to see (D-17)."""
+    """Another process holds the target. Not retried: a person has to see that there are two writers (D-17)."""
 
 
 class OperatorNeeded(CdcError):

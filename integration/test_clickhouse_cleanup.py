@@ -237,7 +237,7 @@ def test_while_there_is_nothing_to_apply(
 
     with caplog.at_level("INFO"):
         pipeline.run_beside(wait)
-    assert "public.t: 799 deleted rows were removed for good" in caplog.text
+    assert "public.t: 799 deleted rows were removed" in caplog.text
     copy.run()
     assert copy.deleted == 1
     copy.assert_same()
