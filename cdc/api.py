@@ -158,7 +158,8 @@ class Stream:
         last = self._last
         if last is not None and not last.is_acknowledged and last.segment.checkpoint is not None:
             raise UsageError(
-                "The segment before was not acknowledged.", hint="Call segment.acknowledge() when it is dealt with."
+                "The previous segment was not acknowledged.",
+                hint="Call segment.acknowledge() when you have processed it.",
             )
         self._start()
         with _advice_for_programs():

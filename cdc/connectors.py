@@ -17,7 +17,7 @@ import orjson
 from cdc import journal
 from cdc.errors import UsageError
 from cdc.journal.observer import JournalAware, source_state
-from cdc.options import MEGABYTE, Options, Told
+from cdc.options import MEGABYTE, KeptOptions, Options
 from cdc.target import (
     KEEP_ALL,
     HeldAs,
@@ -68,7 +68,7 @@ class SourceKind(Protocol):
         dsn: str,
         *,
         name: str,
-        told: Told,
+        options: KeptOptions,
         workers: int,
         budget: int,
         notes: bool = False,
@@ -79,7 +79,7 @@ class SourceKind(Protocol):
 
         Args:
             name: of the pipeline.
-            told: which tables, and how they are followed.
+            options: which tables, and how they are followed.
             workers: sessions that read the snapshot.
             budget: bytes that one segment holds at most.
             notes: the target tells what applications said of their transactions.
@@ -134,7 +134,7 @@ class DatabaseKind(SourceKind, Protocol):
     def pipeline_of(self, state: str) -> str:
         """The name of the pipeline that a checkpoint's state belongs to."""
 
-    def told(self, state: str) -> Told | None:
+    def kept_options(self, state: str) -> KeptOptions | None:
         """The options of the last run; None if the state is of a version that did not keep them."""
 
 
@@ -317,7 +317,9 @@ def position_now(source: str) -> str:
     """Where a source's log is: all that somebody sees now was committed up to there."""
     module = database_module(source)
     if not isinstance(module, Measured):
-        raise UsageError(f"{source} does not say where its log is.", hint="Name the position: --for POSITION.")
+        raise UsageError(
+            f"The source {source} does not give its current position.", hint="Name the position: --for POSITION."
+        )
     return module.position_now(source)
 
 
@@ -329,7 +331,7 @@ def has_reached(checkpoint: Checkpoint, wanted: str) -> bool:
     """
     state, module = _of_state(checkpoint.state)
     if not isinstance(module, Measured):
-        raise UsageError("Positions of this source cannot be compared.")
+        raise UsageError("cdc cannot compare positions of this source.")
     return module.has_reached(replace(checkpoint, state=state), wanted)
 
 
@@ -390,8 +392,8 @@ def target_kinds() -> dict[str, list[str]]:
 def _incomplete(scheme: str, what: str, kind: str) -> UsageError:
     """Of a module of another package: a misspelt function would otherwise be found missing while rows are moved."""
     return UsageError(
-        f"The package for {scheme}: does not offer all that a {what} has to.",
-        hint=f"Its author finds in cdc/connectors.py, at {kind}, what is missing. A newer version may have it.",
+        f"The package for {scheme}: does not offer everything that a {what} needs.",
+        hint=f"Try a newer version of it. Its author finds what is missing in cdc/connectors.py, at {kind}.",
     )
 
 
@@ -416,7 +418,7 @@ def source_factory(
     return source_module(dsn).source_factory(
         dsn,
         name=known_as(dsn, target, options.name),
-        told=options.told,
+        options=options.kept,
         workers=options.workers,
         budget=options.segment_bytes,
         notes=notes,
@@ -430,7 +432,7 @@ def target_factory(source: str, target: str, options: Options) -> Callable[[], T
     refuse_options([target], options)
     module.ABILITIES.refuse_mode(options.mode)
     if kind_of(source) == JOURNAL == target.partition(":")[0]:
-        raise UsageError("A journal is not made from a journal.", hint="Copy its folder while nobody writes it.")
+        raise UsageError("A journal cannot be made from a journal.", hint="Copy its folder while nobody writes it.")
     kind, database = origin_of(source)
     settings = TargetSettings(
         options.name,
@@ -475,7 +477,7 @@ def refuse_options(targets: Iterable[str], options: Options) -> None:
     for option, given in OPTIONS_OF_TARGETS.items():
         if given(options) is not None and not any(option in has for has in known.values()):
             has = "; ".join(f"{target} has {', '.join(sorted(options))}" for target, options in known.items())
-            raise UsageError(f"{' and '.join(known)} cannot do anything with {option}.", hint=f"{has}.")
+            raise UsageError(f"{' and '.join(known)} cannot use {option}.", hint=f"{has}.")
 
 
 def fitting(options: Options, target: str) -> Options:

@@ -49,15 +49,15 @@ class Mistakes(UsageError):
 
 
 class NotKnown(UsageError):
-    """What a table held at a moment is not known: changes of it were passed over, or may have been."""
+    """The rows of a table at a moment are not known: changes were skipped, or may have been missed."""
 
 
 class NoTables(UsageError):
-    """The source has no table that is meant, or none for a pattern. It may get one: `--wait-for-tables`."""
+    """The source has no table to follow, or no table that a pattern matches. `--wait-for-tables` waits for tables."""
 
 
 class OtherPipeline(UsageError):
-    """The target is another pipeline's, which may run, or have something to say of its last run."""
+    """The target belongs to another pipeline, which may run."""
 
 
 class Unavailable(CdcError):
@@ -71,48 +71,48 @@ class SlotBusy(Unavailable):
 
 
 class NotReached(CdcError):
-    """A target does not have what somebody has waited for."""
+    """A target does not have the position that a command has waited for."""
 
 
 class SourceBehind(Unavailable):
-    """The server is a replica that does not have yet what the target has (B-04)."""
+    """The server is a replica that does not yet have everything that the target has (B-04)."""
 
     is_red = True
 
 
 class HalfWritten(Unavailable):
-    """A target's open transaction holds a part of something, or can no longer be used: it has to be opened again."""
+    """A target's open transaction has a part of a step, or can no longer be used: the target has to be opened again."""
 
 
 class TableChanged(Unavailable):
-    """A table has another shape than a moment ago, so that it has to be looked at again."""
+    """A table has another shape than a moment ago: cdc has to look at it again."""
 
 
 class TableSetApart(Unavailable):
-    """One table cannot be taken as it came. The log is read again from the checkpoint, without its changes or, if its
-    rows are suspect, with more leniency."""
+    """There is a problem with one table. The log is read again from the checkpoint, without the changes of this table
+    or, if its rows are suspect, with more leniency."""
 
 
 class TablesHeld(CdcError):
-    """A run that has caught up with everything but some tables that are held."""
+    """A run has caught up with everything except some tables that are held."""
 
 
 class Stalled(CdcError):
-    """A thread hangs and cannot be ended: only the end of the process lets go of what it holds (E-01)."""
+    """A thread hangs and cannot be ended. Only the end of the process releases what it holds (E-01)."""
 
 
 class TargetBusy(CdcError):
-    """Another process holds the target. Not retried: two writers of one target are a mistake to be seen (D-17)."""
+    """Another process holds the target. Not retried: a person has to see that there are two writers (D-17)."""
 
 
 class OperatorNeeded(CdcError):
-    """Going on would lose or change data, so nothing but a person may decide what happens next."""
+    """Going on would lose or change data, so a person has to decide what happens next."""
 
     exit_code = EXIT_OPERATOR
 
 
 class SourceUnfit(OperatorNeeded):
-    """What the source is, or lets its role do, is not enough to follow it. Nothing was made there."""
+    """The settings of the source, or the rights of its role, are not enough to follow it. Nothing was made there."""
 
 
 class SlotUnusable(OperatorNeeded):
@@ -128,23 +128,23 @@ class SourceChanged(OperatorNeeded):
 
 
 class PublicationChanged(OperatorNeeded):
-    """The publication was dropped or changed, so that changes may be missing from the stream."""
+    """The publication was dropped or changed. Changes may be missing from the stream."""
 
 
 class SchemaChangeUnsupported(OperatorNeeded):
-    """A table was changed in a way that the log does not carry far enough to be followed exactly."""
+    """A table was changed in a way that the log does not describe well enough to follow it exactly."""
 
 
 class TargetDrift(OperatorNeeded):
-    """The target does not hold what this pipeline put there."""
+    """The target does not hold what this pipeline wrote there."""
 
 
 class RowDrift(TargetDrift):
-    """A change is of a row that the target does not hold. Comparing the table with its source puts it right."""
+    """The source changed a row that the target does not have. Comparing the table with its source corrects that."""
 
 
 class TargetGone(OperatorNeeded):
-    """What the target's name leads to is not what was opened."""
+    """The target was removed or replaced after it was opened."""
 
 
 class TargetDamaged(OperatorNeeded):
@@ -160,11 +160,11 @@ class DiskFailed(OperatorNeeded):
 
 
 class RowTooLarge(OperatorNeeded):
-    """A row is larger than what the target takes at once."""
+    """A row is larger than the target accepts."""
 
 
 class ValueRefused(OperatorNeeded):
-    """A row has a value that no type of the target has a place for."""
+    """A row has a value that no type of the target can hold."""
 
 
 class CheckpointUnreadable(OperatorNeeded):
@@ -176,8 +176,8 @@ class JournalDamaged(OperatorNeeded):
 
 
 class DecodeError(OperatorNeeded):
-    """The source sent something that this program does not understand; nothing of it is skipped."""
+    """The source sent something that this program does not understand, and does not skip."""
 
 
 class InvariantError(OperatorNeeded):
-    """This program found itself in a state that it rules out. It stops before it does harm."""
+    """This program is in a state that must never occur. It stops before it does harm."""

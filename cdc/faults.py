@@ -136,8 +136,9 @@ def parse(setting: str) -> dict[str, _Fault]:
         match = _SETTING.fullmatch(part)
         if match is None or match["name"] not in POINTS or (match["kind"] or "kill") not in KINDS:
             raise UsageError(
-                f"{_ENVIRONMENT} says {part!r}, which is not a fault.",
-                hint=f"It is NAME[:NTH][=KIND[:SECONDS]]; cdc/faults.py has the names, kinds are {', '.join(KINDS)}.",
+                f"{_ENVIRONMENT} has {part!r}, which is not a fault.",
+                hint="Write it as NAME[:NTH][=KIND[:SECONDS]]; cdc/faults.py has the names, the kinds are "
+                f"{', '.join(KINDS)}.",
             )
         faults[match["name"]] = _Fault(int(match["nth"] or 1), match["kind"] or "kill", float(match["seconds"] or 1))
     return faults

@@ -36,9 +36,9 @@ class OnOperatorNeeded(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """The options that the last run was given. They are in the source's state, so that a job that opens the pipeline by
-    itself follows the same tables in the same way (O5).
+class KeptOptions:
+    """The options of the last run that concern the tables. They are in the source's state: a job that opens the
+    pipeline by itself follows the same tables in the same way (O5).
 
     Attributes:
         selection: which tables.
@@ -135,22 +135,23 @@ class Options:
         if not _NAME.fullmatch(self.name):
             raise UsageError(
                 f"{self.name!r} cannot name a pipeline.",
-                hint="Use up to 40 lower-case letters, digits and underscores, which is what a slot's name may have.",
+                hint="Use up to 40 lower-case letters, digits and underscores, which are the characters of a slot's "
+                "name.",
             )
 
     @property
-    def told(self) -> Told:
+    def kept(self) -> KeptOptions:
         """What of these stays with the pipeline."""
         rate = float(self.max_rate) if self.max_rate is not None else None
-        return Told(self.selection, self.include_keyless, self.holds_tables, self.after_shape, rate)
+        return KeptOptions(self.selection, self.include_keyless, self.holds_tables, self.after_shape, rate)
 
-    def as_told(self, told: Told) -> Options:
+    def with_kept(self, kept: KeptOptions) -> Options:
         """The same, with the options of a run before."""
         return replace(
             self,
-            selection=told.selection,
-            include_keyless=told.include_keyless,
-            holds_tables=told.holds_tables,
-            after_shape=told.after_shape,
-            max_rate=told.max_rate,
+            selection=kept.selection,
+            include_keyless=kept.include_keyless,
+            holds_tables=kept.holds_tables,
+            after_shape=kept.after_shape,
+            max_rate=kept.max_rate,
         )

@@ -78,7 +78,7 @@ class Replica:
                     return checkpoint.position.text
                 if self._module.file_of(self._place) is not None and not self._is_run:
                     raise NotReached(
-                        f"{self._target} does not have {position}, and nobody runs its pipeline: "
+                        f"{self._target} does not have {position}, and no process runs its pipeline: "
                         f"{_at(checkpoint.position.text if checkpoint is not None else None)}.",
                         hint="`cdc run SOURCE TARGET` goes on.",
                     )
@@ -90,7 +90,7 @@ class Replica:
             raise NotReached(
                 f"{self._target} has not reached {position} within {timeout:g} s: {_at(answer['position'])}, "
                 f"{answer['lag_seconds']:.1f} s behind, and is {answer['phase']}{doing}.",
-                hint="`cdc status SOURCE TARGET` says more.",
+                hint="`cdc status SOURCE TARGET` shows why.",
             )
         if answer["held"]:
             log.warning("Without the changes of tables that are held: %s.", ", ".join(answer["held"]))
@@ -102,7 +102,7 @@ class Replica:
         if not said:
             raise UsageError(
                 f"The pipeline of {self._target} publishes no copy.",
-                hint="cdc run SOURCE TARGET --publish FILE does; or leave --published out.",
+                hint="Leave --published out, or run the pipeline with a copy: cdc run SOURCE TARGET --publish FILE",
             )
         file = Path(said["file"])
         while True:
@@ -111,7 +111,7 @@ class Replica:
                 return checkpoint.position.text
             if not self._is_run:
                 raise NotReached(
-                    f"{file} does not have {position}, and nobody runs the pipeline that publishes it: "
+                    f"{file} does not have {position}, and no process runs the pipeline that publishes it: "
                     f"{_at(checkpoint.position.text if checkpoint is not None else None)}.",
                     hint="`cdc run SOURCE TARGET --publish FILE` goes on.",
                 )
@@ -130,7 +130,7 @@ class Replica:
             at = _at(checkpoint.position.text if checkpoint is not None else None)
             raise NotReached(
                 f"{self._target} has not reached {position} in time: {at}.",
-                hint="`cdc status SOURCE TARGET` says more.",
+                hint="`cdc status SOURCE TARGET` shows why.",
             )
         time.sleep(_LOOK_EVERY)
 

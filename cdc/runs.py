@@ -51,7 +51,7 @@ from cdc.model.position import Checkpoint
 from cdc.model.schema import TableName
 from cdc.model.selection import Selection
 from cdc.model.standing import State
-from cdc.options import NAMELESS, Options, Told
+from cdc.options import NAMELESS, KeptOptions, Options
 from cdc.removal import Removal
 from cdc.sources.findings import Finding
 from cdc.target import QueryAnswer, QueryWishes
@@ -133,7 +133,7 @@ def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, f
     """
     module, place = target_module(target)
     if not isinstance(module, Publishes):
-        raise UsageError(f"{target} is not one file of which a copy could be published.")
+        raise UsageError(f"{target} is not one file, so no copy of it can be published.")
     publication = module.make_publication(place, file)
     publication.refuse_place()
     if file.exists():
@@ -147,13 +147,13 @@ def _refuse_foreign(module: TargetKind, source: str, target: str, name: str, fil
         checkpoint = module.read_checkpoint(str(file), name)
         of = pipeline_of(source, checkpoint.state, name) if checkpoint is not None else None
     except TargetBusy as error:
-        raise UsageError(f"{file} is no copy of {target}: {error.message}", hint="Name another file.") from error
+        raise UsageError(f"{file} is not a copy of {target}: {error.message}", hint="Name another file.") from error
     except (CheckpointUnreadable, UsageError) as error:
-        raise UsageError(f"{file} is no copy of {target}: {error.message}", hint=hint) from error
+        raise UsageError(f"{file} is not a copy of {target}: {error.message}", hint=hint) from error
     if of is None:
-        raise UsageError(f"{file} is no copy of {target}: no pipeline has made it.", hint=hint)
+        raise UsageError(f"{file} is not a copy of {target}: it was not made by a pipeline.", hint=hint)
     if of != name:
-        raise UsageError(f"{file} is no copy of {target}: it is of the pipeline {of!r}, not of {name!r}.", hint=hint)
+        raise UsageError(f"{file} is not a copy of {target}: it is of the pipeline {of!r}, not of {name!r}.", hint=hint)
 
 
 def heal(pipeline: Pipeline, source: str, options: Options) -> None:
@@ -227,7 +227,9 @@ def open_rebuild(journal: str, target: str, until: str | None, options: Options)
         raise UsageError(f"{journal!r} is not a journal.", hint="Write it as journal:DIR.")
     module, path = target_module(target)
     if module.read_checkpoint(path, options.name) is not None:
-        raise UsageError(f"{target} is there already.", hint="Name a new one, or `cdc run` to go on with this one.")
+        raise UsageError(
+            f"{target} is there already.", hint="Name a new target; or go on with this one: cdc run SOURCE TARGET"
+        )
     return Pipeline(
         rebuild_factory(journal, until, options.segment_bytes),
         target_factory(journal, target, options),
@@ -260,8 +262,8 @@ def have_done(source: str, target: str, options: Options, what: str, arguments: 
     refuse_other(target, options.name, pipeline_of(source, checkpoint.state, options.name))
     if source_state(checkpoint.state) != checkpoint.state:
         raise UsageError(
-            f"{target} is fed from a journal, and nobody feeds it.",
-            hint="Do this while `cdc run SOURCE --journal DIR --to TARGET` runs.",
+            f"{target} is fed from a journal, and no process feeds it now.",
+            hint="Start `cdc run SOURCE --journal DIR --to TARGET`, and run this command while that runs.",
         )
     with closing(make_observer(source, options)) as observer:
         followed = list(observer.followed(checkpoint.state))
@@ -269,10 +271,10 @@ def have_done(source: str, target: str, options: Options, what: str, arguments: 
             # Before anything is applied, which may be what a damaged table does not allow.
             wanted = Selection(tuple(arguments["tables"]), (), observer.default_schema)
             module.copy_parts(path, options.name, [schema for schema in followed if wanted.matches(schema.table)])
-        told = database_module(source).told(checkpoint.state)
-        chosen = options.as_told(told or _guessed(source, checkpoint.state))
+        kept = database_module(source).kept_options(checkpoint.state)
+        chosen = options.with_kept(kept or _guessed(source, checkpoint.state))
         pipeline = open_pipeline(source, target, replace(chosen, until_caught_up=False, only_looks=what != "resync"))
-        pipeline.meant = told.selection if told is not None else None
+        pipeline.meant = kept.selection if kept is not None else None
         done: list[Values] = []
         pipeline.run_beside(lambda _: done.append(JOBS[what](pipeline, observer, arguments, progress)))
     return done[0]
@@ -308,7 +310,8 @@ def back_up(target: str, file: Path) -> Values:
     module, path = target_module(target)
     if not isinstance(module, OneFile):
         raise UsageError(
-            f"{target} is not one DuckDB file.", hint="docs/operating.md, Backups, says how others are copied."
+            f"{target} is not one DuckDB file.",
+            hint="docs/operating.md, Backups, describes how other targets are copied.",
         )
 
     def alone() -> Values:
@@ -349,14 +352,14 @@ def open_histories(target: str) -> Iterator[Any]:
     if not isinstance(module, KeepsHistories):
         raise UsageError(
             f"{target} keeps no history.",
-            hint="`cdc targets` says which targets do, with `cdc run ... --mode history`.",
+            hint="`cdc run ... --mode history` keeps one; `cdc targets` lists the targets that can.",
         )
     if isinstance(module, OneFile) and is_served(control_socket(target, NAMELESS)):
 
         def asked(what: str, arguments: Values) -> Values:
             answer = ask(control_socket(target, NAMELESS), what, arguments, lambda _: None)
             if answer is None:
-                raise Unavailable("The pipeline ended before it was done.", hint="Ask again.")
+                raise Unavailable("The pipeline ended before the command was done.", hint="Run the command again.")
             return answer
 
         yield AskedHistories(asked)
@@ -372,11 +375,11 @@ def _by_whom_it_has(target: str, what: str, arguments: Values, alone: Callable[[
     return _asked_first(target, NAMELESS, what, arguments, lambda _: None, alone)
 
 
-def _guessed(source: str, state: str) -> Told:
-    """What a run may have been told whose version did not keep it: to follow what it does, held tables included."""
+def _guessed(source: str, state: str) -> KeptOptions:
+    """The options of a run whose version did not keep them: the tables that it follows, held ones included."""
     standings = source_module(source).table_standings(state)
     known = [table for table, standing in standings.items() if standing.state is not State.LEFT_OUT]
-    return Told(Selection(tuple(glob.escape(str(table)) for table in known)), include_keyless=True)
+    return KeptOptions(Selection(tuple(glob.escape(str(table)) for table in known)), include_keyless=True)
 
 
 def serve_jobs(pipeline: Pipeline, source: str, target: str, options: Options) -> None:
@@ -410,7 +413,7 @@ def removals(source: str, target: str | None, name: str | None) -> list[Removal]
     if target is None:
         if name is None:
             raise UsageError(
-                "Nothing says which pipeline is meant.",
+                "No pipeline is named.",
                 hint="Write cdc teardown SOURCE TARGET, or cdc teardown SOURCE --name NAME if the target is gone.",
             )
         Options(name)

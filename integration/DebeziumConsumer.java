@@ -41,10 +41,10 @@ public class DebeziumConsumer {
                     unwrap.apply(
                             new SinkRecord(parts[0], 0, key.schema(), key.value(), value.schema(), value.value(), 0));
             if (record != null) {
-                ObjectNode told = JSON.createObjectNode().put("topic", record.topic());
-                told.set("key", fields((Struct) record.key()));
-                told.set("row", fields((Struct) record.value()));
-                System.out.println(JSON.writeValueAsString(told));
+                ObjectNode found = JSON.createObjectNode().put("topic", record.topic());
+                found.set("key", fields((Struct) record.key()));
+                found.set("row", fields((Struct) record.value()));
+                System.out.println(JSON.writeValueAsString(found));
             }
         }
     }

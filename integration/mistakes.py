@@ -27,11 +27,11 @@ MISTAKES = (
 ).split()
 # Each with what it is refused with: it cannot be read, or a side cannot decide it.
 CONDITIONS = [
-    ("id = = 1", "--where is not one condition in SQL"),
-    ("", "--where is not one condition in SQL"),
-    ("id = 1; DROP TABLE t", "--where is not one condition in SQL"),
-    ("id = 1) OR (1 = 1", "--where is not one condition in SQL"),
-    ("id IN (DELETE FROM t RETURNING id)", "--where is not one condition in SQL"),
+    ("id = = 1", "--where is not a single condition in SQL"),
+    ("", "--where is not a single condition in SQL"),
+    ("id = 1; DROP TABLE t", "--where is not a single condition in SQL"),
+    ("id = 1) OR (1 = 1", "--where is not a single condition in SQL"),
+    ("id IN (DELETE FROM t RETURNING id)", "--where is not a single condition in SQL"),
     ("nothing = 1", "cannot decide the condition"),
 ]
 _LONG_AGO = 86400.0  # seconds, of a backlog that is no matter here

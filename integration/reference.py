@@ -87,7 +87,7 @@ def errors_page() -> str:
     for kind in public_errors():
         meaning = _CASE.sub("", " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split()))
         base = f"`{kind.__base__.__name__}`" if issubclass(kind.__base__, CdcError) else ""
-        tried = "by itself" if kind.retry else "no"
+        tried = "yes" if kind.retry else "no"
         name = f"[`{kind.__name__}`](../troubleshooting.md#{kind.__name__.lower()})"
         lines.append(f"| {name} | {base} | {kind.exit_code} | {tried} | {meaning} |")
     return _MADE + "\n".join(lines) + "\n"

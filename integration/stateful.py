@@ -1,7 +1,7 @@
 """Work and disturbances at random, on a real server, against `cdc run` as a process of its own.
 
 At quiet points `cdc verify` must find nothing, while that process goes on; all the time the source may not have been
-told to forget anything that the target does not have.
+allowed to forget anything that the target does not have.
 """
 
 from __future__ import annotations
@@ -139,13 +139,13 @@ class Disturbed(RuleBasedStateMachine):
             return False
         return True
 
-    def told(self, what: str, *, worked: bool = True) -> None:
+    def count_outcome(self, what: str, *, worked: bool = True) -> None:
         """Note that a rule had an outcome: the generator must not come to rest on a part of them."""
         self.seen[what if worked else f"{what} refused"] += 1
         self.calm += 1
 
     def disturbed(self, what: str) -> None:
-        self.told(what)
+        self.count_outcome(what)
         self.calm = 0
 
     # --- the process ------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class Disturbed(RuleBasedStateMachine):
         self.verify_checkpoint()
 
     def verify_checkpoint(self) -> None:
-        """A-05, B-10: the source was told to forget no more than the target has; a position is never inside a transaction."""
+        """A-05, B-10: the source may forget no more than the target has; a position is never inside a transaction."""
         checkpoint = self.checkpoint()
         if isinstance(self.database, Database):
             assert self.confirmed() <= checkpoint.position.order
@@ -225,26 +225,26 @@ class Disturbed(RuleBasedStateMachine):
         getattr(self, what)(wait)
 
     def insert(self, key: int, to: int, text: str | None, number: str | None) -> None:
-        self.told("insert", worked=self.run("INSERT INTO t (id, v, n) VALUES (%s, %s, %s)", key, text, number))
+        self.count_outcome("insert", worked=self.run("INSERT INTO t (id, v, n) VALUES (%s, %s, %s)", key, text, number))
 
     def update(self, key: int, to: int, text: str | None, number: str | None) -> None:
-        self.told("update", worked=self.run("UPDATE t SET v = %s WHERE id = %s", text, key))
+        self.count_outcome("update", worked=self.run("UPDATE t SET v = %s WHERE id = %s", text, key))
 
     def update_what_leaves_the_large_value(self, key: int, to: int, text: str | None, number: str | None) -> None:
-        self.told("untouched", worked=self.run("UPDATE t SET n = %s", number))
+        self.count_outcome("untouched", worked=self.run("UPDATE t SET n = %s", number))
 
     def move(self, key: int, to: int, text: str | None, number: str | None) -> None:
-        self.told("move", worked=self.run("UPDATE t SET id = %s WHERE id = %s", to, key))
+        self.count_outcome("move", worked=self.run("UPDATE t SET id = %s WHERE id = %s", to, key))
 
     def swap(self, key: int, to: int, text: str | None, number: str | None) -> None:
         self.run_plain("BEGIN")
         for old, new in ((key, -key - 100), (to, key), (-key - 100, to)):
             self.run(f"UPDATE t SET id = {new} WHERE id = {old}")
         self.run_plain("COMMIT")
-        self.told("swap")
+        self.count_outcome("swap")
 
     def delete(self, key: int, to: int, text: str | None, number: str | None) -> None:
-        self.told("delete", worked=self.run("DELETE FROM t WHERE id %% 10 = %s", key))
+        self.count_outcome("delete", worked=self.run("DELETE FROM t WHERE id %% 10 = %s", key))
 
     def several_tables(self, key: int, to: int, text: str | None, number: str | None) -> None:
         began = not self.in_transaction
@@ -255,36 +255,36 @@ class Disturbed(RuleBasedStateMachine):
         self.run("UPDATE t SET n = 1 WHERE id = %s", key)
         if began:
             self.run_plain("COMMIT")
-        self.told("several tables")
+        self.count_outcome("several tables")
 
     def keyless(self, key: int, to: int, text: str | None, number: str | None) -> None:
         one = "ctid = (SELECT min(ctid) FROM c WHERE a = %s)" if self.is_postgres else "a = %s LIMIT 1"
         self.run("UPDATE c SET b = 'u' WHERE " + one, key)
-        self.told("keyless", worked=self.run("DELETE FROM c WHERE " + one, key))
+        self.count_outcome("keyless", worked=self.run("DELETE FROM c WHERE " + one, key))
 
     def between_partitions(self, key: int, to: int, text: str | None, number: str | None) -> None:
-        self.told("partition", worked=self.run("UPDATE p SET id = 10 - id WHERE id = %s", key))
+        self.count_outcome("partition", worked=self.run("UPDATE p SET id = 10 - id WHERE id = %s", key))
 
     def savepoint(self, key: int, to: int, text: str | None, number: str | None) -> None:
         self.run_plain("SAVEPOINT a")
         self.run("INSERT INTO t (id) VALUES (%s)", key + 50)
         self.run("DELETE FROM c")
         self.run_plain("ROLLBACK TO SAVEPOINT a")
-        self.told("savepoint")
+        self.count_outcome("savepoint")
 
     def truncate(self, key: int, to: int, text: str | None, number: str | None) -> None:
-        self.told("truncate", worked=self.run(f"TRUNCATE {'tcp'[key % 3]}"))
+        self.count_outcome("truncate", worked=self.run(f"TRUNCATE {'tcp'[key % 3]}"))
 
     def add_column(self, key: int, to: int, text: str | None, number: str | None) -> None:
         self.columns.append(f"x{next(self.numbers)}")
         kind = ("int", "int DEFAULT 7", "varchar(20) DEFAULT 'd'", "date")[key % 4]
         self.run(f"ALTER TABLE t ADD COLUMN {self.columns[-1]} {kind}")
-        self.told("add column")
+        self.count_outcome("add column")
         self.settle()
 
     def drop_column(self, key: int, to: int, text: str | None, number: str | None) -> None:
         self.run(f"ALTER TABLE t DROP COLUMN {self.columns.pop()}")
-        self.told("drop column")
+        self.count_outcome("drop column")
         self.settle()
 
     def new_table(self, key: int, to: int, text: str | None, number: str | None) -> None:
@@ -292,12 +292,12 @@ class Disturbed(RuleBasedStateMachine):
         self.run(f"CREATE TABLE {name} (id int PRIMARY KEY, v text)")
         self.run(f"INSERT INTO {name} VALUES (1, 'a'), (2, 'b'), (3, NULL)")
         self.extra.append(name)
-        self.told("new table")
+        self.count_outcome("new table")
 
     def work_on_new_table(self, key: int, to: int, text: str | None, number: str | None) -> None:
         name = self.extra[key % len(self.extra)]
         self.run(f"UPDATE {name} SET v = %s, id = id + 3 WHERE id < 10", text)
-        self.told("work on new table")
+        self.count_outcome("work on new table")
 
     @precondition(lambda self: not self.in_transaction)
     @rule()
@@ -310,7 +310,7 @@ class Disturbed(RuleBasedStateMachine):
     def end_transaction(self, how: str) -> None:
         self.run_plain(how)
         self.in_transaction = False
-        self.told(how)
+        self.count_outcome(how)
 
     def run_plain(self, statement: str) -> None:
         if self.is_postgres:
@@ -322,7 +322,7 @@ class Disturbed(RuleBasedStateMachine):
 
     def idle(self, key: int, to: int, text: str | None, number: str | None) -> None:
         time.sleep(0.3)
-        self.told("idle")
+        self.count_outcome("idle")
 
     def pause(self, wait: float) -> None:
         assert self.process is not None
@@ -376,7 +376,7 @@ class Disturbed(RuleBasedStateMachine):
         followed = {table["name"] for table in found["tables"]}
         assert {"t", "c"} <= followed
         type(self).rows_compared += sum(table["rows"] for table in found["tables"])
-        self.told("verified")
+        self.count_outcome("verified")
 
     def verify(self) -> dict[str, Any]:
         """Once what has come by now has been copied; a connection that is cut just now is no answer."""
@@ -439,7 +439,7 @@ BETWEEN_TRANSACTIONS = {
 
 
 class Watch:
-    """All the time: what the slot was told to forget is in the target (A-05), by what the process itself says."""
+    """All the time: what the slot may forget is in the target (A-05), by what the process itself says."""
 
     def __init__(self, server: PrivatePostgres) -> None:
         self.looks = 0
@@ -471,7 +471,9 @@ class Watch:
                         if now is not None and now["order"]:  # 0: a first copy has not begun
                             self.looks += 1
                             if confirmed > now["order"]:
-                                self._failures.append(f"{slot} was told {confirmed}, the target has {now['order']}")
+                                self._failures.append(
+                                    f"{slot} has confirmed {confirmed}, the target has {now['order']}"
+                                )
 
 
 def work_at_random(kind: type[Disturbed], server: PrivatePostgres | PrivateMySql, steps: int, outcomes: int) -> None:

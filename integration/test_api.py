@@ -73,17 +73,17 @@ def test_rows_have_their_types_and_come_once(things: Database) -> None:
         things.execute(statement)
     checkpoint = [segment.checkpoint for segment in segments if segment.checkpoint is not None][-1]
     with cdc.open(things.dsn, name=things.name, resume=checkpoint, until_caught_up=True) as stream:
-        found, told = [], []
+        found, answer = [], []
         for segment in stream:
             found += [row for table in segment.tables().values() for row in table.to_pylist()]
-            told += list(segment.events())
+            answer += list(segment.events())
             segment.acknowledge()
     assert [row["_op"] for row in found] == ["update", "delete"]
     assert (found[0]["price"], found[0]["day"], found[0]["_unchanged"]) == ("NaN", "infinity", ["big"])
     assert [row["id"] for row in found] == [1, 2]
-    assert [event.op for event in told] == [Op.UPDATE, Op.DELETE, Op.TRUNCATE]
-    assert told[0].unchanged == ("big",)
-    assert len({(event.position.text, event.ordinal) for event in told}) == 3
+    assert [event.op for event in answer] == [Op.UPDATE, Op.DELETE, Op.TRUNCATE]
+    assert answer[0].unchanged == ("big",)
+    assert len({(event.position.text, event.ordinal) for event in answer}) == 3
 
 
 def test_what_is_not_acknowledged_comes_again(things: Database) -> None:

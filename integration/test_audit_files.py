@@ -112,8 +112,8 @@ def test_tables_that_come_later(source: str, request: pytest.FixtureRequest, tmp
         assert replay_of(events, "later") == {'{"id": 1}': {"id": 1, "v": "z"}, '{"id": 2}': {"id": 2, "v": "y"}}
         loose = [event for event in events if event["table"].endswith(".loose")]
         begin = max(index for index, event in enumerate(loose) if event["op"] == "reset")
-        told = [event["after"] for event in loose[begin:] if event["op"] in ("copy", "insert")]
-        assert told == [{"a": 1, "b": 1}, {"a": 1, "b": 1}, {"a": 2, "b": 2}]
+        answer = [event["after"] for event in loose[begin:] if event["op"] in ("copy", "insert")]
+        assert answer == [{"a": 1, "b": 1}, {"a": 1, "b": 1}, {"a": 2, "b": 2}]
 
         target, name = f"jsonl:{path}", ("--name", database.name)
         assert cdc("resync", database.dsn, target, *name, "--tables", f"{schema_of(database)}.later").returncode == 0

@@ -354,7 +354,7 @@ def test_where_no_copy_goes(database: Database, tmp_path: Path, what: str) -> No
         "missing folder": (replica.target, tmp_path / "nowhere" / "x.duckdb", "There is no folder"),
         "folder": (replica.target, tmp_path, "is a folder"),
         "itself": (replica.target, replica.path, "is the target itself"),
-        "wal": (replica.target, tmp_path / "x.duckdb", "DuckDB would apply what is in it"),
+        "wal": (replica.target, tmp_path / "x.duckdb", "DuckDB would apply its content"),
         "not a file": (f"jsonl:{tmp_path}/x.jsonl", tmp_path / "y.jsonl", "is not one DuckDB file"),
     }[what]
     before = replica.path.read_bytes()

@@ -121,8 +121,8 @@ def test_what_comes_late(database: Database, house: PrivateClickHouse) -> None:
             copy.come_late()
         copy.assert_same()
     server = Server.parse(copy.target.removeprefix("clickhouse:"))
-    told = meaning(refused.value, server)
-    assert (type(told), str(told)) == (TargetBusy, str(busy(server)))
+    answer = meaning(refused.value, server)
+    assert (type(answer), str(answer)) == (TargetBusy, str(busy(server)))
     copy.verify()
 
 
@@ -237,7 +237,7 @@ def test_while_there_is_nothing_to_apply(
 
     with caplog.at_level("INFO"):
         pipeline.run_beside(wait)
-    assert "public.t: 799 deleted rows were removed for good" in caplog.text
+    assert "public.t: 799 deleted rows were removed" in caplog.text
     copy.run()
     assert copy.deleted == 1
     copy.assert_same()

@@ -101,8 +101,8 @@ def test_every_version_is_there(database: Database, house: PrivateClickHouse) ->
     assert past.versions("id, v, length(big), _cdc_op, _cdc_ended_by, _cdc_valid_to = _cdc_valid_from", "t") == whole
     with open_histories(past.target.removeprefix("clickhouse:")) as histories:
         known = histories.table("t")
-        told = [(event.op, event.changed, event.row and event.row["v"]) for event in histories.versions(known, ["1"])]
-        assert told == [
+        answer = [(event.op, event.changed, event.row and event.row["v"]) for event in histories.versions(known, ["1"])]
+        assert answer == [
             ("copy", ("id", "v", "big"), "v1"),
             ("update", ("v",), "a"),
             ("update", ("v",), "b"),
@@ -172,7 +172,7 @@ def test_what_is_not_known_is_an_error(database: Database, house: PrivateClickHo
     time.sleep(1.1)  # a time means the last commit up to then, and copies are of whole seconds
     ((now,),) = past.rows("SELECT formatDateTime(now('UTC'), '%Y-%m-%dT%H:%i:%S+00:00')")
     assert past.as_of(now, "t") == [(1,), (2,)]
-    with pytest.raises(TablesHeld, match="t need one name"):
+    with pytest.raises(TablesHeld, match="t would have the same name"):
         past.run("CREATE TABLE t_as_of (id int PRIMARY KEY)")
 
 

@@ -39,8 +39,8 @@ def consumed(records: list[Record]) -> list[tuple[str, Fields | None, Fields | N
     program = Path(__file__).with_name("DebeziumConsumer.java")
     done = subprocess.run([*command, program], input=b"\n".join(lines), capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    return [(said["topic"], said["key"], said["row"]) for said in told]
+    answer = [json.loads(line) for line in done.stdout.splitlines()]
+    return [(said["topic"], said["key"], said["row"]) for said in answer]
 
 
 def _line(content: bytes | None) -> bytes:
@@ -172,13 +172,13 @@ def test_types_of_postgres(database: Database, kafka: PrivateKafka) -> None:
         connection.execute("ALTER TABLE k ALTER f DROP NOT NULL; UPDATE k SET f = NULL WHERE d = '-infinity'")
         connection.execute("SELECT pg_logical_emit_message(true, 'who', 'ä')")
         run(database, kafka)
-        told = tables(kafka.events(database.name))
+        answer = tables(kafka.events(database.name))
         columns_of = {"t": {"id": "int"} | {f"c{i}": kind for i, kind in enumerate(kinds)}}
         columns_of["k"] = {"d": "date", "f": "double precision"}
         for table, types in columns_of.items():
             chosen = ", ".join(f"CASE WHEN {name} IS NOT NULL THEN format('%s', {name}) END" for name in types)
             source = connection.execute(f"SELECT {chosen} FROM {table}".encode()).fetchall()
-            found = told[f"{database.name}.public.{table}"]
+            found = answer[f"{database.name}.public.{table}"]
             assert len(found) == len(source) > 1
             for row in source:
                 expected = [_as_read(kind, text) for kind, text in zip(types.values(), row, strict=True)]

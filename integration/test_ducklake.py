@@ -400,7 +400,7 @@ def test_rows_in_a_store_of_objects(
         store.stop()
         run(database, "UPDATE t SET v = 'z'")
         until = time.monotonic() + 60
-        while "store of the rows does not answer" not in str(lake.status.get("failure")):
+        while "store of the rows does not answer correctly" not in str(lake.status.get("failure")):
             assert time.monotonic() < until, lake.status
             time.sleep(0.1)
         said = str(lake.status)

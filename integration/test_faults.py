@@ -109,8 +109,8 @@ def play(case: Case, server: Server, stage: Stage, folder: Path, *, is_fanned_ou
             assert scene.run(case.before).code == -signal.SIGKILL
         # It may have caught up before it passes there so often, or before a statement of the load makes it doubt.
         if goes_on and (":" in case.point or case.name == "healing.part"):
-            is_told = case.kind == "raise" and case.name != "healing.part"  # which tries again by itself
-            words = [f"fault point {case.name}", *(["Trying again"] if is_told else [])]
+            is_repeated = case.kind == "raise" and case.name != "healing.part"  # which tries again by itself
+            words = [f"fault point {case.name}", *(["Trying again"] if is_repeated else [])]
             ended = scene.run_until(words, case.setting, *patience)
         elif goes_on or case.name == "target.before_close":
             ended = scene.run(case.setting, *patience, "--until-caught-up")
@@ -194,7 +194,7 @@ def assert_says_why(scene: Scene, ended: Ended) -> None:
 
 
 def is_before_a_first_success(case: Case) -> bool:
-    """A failure is told at once there, even one that may go away."""
+    """A failure is reported at once there, even one that may go away."""
     return case.point in ("pipeline.before_open", "pipeline.between_opens", "target.opened", "target.before_state")
 
 

@@ -294,7 +294,7 @@ def replace_mode(replica: Replica, mode: Mode | None) -> Replica:
     return replace(replica, options=replace(replica.options, mode=mode))
 
 
-def told(*arguments: str) -> str:
+def printed(*arguments: str) -> str:
     done = cdc(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -313,33 +313,33 @@ def test_commands(history: Replica) -> None:
     for statement in ("UPDATE t SET v = 'a2' WHERE id = 1", "DELETE FROM t WHERE id = 2", "UPDATE t SET id = 3"):
         database.execute(statement)
     history.catch_up()
-    events = lines(told("history", history.target, "t", "1", "--json"))
+    events = lines(printed("history", history.target, "t", "1", "--json"))
     assert [(event["op"], event["changed"]) for event in events] == [
         ("copy", ["id", "v", "big"]),
         ("update", ["v"]),
         ("moved", []),
     ]
     assert events[1]["row"] == {"id": 1, "v": "a2", "big": "x"}
-    assert "a2" in told("history", history.target, "t", "1")
+    assert "a2" in printed("history", history.target, "t", "1")
     copied, updated = events[0]["position"], events[1]["position"]
-    assert lines(told("as-of", history.target, "t", updated, "--format", "json")) == [
+    assert lines(printed("as-of", history.target, "t", updated, "--format", "json")) == [
         {"id": 1, "v": "a2", "big": "x"},
         {"id": 2, "v": "b", "big": None},
     ]
     now = f"@{time.time():.6f}"
-    assert told("as-of", history.target, f"{schema_of(history)}.t", now, "--format", "csv") == "id,v,big\n3,a2,x\n"
+    assert printed("as-of", history.target, f"{schema_of(history)}.t", now, "--format", "csv") == "id,v,big\n3,a2,x\n"
     for moment, said in (("1999-01-01", f"begins: at {copied}"), ("2999-01-01", "in the future"), ("2026", "neither")):
         for asked in (["as-of", history.target, "t", moment], ["diff", history.target, "t", moment, now]):
             refused = cdc(*asked)
             assert (refused.returncode, refused.stdout) == (2, "")
             assert said in in_words(refused)
-    changes = lines(told("diff", history.target, "t", copied, now, "--json"))
+    changes = lines(printed("diff", history.target, "t", copied, now, "--json"))
     assert [(change["change"], (change["after"] or change["before"])["id"]) for change in changes] == [
         ("removed", 1),
         ("removed", 2),
         ("added", 3),
     ]
-    assert "->" in told("diff", history.target, "t", copied, updated)
+    assert "->" in printed("diff", history.target, "t", copied, updated)
     wrong = cdc("as-of", history.target, "t", "tomorrow")
     assert wrong.returncode == 2
     assert "neither a time nor a position" in wrong.stderr
@@ -355,8 +355,8 @@ def test_a_session_that_says_another_time(on_mariadb: MySqlDatabase, tmp_path: P
     journal, target = f"journal:{tmp_path / 'j'}", f"duckdb:{tmp_path / 'h.duckdb'}"
 
     def catch_up() -> None:
-        told("run", database.dsn, journal, "--until-caught-up", "--name", database.name)
-        told("run", journal, target, "--until-caught-up", "--mode", "history")
+        printed("run", database.dsn, journal, "--until-caught-up", "--name", database.name)
+        printed("run", journal, target, "--until-caught-up", "--mode", "history")
 
     catch_up()
     database.execute("INSERT INTO a VALUES (1, 'v1')")
@@ -369,17 +369,17 @@ def test_a_session_that_says_another_time(on_mariadb: MySqlDatabase, tmp_path: P
     after = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
 
     def as_of(moment: str) -> list[Any]:
-        return [row["v"] for row in lines(told("as-of", target, "a", moment, "--format", "json"))]
+        return [row["v"] for row in lines(printed("as-of", target, "a", moment, "--format", "json"))]
 
     def rebuilt(moment: str) -> list[Any]:
         path = tmp_path / f"{time.monotonic_ns()}.duckdb"
-        told("rebuild", f"duckdb:{path}", "--from", journal, "--until", moment)
+        printed("rebuild", f"duckdb:{path}", "--from", journal, "--until", moment)
         with duckdb.connect(str(path), read_only=True) as connection:
             return [row[0] for row in connection.execute(f'SELECT v FROM "{database.name}".a').fetchall()]
 
     assert as_of(before) == rebuilt(before) == ["v1"]
     assert as_of(after) == ["forged"]
-    forged = lines(told("history", target, "a", "1", "--json"))[-1]
+    forged = lines(printed("history", target, "a", "1", "--json"))[-1]
     assert forged["time"].startswith("2001-09-09 01:46:40")
     with duckdb.connect(str(tmp_path / "h.duckdb"), read_only=True) as connection:
         known = "SELECT position FROM _cdc_history.times WHERE committed_at < time"
@@ -387,7 +387,7 @@ def test_a_session_that_says_another_time(on_mariadb: MySqlDatabase, tmp_path: P
 
     database.execute("SET timestamp = 2000000000", "UPDATE a SET v = 'ahead'")
     catch_up()
-    ahead = lines(told("history", target, "a", "1", "--json"))[-1]
+    ahead = lines(printed("history", target, "a", "1", "--json"))[-1]
     now = f"@{time.time():.6f}"
     answered = cdc("as-of", target, "a", now)
     assert "The next one says that it is of the future" in answered.stderr
@@ -466,7 +466,7 @@ def test_keys_on_the_command_line(database: Database, tmp_path: Path) -> None:
         ("u.x", "7"),
         ("public.u.x", "6"),
     ):
-        events = lines(told("history", "--json", replica.target, table, *key))
+        events = lines(printed("history", "--json", replica.target, table, *key))
         assert [event["op"] for event in events] == ["copy"], (table, key)
     for key, message in (
         (["7", "-5"], "No row of public.x has ever had that key"),

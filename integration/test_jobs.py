@@ -1,4 +1,4 @@
-"""Jobs that open a pipeline of their own run it as `cdc run` was told to."""
+"""Jobs that open a pipeline of their own run it with the options of `cdc run`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_keyless_tables_stay_in_the_publication(database: Database, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("takes_long")
-def test_a_state_that_does_not_say_what_was_told(database: Database, tmp_path: Path) -> None:
+def test_a_state_without_the_options_of_its_run(database: Database, tmp_path: Path) -> None:
     """O5: a pipeline of an older version is followed as it is."""
     database.execute(_KEYLESS)
     replica = make_replica(database, tmp_path, include_keyless=True)
@@ -100,7 +100,7 @@ def test_a_table_that_was_renamed(anywhere: Database | MySqlDatabase, tmp_path: 
     replica.assert_equal()
 
 
-def test_what_a_run_is_told_counts_for_the_jobs_after_it(anywhere: Database | MySqlDatabase, tmp_path: Path) -> None:
+def test_the_options_of_a_run_count_for_the_jobs_after_it(anywhere: Database | MySqlDatabase, tmp_path: Path) -> None:
     """O5: also where nothing has happened since, and the table that is not meant any more is not followed."""
     anywhere.execute("CREATE TABLE a (id int PRIMARY KEY)")
     anywhere.execute("CREATE TABLE b (id int PRIMARY KEY)")

@@ -263,7 +263,7 @@ def test_looking_at_it_all_while_it_runs(database: Database, tmp_path: Path) -> 
     assert cdc("journal", "verify", str(tmp_path / "j")).returncode == 0
     refused = cdc("verify", database.dsn, a)
     assert refused.returncode == 2
-    assert "nobody feeds it" in refused.stderr
+    assert "no process feeds it now" in refused.stderr
     assert len(read_readers(Folder(tmp_path / "j"))) == 2
     assert cdc("teardown", journal, a, "--yes").returncode == 0
     assert [reader.name for reader in read_readers(Folder(tmp_path / "j"))] == [f"duckdb:{tmp_path / 'b.duckdb'}"]
@@ -277,10 +277,10 @@ def test_what_does_not_fit_together_is_said(tmp_path: Path) -> None:
         (("run", "journal:j", target, "--to", "b.duckdb"), "--to needs --journal"),
         (("run", "postgresql://nobody@localhost:1/x", target, "--journal", "j"), "targets are named by --to"),
         (("run", f"journal:{tmp_path}", target), "There is no journal"),
-        (("run", "journal:j", "journal:k", "--name", "x"), "not made from a journal"),
+        (("run", "journal:j", "journal:k", "--name", "x"), "cannot be made from a journal"),
         (("rebuild", "j", target), "is not a journal"),
         (("journal", "info", str(tmp_path)), "There is no journal"),
-        (("journal", "prune", str(tmp_path)), "Nothing says what may go"),
+        (("journal", "prune", str(tmp_path)), "Neither --age nor --size is given"),
     ):
         done = cdc(*arguments)
         assert done.returncode == 2, done.stderr

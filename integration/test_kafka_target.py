@@ -76,31 +76,31 @@ def values(records: list[Record]) -> list[dict[str, Any]]:
 def test_segments_that_come_again(kafka: PrivateKafka, name: str, seed: int) -> None:
     """D-05, D-14, D-23: opened afresh anywhere, given again what it had: every message once, in order."""
     rng = random.Random(seed)
-    told = story(rng)
+    script = story(rng)
     expected = Counter()
     form = make("json", FormatSettings(name, "postgresql", old_keys=True))
-    for part in told.segments:
+    for part in script.segments:
         expected += Counter((m.table, m.key, without_total(m.value)) for m in form.messages(part))
     target = make_target(kafka, name, "partitions=2")
     target.open()
     at = durable = 0
-    while at < len(told.segments):
-        target.apply(told.segments[at])
+    while at < len(script.segments):
+        target.apply(script.segments[at])
         at += 1
-        durable = max(durable, at) if told.segments[at - 1].checkpoint is not None else durable
+        durable = max(durable, at) if script.segments[at - 1].checkpoint is not None else durable
         if rng.random() < 0.4:
             if rng.random() < 0.5:
                 target.close()
             target = make_target(kafka, name, "partitions=2")
             checkpoint = target.open()
-            last = told.segments[durable - 1].checkpoint if durable else None
+            last = script.segments[durable - 1].checkpoint if durable else None
             assert (checkpoint and checkpoint.position) == (last and last.position)
             at = rng.randint(0, durable)
-            while at and told.segments[at - 1].checkpoint is None:  # the log is read again from the begin of one
+            while at and script.segments[at - 1].checkpoint is None:  # the log is read again from the begin of one
                 at -= 1
     target.close()
     found = kafka.events(name)
-    keyless = {change.schema.table for change in told.changes if not change.schema.key}
+    keyless = {change.schema.table for change in script.changes if not change.schema.key}
     partitions: dict[Any, set[int]] = {}
     seen: Counter[Any] = Counter()
     for record in found:
@@ -114,14 +114,14 @@ def test_segments_that_come_again(kafka: PrivateKafka, name: str, seed: int) -> 
             assert record.partition in (0, 1)
     assert seen == Counter({(key, value): times for (_, key, value), times in expected.items()})
     shapes = [record.key for record in kafka.read(f"{name}.schema")]
-    identities = {change.schema.identity for change in told.changes}
+    identities = {change.schema.identity for change in script.changes}
     assert Counter(shapes) == {b'{"identity":%d}' % identity: 1 for identity in identities}
 
 
 @pytest.mark.parametrize("options", ["", "&tombstones=no", "&schemas=yes&transactions=yes"])
 def test_debezium(kafka: PrivateKafka, name: str, options: str) -> None:
     """D-23: its messages, a delete's tombstone in the partition of its row, what is about no row in every partition."""
-    told = story(random.Random(4))
+    script = story(random.Random(4))
     about = FormatSettings(
         name,
         "postgresql",
@@ -133,7 +133,7 @@ def test_debezium(kafka: PrivateKafka, name: str, options: str) -> None:
     target = make_target(kafka, name, f"partitions=3{options}", format="debezium")
     target.open()
     expected: dict[tuple[str, bytes | None], list[str]] = {}
-    for part in told.segments:
+    for part in script.segments:
         target.apply(part)
         for message in form.messages(part):
             topic = topic_name("{pipeline}.{schema}.{table}", name, message.table)
@@ -194,8 +194,8 @@ def test_a_shape_is_seen_with_the_first_message_that_has_it(kafka: PrivateKafka,
         return segment([Change(wider, Op.INSERT, order, 0, None, ["7", "v", "w"])], is_whole)
 
     def shapes() -> list[tuple[list[str], str]]:
-        told = values(kafka.read(f"{name}.schema"))
-        return [([column["name"] for column in shape["columns"]], shape["position"]) for shape in told]
+        script = values(kafka.read(f"{name}.schema"))
+        return [([column["name"] for column in shape["columns"]], shape["position"]) for shape in script]
 
     target = make_target(kafka, name)
     target.open()

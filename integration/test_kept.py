@@ -47,7 +47,7 @@ def names(standings: dict[object, State]) -> dict[str, State]:
 
 
 def test_it_is_read(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """E-10, E-15: checkpoints, states, what runs were told, marks, tables, a history, a journal, and what a run said."""
+    """E-10, E-15: checkpoints, states, the options of runs, marks, tables, a history, a journal, and what a run said."""
     connector = source_module(f"{kept.source}://h/d")
     for name in (*DUCKDB, *LINES, JOURNAL):
         module, path = target_module(kept.target(name))
@@ -58,7 +58,7 @@ def test_it_is_read(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
         if name == "fed":
             assert JournalState.load(checkpoint.state).exclude == ()
             continue
-        assert "*.other" in connector.told(checkpoint.state).selection.exclude
+        assert "*.other" in connector.kept_options(checkpoint.state).selection.exclude
         standings = names({table: entry.state for table, entry in connector.table_standings(checkpoint.state).items()})
         held = {"held"} if name == "mirror" else set()
         assert {table for table, found in standings.items() if found is State.HELD} == held

@@ -235,7 +235,7 @@ def test_an_identity_that_goes(
 
     pipeline.run_beside(meanwhile)
     replica.catch_up()
-    becomes = "followed for its inserts alone" if include_keyless else "held"
+    becomes = "followed only for its inserts" if include_keyless else "held"
     for name in LATER:
         assert f"public.{name} is {becomes}" in caplog.text
     for name in ("rest", *LATER):

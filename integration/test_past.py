@@ -137,7 +137,7 @@ def part(names: Sequence[str], rows: State, chosen: Sequence[str]) -> State:
     return found
 
 
-# What a statement is, and whether what follows it can be told at once (None: not even its changes can).
+# What a statement is, and whether what follows it can be emitted at once (None: not even its changes can).
 REWRITES = [
     ("MODIFY n decimal(20,4)", True),
     ("MODIFY n decimal(20,4) NULL AFTER id, MODIFY v varchar(40)", True),
@@ -170,18 +170,18 @@ def work(oracle: Oracle, begin: int) -> list[str]:
 
 @pytest.mark.parametrize(("actions", "exact"), some(REWRITES, 5))
 def test_changes_behind_a_rewrite(oracle: Oracle, tmp_path: Path, actions: str, exact: bool | None) -> None:
-    """H4: what happened between a statement that rewrote a table and the moment at which it is looked at is told as the
+    """H4: what happened between a statement that rewrote a table and the moment at which it is looked at is emitted as the
     log has it, in a stream, in a history and from a journal; where that cannot be, answers are refused."""
-    assert_told(oracle, tmp_path, actions, exact=exact)
+    assert_emitted(oracle, tmp_path, actions, exact=exact)
 
 
 def test_changes_behind_a_rewrite_without_names(oracle: Oracle, tmp_path: Path) -> None:
     """H4, M7: the same where the log does not name columns: the statement says which is which, whatever case it has."""
     with no_names(oracle.database):
-        assert_told(oracle, tmp_path, "MODIFY V varchar(60) FIRST, CHANGE k K bigint NOT NULL AFTER n", exact=True)
+        assert_emitted(oracle, tmp_path, "MODIFY V varchar(60) FIRST, CHANGE k K bigint NOT NULL AFTER n", exact=True)
 
 
-def assert_told(oracle: Oracle, tmp_path: Path, actions: str, *, exact: bool | None) -> None:
+def assert_emitted(oracle: Oracle, tmp_path: Path, actions: str, *, exact: bool | None) -> None:
     """Follow a table into a stream, a history and a journal, with changes before, between and after a statement."""
     database = oracle.database
     lines, history, journal = tmp_path / "a.jsonl", f"duckdb:{tmp_path / 'h.duckdb'}", f"journal:{tmp_path / 'j'}"
@@ -196,9 +196,9 @@ def assert_told(oracle: Oracle, tmp_path: Path, actions: str, *, exact: bool | N
     after = work(oracle, 30)
     run(database, *targets)
 
-    told = {event["position"] for event in read(lines) if event["op"] in ("insert", "update", "delete")}
+    answer = {event["position"] for event in read(lines) if event["op"] in ("insert", "update", "delete")}
     wanted = [*before, *after] if exact is None else [*before, *behind, *after]
-    assert [place for place in wanted if place not in told] == []
+    assert [place for place in wanted if place not in answer] == []
     gaps = [event for event in read(lines) if event["op"] == "gap"]
     assert [gap["position"] for gap in gaps] == ([] if exact else [altered])
 
@@ -231,8 +231,8 @@ def assert_told(oracle: Oracle, tmp_path: Path, actions: str, *, exact: bool | N
         assert "is not known" in in_words(refusal)
         hint = re.findall(r"after it: cdc (as-of \S+ \S+ \S+)", in_words(refusal))
         assert cdc(*hint[0].rstrip(".").split()).returncode == 0
-        told_of = [json.loads(line) for line in cdc("history", history, "t", "1", "--json").stdout.splitlines()]
-        assert "unknown" in {event["op"] for event in told_of}
+        events = [json.loads(line) for line in cdc("history", history, "t", "1", "--json").stdout.splitlines()]
+        assert "unknown" in {event["op"] for event in events}
 
 
 def log_end(database: MySqlDatabase) -> str:
@@ -265,13 +265,13 @@ def test_a_tail_over_a_rewrite(oracle: Oracle, actions: str) -> None:
         assert "cdc tail SOURCE --exclude" in in_words(done)
         assert tailed(oracle.database, "--from", begin, "--exclude", f"{oracle.database.name}.t") == []
     else:
-        told = [json.loads(line)["position"] for line in done.stdout.splitlines()]
-        assert (done.returncode, set(told)) == (0, {*before, *behind}), in_words(done)
+        answer = [json.loads(line)["position"] for line in done.stdout.splitlines()]
+        assert (done.returncode, set(answer)) == (0, {*before, *behind}), in_words(done)
     assert set(tailed(oracle.database, "--from", altered)) == set(behind)
 
 
 def test_a_tail_over_tables_that_come_and_go(my: MySqlDatabase) -> None:
-    """H5: rows of a table that is no more are an error, those of one that came meanwhile are told."""
+    """H5: rows of a table that is no more are an error, those of one that came meanwhile are emitted."""
     begin = log_end(my)
     my.execute("CREATE TABLE u (id int PRIMARY KEY)", "INSERT INTO u VALUES (1)", "ALTER TABLE u ADD v int")
     my.execute("INSERT INTO u VALUES (2, 2)")
@@ -284,7 +284,7 @@ def test_a_tail_over_tables_that_come_and_go(my: MySqlDatabase) -> None:
 
 
 def test_a_tail_that_follows_a_rewrite(oracle: Oracle) -> None:
-    """H5: what happens behind a statement that comes while it is followed is told, also of a table that is new."""
+    """H5: what happens behind a statement that comes while it is followed is emitted, also of a table that is new."""
     running = start("tail", oracle.database.dsn, *ROWS)
     time.sleep(2)
     before = work(oracle, 10)
@@ -293,11 +293,11 @@ def test_a_tail_that_follows_a_rewrite(oracle: Oracle) -> None:
     new = oracle.commit("INSERT INTO u VALUES (1)")
     oracle.commit("ALTER TABLE t CONVERT TO CHARACTER SET latin1")
     behind = work(oracle, 20)
-    wanted, told = {*before, new, *behind}, set[str]()
-    while told != wanted:
+    wanted, answer = {*before, new, *behind}, set[str]()
+    while answer != wanted:
         line = running.stdout.readline()
         assert line, running.stderr.read() if running.stderr is not None else ""
-        told.add(json.loads(line)["position"])
+        answer.add(json.loads(line)["position"])
     running.terminate()
     assert running.wait(20) == 0
 

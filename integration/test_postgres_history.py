@@ -20,7 +20,7 @@ from cdc.targets.postgres.target import PostgresTarget
 from integration.conftest import Database, MySqlDatabase
 from integration.processes import cdc, start
 from integration.test_cli import in_words
-from integration.test_history import ROUNDS, Writer, counted, lines, told
+from integration.test_history import ROUNDS, Writer, counted, lines, printed
 from integration.test_postgres_target import Copy, execute
 from tests.conformance.places import quoted
 from tests.seeds import chosen_at_random, one_of
@@ -164,21 +164,21 @@ def test_commands_while_it_runs(database: Database, copies: PrivatePostgres) -> 
     copy.run()
     with start("run", database.dsn, copy.target, "--name", copy.name) as process:
         try:
-            events = lines(told("history", copy.target, "t", "01", "--json"))
+            events = lines(printed("history", copy.target, "t", "01", "--json"))
             assert [(event["op"], event["changed"]) for event in events] == [
                 ("copy", ["id", "ok", "n", "f", "j", "c"]),
                 ("update", ["n"]),
             ]
             begin, end = (event["position"] for event in events)
-            assert lines(told("as-of", copy.target, "public.t", begin, "--format", "json")) == [
+            assert lines(printed("as-of", copy.target, "public.t", begin, "--format", "json")) == [
                 {"id": 1, "ok": True, "n": "1.50", "f": 0.5, "j": '{"a": 1}', "c": "ab   "},
                 {"id": 2, "ok": None, "n": None, "f": "nan", "j": None, "c": None},
             ]
             last = copy.rows("SELECT position FROM _cdc_history.commits ORDER BY position_order DESC LIMIT 1")[0][0]
             assert end != last
-            differences = lines(told("diff", copy.target, "t", begin, str(last), "--json"))
+            differences = lines(printed("diff", copy.target, "t", begin, str(last), "--json"))
             assert [(each["change"], each["before"]["id"]) for each in differences] == [("changed", 1), ("removed", 2)]
-            gone = lines(told("diff", copy.target, "k", begin, str(last), "--json"))
+            gone = lines(printed("diff", copy.target, "k", begin, str(last), "--json"))
             assert gone == [{"change": "removed", "before": {"a": 2, "j": None}, "after": None}]
             nothing = cdc("history", copy.target, "t", "no number")
             assert (nothing.returncode, "No row of t has ever had that key" in in_words(nothing)) == (2, True)
@@ -290,7 +290,7 @@ def test_names_with_quotes(database: Database, copies: PrivatePostgres) -> None:
     copy.run(Mode.HISTORY)
     ((place,),) = copy.rows("SELECT position FROM _cdc_history.commits")
     assert copy.rows(f"SELECT * FROM t_as_of('{place}')") == [(1, "a", "b", "c", "d", "e")]
-    assert lines(told("as-of", copy.target, "t", str(place), "--format", "json"))[0]["it's"] == "a"
+    assert lines(printed("as-of", copy.target, "t", str(place), "--format", "json"))[0]["it's"] == "a"
 
 
 def test_names_that_are_taken(database: Database, copies: PrivatePostgres) -> None:

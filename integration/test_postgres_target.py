@@ -459,7 +459,7 @@ def test_names_that_postgres_has_no_place_for(on_mysql: MySqlDatabase, copies: P
     with pytest.raises(UsageError, match=f"the name {long} has more than 63 bytes"):
         copy.run()
     on_mysql.execute(f"DROP TABLE `{long}`", "CREATE TABLE s (id int PRIMARY KEY, xmin int)")
-    with pytest.raises(UsageError, match=r"\.s has a column xmin, which is the name of one that every table"):
+    with pytest.raises(UsageError, match=r"\.s has a column xmin, but every table"):
         copy.run()
     on_mysql.execute("ALTER TABLE s DROP COLUMN xmin")
     copy.run()
@@ -537,7 +537,7 @@ def test_a_trigger_that_keeps_rows_out(database: Database, copies: PrivatePostgr
         theirs.execute("CREATE TRIGGER theirs BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()")
         theirs.execute("ALTER TABLE t ENABLE ALWAYS TRIGGER theirs")
     execute(database, "INSERT INTO t VALUES (2, 2)")
-    with pytest.raises(TablesHeld, match=r"1 rows were written to public\.t, of which the target took 0"):
+    with pytest.raises(TablesHeld, match=r"1 rows were written to public\.t, but the target has only 0 of them"):
         copy.run()
     with psycopg.connect(copy.target, autocommit=True) as theirs:
         theirs.execute("DROP TRIGGER theirs ON t")

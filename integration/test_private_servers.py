@@ -85,7 +85,7 @@ def test_the_demo_leaves_files_of_others_alone(tmp_path: Path, monkeypatch: pyte
         make()
         (file,) = [path for path in tmp_path.iterdir() if path != mine]
         before = file.lstat().st_ino, file.stat().st_size, file.stat().st_mtime_ns
-        with pytest.raises(UsageError, match="not of an earlier demo") as caught:
+        with pytest.raises(UsageError, match="not from an earlier demo") as caught:
             demo._make_room()
         assert "another folder" in (caught.value.hint or "")
         assert (file.lstat().st_ino, file.stat().st_size, file.stat().st_mtime_ns) == before

@@ -322,7 +322,7 @@ def test_what_is_refused(database: Database, tmp_path: Path, what: str) -> None:
     """Before anything is made, on the source or the target, and nothing is written to what is there."""
     make_bank(database)
     replica, file = make_replica(database, tmp_path), tmp_path / "read.duckdb"
-    target, words = replica.target, "is no copy of"
+    target, words = replica.target, "is not a copy of"
     if what == "other database":
         done = cdc("run", database.dsn, f"duckdb:{file}", "--name", f"{database.name}_other", "--until-caught-up")
         assert done.returncode == 0, done.stderr
@@ -341,7 +341,7 @@ def test_what_is_refused(database: Database, tmp_path: Path, what: str) -> None:
         file.symlink_to(tmp_path / "elsewhere.duckdb")
         words = "is a link"
     else:
-        target, words = f"jsonl:{tmp_path}/x.jsonl", "cannot do anything with --publish"
+        target, words = f"jsonl:{tmp_path}/x.jsonl", "cannot use --publish"
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     done = cdc("run", database.dsn, target, "--name", replica.options.name, "--publish", str(file), "--until-caught-up")
     assert done.returncode == 2, done.stderr

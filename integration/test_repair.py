@@ -308,11 +308,11 @@ def test_a_repair_that_fails_leaves_all_as_it_was(anywhere: Database | MySqlData
     with running(replica) as process:
         failed = 0
         for where in FAILS:
-            told = cdc("repair", *ends(replica), "--table", f"{schema}.t", "--where", where)
+            answer = cdc("repair", *ends(replica), "--table", f"{schema}.t", "--where", where)
             # MySQL compares everything with everything, and DuckDB with it a good deal.
-            assert told.returncode in ((2,) if isinstance(anywhere, Database) else (0, 2)), (where, told.stderr)
-            failed += told.returncode == 2
-            assert "Traceback" not in told.stderr
+            assert answer.returncode in ((2,) if isinstance(anywhere, Database) else (0, 2)), (where, answer.stderr)
+            failed += answer.returncode == 2
+            assert "Traceback" not in answer.stderr
             anywhere.execute(f"INSERT INTO t VALUES ({FAILS.index(where) + 10}, 0, 'later', 0)")
         assert failed >= 3
         assert cdc("repair", *ends(replica), "--table", f"{schema}.t", "--where", "amount > 9.5").returncode == 0
@@ -338,8 +338,8 @@ def test_an_error_between_delete_and_insert(database: Database, tmp_path: Path, 
     fault = "target.before_insert=raise" if mode != "history" else "target.before_insert:2=raise"
     with running(replica, env={"CDC_FAULT": fault}) as process:
         arguments = ("--table", "public.t", *(("--where", where) if where else ()))
-        told = cdc("repair", *ends(replica), *arguments)
-        assert mode == "history" or told.returncode == 1, told.stderr
+        answer = cdc("repair", *ends(replica), *arguments)
+        assert mode == "history" or answer.returncode == 1, answer.stderr
         database.execute("INSERT INTO t VALUES (10, 10)")
         wait_until_applied(replica)
         assert process.poll() is None
@@ -358,8 +358,8 @@ def test_an_error_in_a_resync(database: Database, tmp_path: Path) -> None:
     replica.catch_up()
     tamper(replica, "UPDATE t SET v = 77 WHERE id = 3", "DELETE FROM t WHERE id = 4")
     with running(replica, env={"CDC_FAULT": "target.before_insert=raise"}) as process:
-        told = cdc("resync", *ends(replica), "--tables", "t")
-        assert told.returncode == 0, told.stderr
+        answer = cdc("resync", *ends(replica), "--tables", "t")
+        assert answer.returncode == 0, answer.stderr
         assert process.poll() is None
     assert replica.query("SELECT id, v FROM t ORDER BY id") == [(n, n) for n in range(1, 10)]
     assert os.environ.get("CDC_FAULT") is None

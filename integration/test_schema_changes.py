@@ -93,19 +93,19 @@ def expect_equal(make: Make, server: Server, groups: Sequence[Group], when: When
 def explained(make: Make, groups: Sequence[Group], when: When, outcome: Outcome) -> str:
     """What went wrong, by group; if the pipeline ended, each group tells alone whether it was the cause."""
     until = time.monotonic() + _EXPLAINED_WITHIN
-    told = [
+    answer = [
         f"CDC_SEED={SEED} CDC_SCHEMA_CHANGES={STATEMENTS}, {when.value}: {outcome.ended or 'there are differences'}"
     ]
-    told += [
+    answer += [
         alone
         for group in groups
         if outcome.ended is not None or group.name in outcome.different
-        if (alone := told_alone(make, group, when, outcome.different.get(group.name, []), until)) is not None
+        if (alone := tried_alone(make, group, when, outcome.different.get(group.name, []), until)) is not None
     ]
-    return "\n\n".join(told)
+    return "\n\n".join(answer)
 
 
-def told_alone(make: Make, group: Group, when: When, different: list[str], until: float) -> str | None:
+def tried_alone(make: Make, group: Group, when: When, different: list[str], until: float) -> str | None:
     """How a group fails by itself, in the cheapest way that it does; None if it does not and nothing of it differed."""
     script = group.replayable
     for way in (When.STANDING, when):

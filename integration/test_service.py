@@ -119,7 +119,7 @@ def is_as_status_says(report: dict[str, Any], source: str, target: str) -> bool:
 
 
 def carefully_answered(port: Port) -> None:
-    """What a browser is told; and a page of another site, whose name leads to this machine, reads nothing."""
+    """What a browser gets; and a page of another site, whose name leads to this machine, reads nothing."""
     for path in ("/livez", "/readyz", "/metrics", "/status.json", "/nothing"):
         headers = port.get(path).headers
         assert headers["Cache-Control"] == "no-store"

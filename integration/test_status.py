@@ -153,7 +153,7 @@ def test_another_name(one: Replica, database: Database, tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_down(tmp_path: Path) -> None:
-    """O13, O29: the target's side is told as JSON, and the time goes on for which nothing is heard of the source."""
+    """O13, O29: the target's side is in the JSON, and the time goes on for which nothing is heard of the source."""
     with PrivatePostgres(18) as server:
         server.create_database("shop")
         database = Database(server, "shop")
@@ -225,7 +225,7 @@ def test_a_full_disk(database: Database, small_disk: Path, kind: str) -> None:
 
 
 def test_a_damaged_file(one: Replica, database: Database) -> None:
-    """O43: it is named, and the ways back are told."""
+    """O43: it is named, and the ways back are listed."""
     with duckdb.connect(str(one.path)) as connection:
         connection.execute("CHECKPOINT")
     with one.path.open("r+b") as file:
@@ -429,7 +429,7 @@ def test_a_backlog_while_somebody_has_the_slot_for_a_moment(one: Replica, databa
 
 
 def test_a_run_under_a_wrong_name(one: Replica, database: Database) -> None:
-    """O28: who mistakes a target for his own leaves what it says of its own last run, and is told whose it is."""
+    """O28: who mistakes a target for his own leaves what it says of its own last run, and reads whose it is."""
     database.execute("UPDATE t SET v = 'b'")
     command = ("run", database.dsn, one.target, "--until-caught-up")
     assert cdc(*command, "--name", one.options.name, CDC_FAULT="handoff.after_take=fail").returncode == 1

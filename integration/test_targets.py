@@ -40,7 +40,7 @@ def test_options_that_a_target_does_not_have(
     database.execute("CREATE TABLE t (id int PRIMARY KEY)")
     done = cdc("run", database.dsn, target, *option, "--until-caught-up")
     assert done.returncode == 2, done.stderr
-    assert f"{target} cannot do anything with {option[0]}." in done.stderr
+    assert f"{target} cannot use {option[0]}." in done.stderr
     assert f"{target} has {has}." in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -119,9 +119,9 @@ def test_one_feed_of_several_cannot_take_a_table(database: Database, tmp_path: P
     )
     assert done.returncode == 1, done.stderr
     assert "held" in done.stderr
-    told = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert {event["table"] for event in told} == {"public.t", "public.T"}
-    assert {"id": 1, "a": 2, "A": 3} in [event.get("after") for event in told]
+    answer = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert {event["table"] for event in answer} == {"public.t", "public.T"}
+    assert {"id": 1, "a": 2, "A": 3} in [event.get("after") for event in answer]
 
 
 def test_a_busy_file_of_a_fan_out(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

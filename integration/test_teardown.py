@@ -40,7 +40,7 @@ def test_the_file_of_another_pipeline(made: tuple[str, Callable[[str], str]], da
     assert "is not the target of a pipeline" in done.stderr
     done = cdc("teardown", source, "--yes")
     assert done.returncode == 2
-    assert "which pipeline" in done.stderr
+    assert "No pipeline is named" in done.stderr
     assert goes_on(source, target("a"))
     assert goes_on(source, target("b"))
 

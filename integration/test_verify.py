@@ -109,13 +109,13 @@ def test_damage_is_found_and_repaired(anywhere: Database | MySqlDatabase, tmp_pa
     tamper(replica, *DAMAGE)
 
     def check() -> None:
-        told = cdc("verify", *ends(replica), "--json")
-        assert told.returncode == 1, told.stderr
-        assert "CANARY" not in told.stdout + told.stderr
-        assert found(json.loads(told.stdout)) == FOUND
+        answer = cdc("verify", *ends(replica), "--json")
+        assert answer.returncode == 1, answer.stderr
+        assert "CANARY" not in answer.stdout + answer.stderr
+        assert found(json.loads(answer.stdout)) == FOUND
         assert "CANARY" in cdc("verify", *ends(replica), "--show-values", "--tables", "ints").stdout
         report = tmp_path / "report.json"
-        report.write_text(told.stdout)
+        report.write_text(answer.stdout)
         repaired = cdc("repair", *ends(replica), "--from-verify", str(report))
         assert repaired.returncode == 0, repaired.stderr
         again = cdc("verify", *ends(replica))
@@ -146,13 +146,13 @@ def test_identical_under_load(anywhere: Database | MySqlDatabase, tmp_path: Path
     workload.start()
     with running(replica):
         for _ in range(3):
-            told = cdc("verify", *ends(replica))
-            assert told.returncode == 0, told.stdout + told.stderr
+            answer = cdc("verify", *ends(replica))
+            assert answer.returncode == 0, answer.stdout + answer.stderr
         before = workload.transactions
-        told = cdc("resync", *ends(replica), "--tables", "*.*")
-        assert told.returncode == 0, told.stderr
-        told = cdc("verify", *ends(replica))
-        assert told.returncode == 0, told.stdout + told.stderr
+        answer = cdc("resync", *ends(replica), "--tables", "*.*")
+        assert answer.returncode == 0, answer.stderr
+        answer = cdc("verify", *ends(replica))
+        assert answer.returncode == 0, answer.stdout + answer.stderr
         assert workload.transactions > before
     workload.stop()
     replica.catch_up()
@@ -173,8 +173,8 @@ def test_a_damaged_table_that_stops_the_pipeline(anywhere: Database | MySqlDatab
     assert "ints" in stopped.stderr
     synced = cdc("resync", *ends(replica), "--tables", "ints")
     assert synced.returncode == 0, synced.stderr
-    told = cdc("verify", *ends(replica), "--json")
-    assert found(json.loads(told.stdout)) == {("pairs", "3/b3", "source only")}
+    answer = cdc("verify", *ends(replica), "--json")
+    assert found(json.loads(answer.stdout)) == {("pairs", "3/b3", "source only")}
     schema = anywhere.name if isinstance(anywhere, MySqlDatabase) else "public"
     assert cdc("repair", *ends(replica), "--table", f"{schema}.pairs", "--where", "b = 'b3'").returncode == 0
     assert cdc("verify", *ends(replica)).returncode == 0
@@ -195,9 +195,9 @@ def test_what_cannot_be_asked_for(anywhere: Database | MySqlDatabase, tmp_path: 
         ("repair", *ends(replica), "--from-verify", str(tmp_path / "nothing")),
         ("resync", *ends(replica), "--tables", "nothing"),
     ):
-        told = cdc(*arguments)
-        assert told.returncode == 2, (arguments, told.stderr)
-        assert "Traceback" not in told.stderr
+        answer = cdc(*arguments)
+        assert answer.returncode == 2, (arguments, answer.stderr)
+        assert "Traceback" not in answer.stderr
 
 
 def test_verification_in_the_background(anywhere: Database | MySqlDatabase, tmp_path: Path) -> None:
@@ -209,24 +209,24 @@ def test_verification_in_the_background(anywhere: Database | MySqlDatabase, tmp_
     def verification() -> dict[str, object]:
         with running(replica, "--verify-every", "2s"):
             for _ in range(600):
-                told = json.loads(cdc("status", *ends(replica), "--json").stdout)
-                if told["verification"]:
-                    return told  # type: ignore[no-any-return]
+                answer = json.loads(cdc("status", *ends(replica), "--json").stdout)
+                if answer["verification"]:
+                    return answer  # type: ignore[no-any-return]
                 time.sleep(0.2)
         raise AssertionError("nothing was verified")
 
-    told = verification()
-    assert told["healthy"]
-    assert told["verification"]["rows"] == ROWS * len(TABLES)  # type: ignore[index]
+    answer = verification()
+    assert answer["healthy"]
+    assert answer["verification"]["rows"] == ROWS * len(TABLES)  # type: ignore[index]
     tamper(replica, "DELETE FROM ints WHERE id = 5")
-    told = verification()
-    assert not told["healthy"]
-    assert list(told["verification"]["different"].values()) == [1]  # type: ignore[index]
+    answer = verification()
+    assert not answer["healthy"]
+    assert list(answer["verification"]["different"].values()) == [1]  # type: ignore[index]
 
 
-def reported(told: subprocess.CompletedProcess[str], table: str) -> dict[str, Any]:
-    assert told.stdout, told.stderr
-    (entry,) = [entry for entry in json.loads(told.stdout)["tables"] if entry["name"] == table]
+def reported(answer: subprocess.CompletedProcess[str], table: str) -> dict[str, Any]:
+    assert answer.stdout, answer.stderr
+    (entry,) = [entry for entry in json.loads(answer.stdout)["tables"] if entry["name"] == table]
     return entry  # type: ignore[no-any-return]
 
 
@@ -254,11 +254,11 @@ def test_a_target_of_another_shape(anywhere: Database | MySqlDatabase, tmp_path:
     replica = make_replica(anywhere, tmp_path)
     replica.catch_up()
     tamper(replica, *(statement.format(t=f"t{number}") for number, (statement, _) in enumerate(OF_THE_TARGET)))
-    told = cdc("verify", *ends(replica), "--json")
+    answer = cdc("verify", *ends(replica), "--json")
     shown = cdc("verify", *ends(replica))
-    assert told.returncode == shown.returncode == 1, told.stderr
+    assert answer.returncode == shown.returncode == 1, answer.stderr
     for number, (statement, expected) in enumerate(OF_THE_TARGET):
-        entry = reported(told, f"t{number}")
+        entry = reported(answer, f"t{number}")
         assert {e["what"]: e["target"] or "missing" for e in entry["shape"]} == expected, statement
         assert entry["identical"] == (not expected)
         for name, text in expected.items():
@@ -315,8 +315,8 @@ def verified(replica: Replica) -> dict[str, dict[str, Any]]:
     """What a verification by this process says of each table."""
     wishes = {"tables": [], "exclude": [], "sample": 1.0, "max_rate": None, "with_values": False}
     options = replace(replica.options, until_caught_up=False)
-    told = have_done(replica.database.dsn, replica.target, options, "verify", wishes, lambda _: None)
-    return {entry["name"]: entry for entry in told["tables"]}
+    answer = have_done(replica.database.dsn, replica.target, options, "verify", wishes, lambda _: None)
+    return {entry["name"]: entry for entry in answer["tables"]}
 
 
 def test_a_shape_that_came_with_the_log(database: Database, tmp_path: Path) -> None:
@@ -340,10 +340,10 @@ def test_what_is_left_out_by_rule(database: Database, tmp_path: Path) -> None:
     replica = make_replica(database, tmp_path)
     replica.catch_up()
     with running(replica):
-        told = cdc("verify", *ends(replica), "--json")
-        assert told.returncode == 0, told.stderr
-        assert reported(told, "t")["left_out"] == ["twice"]
-        assert reported(told, "loose")["left_out"]
+        answer = cdc("verify", *ends(replica), "--json")
+        assert answer.returncode == 0, answer.stderr
+        assert reported(answer, "t")["left_out"] == ["twice"]
+        assert reported(answer, "loose")["left_out"]
         shown = cdc("verify", *ends(replica)).stdout
         assert "twice" in shown
         assert "loose" in shown
@@ -357,9 +357,9 @@ def test_a_table_that_is_meant_and_does_not_come(anywhere: Database | MySqlDatab
     with running(replica, "--tables", "*.ints,*.pairs"):
         assert cdc("verify", *ends(replica)).returncode == 0
     schema = anywhere.name if isinstance(anywhere, MySqlDatabase) else "public"
-    told = cdc("verify", *ends(replica), "--tables", f"*.ints,{schema}.names", "--json")
-    assert told.returncode == 2
-    assert f"No table that is followed matches '{schema}.names'" in told.stderr
+    answer = cdc("verify", *ends(replica), "--tables", f"*.ints,{schema}.names", "--json")
+    assert answer.returncode == 2
+    assert f"No table that is followed matches '{schema}.names'" in answer.stderr
     assert cdc("verify", *ends(replica)).returncode == 0
 
 
@@ -388,11 +388,11 @@ def test_a_shape_in_the_background(anywhere: Database | MySqlDatabase, tmp_path:
     tamper(replica, "ALTER TABLE ints ADD COLUMN extra int")
     with running(replica, "--verify-every", "2s"):
         for _ in range(600):
-            told = json.loads(cdc("status", *ends(replica), "--json").stdout)
-            if told["verification"]:
+            answer = json.loads(cdc("status", *ends(replica), "--json").stdout)
+            if answer["verification"]:
                 break
             time.sleep(0.2)
         shown = cdc("status", *ends(replica))
-    assert not told["healthy"]
+    assert not answer["healthy"]
     assert shown.returncode == 1
     assert "extra" in shown.stdout

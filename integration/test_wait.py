@@ -106,11 +106,11 @@ def test_a_program_reads_what_it_has_written(anywhere: Database | MySqlDatabase,
     position = written(anywhere, 11)
     began = time.monotonic()
     for is_published in (False, True):
-        with pytest.raises(NotReached, match="nobody runs"):
+        with pytest.raises(NotReached, match="no process runs"):
             reader.wait_for(position, 60, published=is_published)
     done = waited(replica, "--for", position)
     assert done.returncode == 1
-    assert "nobody runs its pipeline" in done.stderr
+    assert "no process runs its pipeline" in done.stderr
     assert time.monotonic() - began < 20
     replica.catch_up()
     assert waited(replica).returncode == 0
@@ -136,9 +136,9 @@ def test_a_file_and_a_byte(my: MySqlDatabase, tmp_path: Path) -> None:
     my.execute("INSERT INTO t VALUES (1)")
     with pytest.raises(NotReached):
         reader.wait_for(f"{file}:{offset + 1}", 0)
-    with pytest.raises(UsageError, match="another name"):
+    with pytest.raises(UsageError, match="whose name is not that of the log"):
         reader.wait_for("other.000001:4", 0)
-    with pytest.raises(UsageError, match="no position"):
+    with pytest.raises(UsageError, match="not a position"):
         reader.wait_for("0/16B3748", 0)
 
 

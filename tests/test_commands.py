@@ -110,7 +110,7 @@ def test_a_word_that_is_no_command_is_compared_with_all() -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "Error: No such command 'stats'. Did you mean 'status', 'targets'?",
-        "Hint: What can be written: cdc --help",
+        "Hint: The arguments and options: cdc --help",
     ]
 
 

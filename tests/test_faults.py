@@ -38,7 +38,7 @@ def test_every_name_is_passed_somewhere_and_every_passed_name_is_listed() -> Non
     "setting",
     ["target.before_comit", "target.before_commit=stop", "target.before_commit:0", "x=kill", "target.begun=delay:x"],
 )
-def test_a_typing_error_in_the_environment_is_told(setting: str) -> None:
+def test_a_typing_error_in_the_environment_is_reported(setting: str) -> None:
     """E-12: a test that arms nothing would prove nothing."""
     with pytest.raises(UsageError, match=re.escape(setting)):
         faults.parse(setting)
@@ -57,7 +57,7 @@ def arm(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     monkeypatch.setattr(faults, "_armed", faults.parse(setting))
 
 
-def test_a_typing_error_in_a_call_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_typing_error_in_a_call_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     arm(monkeypatch, "target.begun")
     with pytest.raises(InvariantError, match="nowhere"):
         faults.point("nowhere")

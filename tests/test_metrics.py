@@ -137,7 +137,7 @@ def test_a_pace() -> None:
 
 
 def test_a_decline() -> None:
-    """Nothing is foretold before half a minute, of what has no limit, or of what does not become less (O41)."""
+    """Nothing is predicted before half a minute, of what has no limit, or of what does not become less (O41)."""
     decline = Decline()
     assert decline.seconds_left is None
     for second in range(0, 100, 10):

@@ -182,7 +182,7 @@ def _no(*arguments, **options):
 
 
 source_factory = source_status = table_standings = table_names = source_removals = check_source = _no
-make_observer = digest_tables = pipeline_of = told = _no
+make_observer = digest_tables = pipeline_of = kept_options = _no
 """
 
 
@@ -199,11 +199,11 @@ def test_a_source_of_somebody_else_is_known(install: Install, tmp_path: Path) ->
 
 def test_a_package_that_lacks_something_is_refused(install: Install) -> None:
     """What is missing is not found out while rows are moved."""
-    install("cdc_lines", _KIND.replace("told = ", ""), "[cdc.sources]\nlines = cdc_lines\n")
-    with pytest.raises(UsageError, match="does not offer all that a source has to"):
+    install("cdc_lines", _KIND.replace("kept_options = ", ""), "[cdc.sources]\nlines = cdc_lines\n")
+    with pytest.raises(UsageError, match="does not offer everything that a source needs"):
         source_module("lines:///said")
     install("cdc_rows", "ABILITIES = None", "[cdc.targets]\nrows = cdc_rows\n")
-    with pytest.raises(UsageError, match="does not offer all that a target has to"):
+    with pytest.raises(UsageError, match="does not offer everything that a target needs"):
         target_module("rows:place")
 
 

@@ -117,7 +117,7 @@ def test_what_is_transient_is_tried_again_after_a_first_success() -> None:
     assert script.applied[-1] == 2
 
 
-def test_at_a_first_start_a_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_a_first_start_a_failure_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """E-11, E-12: it may be a typing error in the DSN."""
     script = Script()
 

@@ -29,7 +29,7 @@ def test_the_project_starts_and_is_tested_by_one_command(section: str, command: 
 
 def test_messages_are_found() -> None:
     found = {message.text: message for message in messages()}
-    assert found["A journal has no slots."].hint == "Leave --slot out, and say --from."
+    assert found["A journal has no slots."].hint == "Leave --slot out, and write --from."
     assert len(found) > 300
 
 

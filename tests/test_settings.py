@@ -300,9 +300,9 @@ segment = "1MB"
     for mistake, begin in zip(
         found,
         [
-            "2: defaults.segment: --segment 1kB is too little.",
+            "2: defaults.segment: --segment 1kB is too small.",
             "3: pipelines.a: The source is not a DSN.",
-            "14: pipelines.c.rotate: duckdb:c.duckdb cannot do anything with --rotate.",
+            "14: pipelines.c.rotate: duckdb:c.duckdb cannot use --rotate.",
             "15: pipelines.d: There is no target.",
         ],
         strict=True,
@@ -329,7 +329,7 @@ name = "a"
         "6: pipelines.b.target: pipeline a writes to this target, too",
         "10: pipelines.c.name: pipeline a has this name, too",
     ]
-    with pytest.raises(UsageError, match="Several pipelines have neither one target nor one name"):
+    with pytest.raises(UsageError, match="A target and --name cannot be given for several pipelines"):
         wanted(tmp_path, text, "--name", "x")
 
 

@@ -115,7 +115,7 @@ def test_the_real_target_does_the_same(seed: int, tmp_path: Path) -> None:
 
 
 def run(source: ScriptedSource, target: MemoryTarget, *faults: Fault | None, error: Callable[[], Exception]) -> None:
-    """A pipeline in which the target fails as told."""
+    """A pipeline in which the target fails on purpose."""
     planned: Iterator[Fault | None] = iter(faults)
     pipeline = Pipeline(lambda: source, lambda: FaultyTarget(target, planned, delay=0.01, error=error), queue_bytes=10)
     pipeline._sleep = lambda _: None  # type: ignore[method-assign]
@@ -132,7 +132,7 @@ def test_a_pipeline_gets_there_through_every_fault(
     script.insert(lost % (len(script) + 1), Unavailable("the connection was lost"))
     source = ScriptedSource(script, copied=[COPY], overlap=overlap)
     target = MemoryTarget()
-    run(source, target, *faults, error=lambda: Unavailable("as told"))
+    run(source, target, *faults, error=lambda: Unavailable("on purpose"))
     assert target.rows("s.t") == END
     assert len(target.changes) == len(HISTORY)
     assert target.checkpoint is not None

@@ -98,7 +98,7 @@ def _target(context: typer.Context, target: str) -> str:
     return settings.of_target(context, target)
 
 
-SOURCE_FORMS = "postgresql://user@host/database, mysql://..., mariadb://... or journal:DIR; or a pipeline of cdc.toml"
+SOURCE_FORMS = "postgresql://user@host/database, mysql://..., mariadb://..., journal:DIR, or a pipeline of cdc.toml"
 _SOURCE = typer.Argument(
     metavar="SOURCE", help=SOURCE_FORMS, show_default=False, callback=_source, autocompletion=completion.sources
 )
@@ -114,8 +114,8 @@ NameOption = Annotated[
     typer.Option(
         "--name",
         metavar="NAME",
-        help="Name of the pipeline; its slot is called cdc_NAME. [default: as TARGET has it, or after TARGET at first: "
-        "shop for shop.duckdb]",
+        help="Name of the pipeline; its slot is called cdc_NAME. [default: the name that TARGET has; at the first run "
+        "the name of its file, shop for shop.duckdb]",
     ),
 ]
 TablesOption = Annotated[
@@ -124,7 +124,7 @@ TablesOption = Annotated[
         "--tables",
         "-t",
         metavar="PATTERN",
-        help="Tables to follow, as schema.table with * and ?; may be given again.",
+        help="Tables to follow, as schema.table with * and ?; may be repeated.",
         autocompletion=completion.tables,
     ),
 ]
@@ -134,13 +134,13 @@ ExcludeOption = Annotated[
         "--exclude",
         "-x",
         metavar="PATTERN",
-        help="Tables to leave out; may be given again.",
+        help="Tables to leave out; may be repeated.",
         autocompletion=completion.tables,
     ),
 ]
 KeylessOption = Annotated[
     bool,
-    typer.Option("--include-keyless", help="Also follow tables without a key, for inserts and truncates only."),
+    typer.Option("--include-keyless", help="Also follow tables without a key, but only their inserts and truncates."),
 ]
 
 FormatOption = Annotated[
@@ -148,7 +148,7 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="How events are written: json, debezium or cloudevents. [default: as they are already, json at first]",
+        help="How events are written: json, debezium or cloudevents. [default: json at the first run, then unchanged]",
     ),
 ]
 StallTimeoutOption = Annotated[
@@ -156,8 +156,8 @@ StallTimeoutOption = Annotated[
     typer.Option(
         "--stall-timeout",
         metavar="DURATION",
-        help="For how long the source may make no progress before the process ends, with 1; a target gets 12 times as "
-        "long. From half of that on, status is unhealthy.",
+        help="If the source makes no progress for this long, the process ends with 1. A target gets 12 times as long. "
+        "After half of it, status is unhealthy.",
     ),
 ]
 STALL_TIMEOUT = f"{options.STALL_TIMEOUT:.0f}s"
@@ -174,7 +174,8 @@ def selection(tables: list[str] | None, exclude: list[str] | None) -> Selection:
         parts = tuple(part.strip() for pattern in patterns or [] for part in pattern.split(","))
         if not all(parts):
             raise UsageError(
-                f"{option} names no table.", hint=f"Is a variable of the shell empty? Without {option}, all are meant."
+                f"{option} names no table.",
+                hint=f"Is a variable of the shell empty? Without {option}, all tables are followed.",
             )
         return parts
 
@@ -198,9 +199,10 @@ def _options(
         typer.Option(LOG_FORMAT, envvar="CDC_LOG_FORMAT", help="Log lines as text, or one JSON object a line."),
     ] = None,
     log_level: Annotated[
-        Level | None, typer.Option(LOG_LEVEL, envvar="CDC_LOG_LEVEL", help="The least that is logged. [default: info]")
+        Level | None,
+        typer.Option(LOG_LEVEL, envvar="CDC_LOG_LEVEL", help="The least severe lines that are logged. [default: info]"),
     ] = None,
-    quiet: Annotated[bool, typer.Option(QUIET, envvar="CDC_QUIET", help="Log errors alone, and draw nothing.")] = False,
-    verbose: Annotated[bool, typer.Option(*VERBOSE, help=f"As {LOG_LEVEL} debug.")] = False,
+    quiet: Annotated[bool, typer.Option(QUIET, envvar="CDC_QUIET", help="Log only errors, and draw nothing.")] = False,
+    verbose: Annotated[bool, typer.Option(*VERBOSE, help=f"The same as {LOG_LEVEL} debug.")] = False,
 ) -> None:
     configure(Settings(log_format or Form.TEXT, Level.DEBUG if verbose else log_level or Level.INFO, quiet))

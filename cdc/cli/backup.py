@@ -14,7 +14,7 @@ from cdc.cli.consoles import console, messages
 @app.command()
 def backup(
     target: TargetArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes; what has that name is replaced.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes. A file of that name is replaced.")],
 ) -> None:
     """Copy a DuckDB file between two transactions, also while a pipeline writes it."""
     from cdc.runs import back_up

@@ -19,9 +19,10 @@ _STYLES = {Severity.FATAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE
 @app.command()
 def check(
     source: SourceArgument,
-    file: Annotated[str | None, typer.Argument(help="Of the log, for --log; otherwise the newest.")] = None,
+    file: Annotated[str | None, typer.Argument(help="A file of the log, for --log. [default: the newest]")] = None,
     log: Annotated[
-        bool, typer.Option("--log", help="Read a file of MySQL's or MariaDB's log with a second decoder, and compare.")
+        bool,
+        typer.Option("--log", help="MySQL, MariaDB: read a file of the log also with a second decoder, and compare."),
     ] = False,
     tables: TablesOption = None,
     exclude: ExcludeOption = None,

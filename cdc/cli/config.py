@@ -21,7 +21,7 @@ from cdc.logs import printable
 from cdc.plan import Action, Begins, Plan, PlannedTable, plan
 from cdc.settings.key import Key
 
-config = typer.Typer(help="Check the file of settings, and show what it would have done.", no_args_is_help=True)
+config = typer.Typer(help="Check the file of settings, and show what it would do.", no_args_is_help=True)
 app.add_typer(config, name="config")
 
 _BEGINS = {
@@ -40,7 +40,7 @@ def check(
 ) -> None:
     """Find all mistakes in the file, then show what `cdc run` would make, copy and leave out. Changes nothing.
 
-    Ends with 2 if the file has mistakes, with 3 if an operator has to do something before.
+    Ends with 2 if the file has mistakes, with 3 if a person has to do something first.
     """
     settings = read(file) if file is not None else the_settings(context)
     command = run_command()
@@ -65,9 +65,9 @@ def check(
 def schema(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/configuration.md.")] = False,
 ) -> None:
-    """Print the JSON schema of the file, by which editors know its keys.
+    """Print the JSON schema of the file, from which editors know its keys.
 
-    They look for it where the file's first line says: #:schema ./cdc.schema.json
+    The first line of the file names it for them: #:schema ./cdc.schema.json
     """
     if as_markdown:
         sys.stdout.write(markdown(keys()))

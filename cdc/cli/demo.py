@@ -16,7 +16,7 @@ from cdc.errors import EXIT_RESTARTABLE, UsageError
 @app.command()
 def demo(
     source: Annotated[str, typer.Option(help="postgresql, mysql or mariadb, if this machine has one.")] = "postgresql",
-    seconds: Annotated[float, typer.Option(min=1, help="How long the workload runs.")] = 20,
+    seconds: Annotated[float, typer.Option(min=1, help="How many seconds the workload runs.")] = 20,
     rate: Annotated[float, typer.Option(min=1, help="Row changes per second.")] = 500,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the server's folder afterwards.")] = False,
 ) -> None:

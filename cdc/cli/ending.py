@@ -28,7 +28,7 @@ def ending(arguments: Sequence[str]) -> Iterator[None]:
         sys.stderr.close()  # the reader of our output has had enough
         sys.exit(EXIT_DONE)
     except Abort:
-        say_error("The question was not answered, and nothing was done.", None, EXIT_RESTARTABLE)
+        say_error("The question was not answered. Nothing was done.", None, EXIT_RESTARTABLE)
         sys.exit(EXIT_RESTARTABLE)
     except (CdcError, OSError, TyperException) as failure:
         error = _known(failure, arguments)
@@ -51,4 +51,4 @@ def _known(failure: CdcError | OSError | TyperException, arguments: Sequence[str
     message = failure.format_message()
     if not message.endswith((".", "?", ")")):
         message += "."
-    return UsageError(message, hint=f"What can be written: cdc{command} --help")
+    return UsageError(message, hint=f"The arguments and options: cdc{command} --help")

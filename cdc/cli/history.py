@@ -39,7 +39,7 @@ class Format(StrEnum):
 def history(
     target: TargetArgument,
     table: TableArgument,
-    key: Annotated[list[str], typer.Argument(metavar="KEY...", help="Values of the row's key.")],
+    key: Annotated[list[str], typer.Argument(metavar="KEY...", help="The values of the row's key, in order.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show every version of a row: who changed what when."""
@@ -48,7 +48,8 @@ def history(
     if not events:
         raise UsageError(
             f"No row of {table} has ever had that key, as far as this history goes back.",
-            hint="Write values as `cdc as-of` shows them; what begins with -- stands behind a -- of its own.",
+            hint="Write values as `cdc as-of` shows them. Before a value that begins with --, write -- as an "
+            "argument of its own.",
         )
     if as_json:
         _json(
@@ -77,7 +78,7 @@ def history(
 def as_of(
     target: TargetArgument,
     table: TableArgument,
-    at: Annotated[str, typer.Argument(metavar="POSITION|TIME", help=f"When: {_PLACE}.")],
+    at: Annotated[str, typer.Argument(metavar="POSITION|TIME", help=f"The moment: {_PLACE}.")],
     form: Annotated[Format, typer.Option("--format", help="How to print the rows.")] = Format.TABLE,
 ) -> None:
     """Show the rows of a table as they were."""
@@ -103,8 +104,8 @@ def as_of(
 def diff(
     target: TargetArgument,
     table: TableArgument,
-    before: Annotated[str, typer.Argument(metavar="A", help=f"When first: {_PLACE}.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="When afterwards.")],
+    before: Annotated[str, typer.Argument(metavar="A", help=f"The earlier moment: {_PLACE}.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The later moment, written in the same way.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show the rows of a table that were added, removed or changed between two places."""

@@ -36,12 +36,12 @@ def init(
         str | None, typer.Argument(metavar="[TARGET]", help=f"{TARGET_FORMS}. [default: duckdb:NAME.duckdb]")
     ] = None,
 ) -> None:
-    """Check SOURCE, then write a first cdc.toml with comments: the file of --config, which must not be there yet."""
+    """Check SOURCE, then write a first cdc.toml with comments. --config names another file. It must not exist yet."""
     file: Path = context.find_root().params.get("config") or FILE
     if file.exists():
         raise UsageError(
-            f"{file} is there already, and stays as it is.",
-            hint="Add a pipeline to it by hand, or write another one: cdc init SOURCE --config other.toml",
+            f"{file} is there already, and was not changed.",
+            hint="Add the pipeline to it by hand, or write another file: cdc init SOURCE --config other.toml",
         )
     module = database_module(source)
     name = _name_of(module.database_of(source))
@@ -88,7 +88,7 @@ target = {json.dumps(target, ensure_ascii=False)}
 # How the tables are kept: "mirror", "history" (also every version of every row) or "soft-delete".
 # mode = "mirror"
 
-# Compare all rows with the source, as often.
+# Compare all rows with the source, once per interval.
 # verify-every = "1d"
 """
 

@@ -18,7 +18,7 @@ from cdc.cli.quantity import AgeOption, SizeOption, bytes_of, seconds_of
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 from cdc.target import Retention
 
-journal = typer.Typer(help="Look at a journal, check it, remove what is not needed.")
+journal = typer.Typer(help="Look at a journal, check it, remove old files.")
 app.add_typer(journal, name="journal")
 
 FolderArgument = Annotated[str, typer.Argument(metavar="DIR", help="The journal's folder, or journal:DIR.")]
@@ -44,14 +44,16 @@ def list_(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 @journal.command()
 def info(folder: FolderArgument, as_json: JsonOption = False) -> None:
-    """Show how much there is, since when, and how far each target is that is fed from it."""
+    """Show how much there is, from where to where, and how far each of its targets is."""
     from cdc.journal import folder_of
     from cdc.journal.inspect import list_files
+    from cdc.journal.moment import first_state
     from cdc.journal.retention import read_readers
 
     at = folder_of(folder)
     readers = read_readers(at)  # before what there is, which grows: no target is further than that
     manifest, reports = at.read_manifest(), list_files(at)
+    begin = first_state(at)
     end = reports[-1].first + reports[-1].records if reports else 0
     commits = [moment for report in reports for moment in (report.first_commit, report.last_commit) if moment]
     facts = {
@@ -63,6 +65,7 @@ def info(folder: FolderArgument, as_json: JsonOption = False) -> None:
         "files": len(reports),
         "from": _moment(commits[0]) if commits else None,
         "to": _moment(commits[-1]) if commits else None,
+        "begins": begin.position.text if begin is not None else None,
         "position": reports[-1].position if reports else None,
         "has_copy": manifest.first == 0,
         "targets": [asdict(reader) | {"records_behind": end - reader.next} for reader in readers],
@@ -81,7 +84,7 @@ def info(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 @journal.command()
 def verify(folder: FolderArgument) -> None:
-    """Hold every record against its checksum, and read all of it. Ends with 1 if anything is damaged."""
+    """Read every record, and compare it with its checksum. Ends with 1 if anything is damaged."""
     from cdc.journal import folder_of
     from cdc.journal.inspect import verify_files
 
@@ -95,7 +98,7 @@ def verify(folder: FolderArgument) -> None:
 
 @journal.command()
 def repair(folder: FolderArgument) -> None:
-    """Find out from the data files how far the journal goes, where that was lost, while nobody writes it."""
+    """Write durable.json again, from the data files, if it was lost. Only while nobody writes the journal."""
     from cdc.journal import folder_of
     from cdc.journal.writer import Writer
 
@@ -109,13 +112,13 @@ def repair(folder: FolderArgument) -> None:
 
 @journal.command("prune")
 def prune_(folder: FolderArgument, age: AgeOption = None, size: SizeOption = None) -> None:
-    """Remove the oldest files that all targets have applied, while nobody writes the journal."""
+    """Remove the oldest files that all targets have applied. Only while nobody writes the journal."""
     from cdc.journal import folder_of
     from cdc.journal.retention import prune
     from cdc.journal.writer import Writer
 
     if age is None and size is None:
-        raise UsageError("Nothing says what may go.", hint="Give --age or --size.")
+        raise UsageError("Neither --age nor --size is given.", hint=f"For example: cdc journal prune {folder} --age 7d")
     at = folder_of(folder)
     at.read_manifest()
     writer = Writer(at).open()
@@ -129,18 +132,23 @@ def prune_(folder: FolderArgument, age: AgeOption = None, size: SizeOption = Non
 
 @journal.command()
 def forget(
-    folder: FolderArgument, target: Annotated[str, typer.Argument(help="As `cdc journal info` names it.")]
+    folder: FolderArgument, target: Annotated[str, typer.Argument(help="Its name, as `cdc journal info` shows it.")]
 ) -> None:
-    """Wait no longer for a target: what only it has not applied may go."""
+    """Stop keeping records for a target that is gone."""
     from cdc.journal import folder_of
     from cdc.journal.retention import forget_reader, read_readers
 
     at = folder_of(folder)
     chosen = [reader for reader in read_readers(at) if target in (reader.reader, reader.name)]
     if not chosen:
-        raise UsageError(f"No target {target!r} is fed from {at.path}.", hint="`cdc journal info` lists them.")
+        raise UsageError(
+            f"No target {target!r} is fed from {at.path}.", hint=f"`cdc journal info {at.path}` lists the targets."
+        )
     if len(chosen) > 1:
-        raise UsageError(f"Several targets are called {target}.", hint="Name one by the number in brackets.")
+        raise UsageError(
+            f"Several targets are called {target}.",
+            hint="Name it by the number in brackets, which `cdc journal info` shows.",
+        )
     forget_reader(at, chosen[0].reader)
 
 

@@ -17,10 +17,16 @@ log = logging.getLogger(__name__)
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 
-AgeOption = Annotated[str | None, typer.Option("--age", metavar="DURATION", help="Older than this: 7d, 12h.")]
-SizeOption = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Beyond so much in all: 100GB.")]
+AgeOption = Annotated[
+    str | None, typer.Option("--age", metavar="DURATION", help="Remove files that are older than this: 7d, 12h.")
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option("--size", metavar="SIZE", help="Remove the oldest files if all of them have more than this: 100GB."),
+]
 MemoryOption = Annotated[
-    str | None, typer.Option("--memory", metavar="SIZE", help="What DuckDB may use, at least 64MB. [default: 256MB]")
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="Memory that DuckDB may use, at least 64MB. [default: 256MB]"),
 ]
 LEAST_MEMORY = 64 << 20
 
@@ -60,9 +66,9 @@ def bytes_of(option: str, text: str | None, least: int = 0, most: int | None = N
     if found is None:
         return None
     if found < least:
-        raise UsageError(f"{option} {text} is too little.", hint=f"It has to be {least >> 20}MB at least.")
+        raise UsageError(f"{option} {text} is too small.", hint=f"Give at least {least >> 20}MB.")
     if most is not None and found > most:
-        raise UsageError(f"{option} {text} is too much.", hint=f"It can be {most >> 20}MB at most.")
+        raise UsageError(f"{option} {text} is too large.", hint=f"Give at most {most >> 20}MB.")
     return int(found)
 
 

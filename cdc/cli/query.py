@@ -33,15 +33,20 @@ def query(
     form: Annotated[
         QueryFormat, typer.Option("--format", help="How to print the rows; json is one object a line.")
     ] = QueryFormat.TABLE,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Rows to print at most.")] = 1_000,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="The most rows to print.")] = 1_000,
     timeout: Annotated[
-        str, typer.Option("--timeout", metavar="DURATION", help="How long it may take; a pipeline that runs gives 30s.")
+        str,
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            help="The longest time that it may take. A running pipeline allows at most 30s.",
+        ),
     ] = "5s",
 ) -> None:
-    """Ask TARGET one question: what it holds this moment.
+    """Ask TARGET one question: what it holds at this moment.
 
-    A pipeline that has the file open answers between two transactions and applies nothing meanwhile. For dashboards and
-    large questions: cdc run ... --publish FILE --serve ADDRESS.
+    If a pipeline has the file open, it answers between two transactions, and applies nothing meanwhile. For
+    dashboards and large questions: cdc run ... --publish FILE --serve ADDRESS.
     """
     import pyarrow as pa
 

@@ -21,14 +21,17 @@ def rebuild(
     source: Annotated[str, typer.Argument(metavar="journal:DIR", help="The journal.")],
     target: OptionalTargetArgument = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="POSITION|TIME", help="Stop there: what the source held then.")
+        str | None,
+        typer.Option(
+            "--until", metavar="POSITION|TIME", help="Stop there. TARGET then has what the source held at that moment."
+        ),
     ] = None,
     memory: MemoryOption = None,
     was_from: Annotated[str | None, typer.Option("--from", hidden=True)] = None,
 ) -> None:
-    """Build TARGET, which must be new, from what a journal holds: the copy that it began with, and the log since.
+    """Build a new TARGET from a journal: its first copy, and the log since then.
 
-    Nothing is asked of the database. `cdc run journal:DIR TARGET` goes on from there.
+    The database is not needed. `cdc run journal:DIR TARGET` goes on from there.
     """
     from cdc.cli.process import Ending
     from cdc.cli.view import Watched, watch

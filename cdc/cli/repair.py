@@ -19,24 +19,26 @@ def repair(
     source: SourceArgument,
     target: TargetArgument,
     from_verify: Annotated[
-        Path | None, typer.Option("--from-verify", metavar="FILE", help="What `cdc verify --json` printed.")
+        Path | None, typer.Option("--from-verify", metavar="FILE", help="The report that `cdc verify --json` printed.")
     ] = None,
-    table: Annotated[str | None, typer.Option("--table", help="The table whose rows are read again.")] = None,
+    table: Annotated[str | None, typer.Option("--table", help="Read the rows of this table again.")] = None,
     where: Annotated[
         str | None,
-        typer.Option("--where", help="Only rows of --table that fulfil this condition, in the source's SQL."),
+        typer.Option("--where", help="Only the rows of --table that fulfil this condition, in the source's SQL."),
     ] = None,
     name: NameOption = None,
 ) -> None:
-    """Make rows of TARGET what they are in SOURCE, deletions included, while streaming goes on.
+    """Make rows of TARGET equal to SOURCE again, deletions included, while the log is followed.
 
-    Each is read at a known position and put between the same two transactions of the stream.
+    Each row is read at a known position, and put between the same two transactions of the stream.
     """
     from cdc.runs import have_done
     from cdc.whereabouts import name_of
 
     if (from_verify is None) == (table is None) or (where is not None and table is None):
-        raise UsageError("Say which rows: --from-verify FILE, or --table T, with --where if not all of it is meant.")
+        raise UsageError(
+            "No rows are named: write --from-verify FILE, or --table T, with --where for some of its rows."
+        )
     arguments = {"table": table, "where": where} if table is not None else {"tables": _tables(from_verify)}
     options = Options(name=name_of(source, target, name))
     with messages.status("repairing"):
@@ -54,5 +56,5 @@ def _tables(file: Path | None) -> list[dict[str, object]]:
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file} is not what `cdc verify --json` prints.") from error
+        raise UsageError(f"{file} is not a report of `cdc verify --json`.") from error
     return tables

@@ -26,14 +26,14 @@ def resync(
             "--tables",
             "-t",
             metavar="PATTERN",
-            help="Tables, as schema.table with * and ?; may be given again.",
+            help="Tables to copy again, as schema.table with * and ?; may be repeated.",
             autocompletion=completion.tables,
         ),
     ] = None,
     table: Annotated[list[str] | None, typer.Option("--table", hidden=True)] = None,
     name: NameOption = None,
 ) -> None:
-    """Copy whole tables again, part by part, while they and all others are followed."""
+    """Copy whole tables again, part by part, while all tables are followed."""
     from cdc.runs import have_done
     from cdc.whereabouts import name_of
 
@@ -41,7 +41,7 @@ def resync(
         log.warning("Write --tables: from the next release on, --table is not known here.")
     wanted = [*(tables or []), *(table or [])]
     if not wanted:
-        raise UsageError("Nothing says which tables.", hint="Write --tables schema.table, or --tables '*.*' for all.")
+        raise UsageError("--tables is missing.", hint="Write --tables schema.table, or --tables '*.*' for all.")
     arguments = {"tables": selection(wanted, None).include}
     options = Options(name=name_of(source, target, name))
     with messages.status("copying"):

@@ -32,7 +32,7 @@ _SERVE = "Write --publish FILE --serve pg://127.0.0.1:5433 as well."
 
 
 class OnTableError(StrEnum):
-    """What an error does that concerns one table."""
+    """What to do about an error that concerns one table."""
 
     HOLD = "hold"
     STOP = "stop"
@@ -49,59 +49,62 @@ def run(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="How the tables are kept: as they are now; also every version of every row; or with the rows that "
-            "were deleted. [default: as it does already, a mirror at first]"
+            help="What the target keeps: the tables as they are now; also every version of every row; or also the "
+            "deleted rows, marked. [default: mirror at the first run, then unchanged]"
         ),
     ] = None,
     keys: Annotated[
         Keys | None,
         typer.Option(
-            help="How the tables in PostgreSQL have their keys: with an index that finds rows, or as primary keys. "
-            "[default: as they do already, an index at first]"
+            help="PostgreSQL: make an index for each key, or a primary key. [default: index at the first run, then "
+            "unchanged]"
         ),
     ] = None,
     until_caught_up: Annotated[
-        bool, typer.Option("--until-caught-up", help="End once what the source had at the start is applied.")
+        bool, typer.Option("--until-caught-up", help="End when everything is applied that the source had at the start.")
     ] = False,
     wait_for_tables: Annotated[
-        bool, typer.Option("--wait-for-tables", help="Wait until SOURCE has the tables, at a first start.")
+        bool, typer.Option("--wait-for-tables", help="If SOURCE has no tables yet at the first run, wait for them.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Sessions that read the snapshot. [default: number of cores]")
+        int | None, typer.Option(min=1, max=64, help="Number of sessions that copy tables. [default: number of cores]")
     ] = None,
     memory: MemoryOption = None,
     segment: Annotated[
-        str, typer.Option(metavar="SIZE", help="What is applied of the log at a time, at most: 1MB to 1GB.")
+        str, typer.Option(metavar="SIZE", help="How much of the log is applied at a time, at most: 1MB to 1GB.")
     ] = "16MB",
     event_format: FormatOption = None,
     rotate: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="When a file of events is followed by another. [default: 256MB]"),
+        typer.Option(metavar="SIZE", help="Size at which a new file of events begins. [default: 256MB]"),
     ] = None,
     verify_every: Annotated[
         str | None,
         typer.Option(
-            "--verify-every", metavar="DURATION", help="Compare all tables in the background, as often: 1h, 30m."
+            "--verify-every",
+            metavar="DURATION",
+            help="Compare all tables in the background, once per interval: 1h, 30m.",
         ),
     ] = None,
     on_table_error: Annotated[
         OnTableError,
         typer.Option(
             "--on-table-error",
-            help="What an error does that concerns one table: hold that table while the others go on, or stop all.",
+            help="What to do about an error that concerns one table: hold that table while the others go on, or stop "
+            "all.",
         ),
     ] = OnTableError.HOLD,
     verify_after_ddl: Annotated[
         AfterShape,
         typer.Option(
             "--verify-after-ddl",
-            help="What of a table is compared with the source after its shape has changed. What may have changed rows "
-            "is compared whole whatever this says.",
+            help="How much of a table is compared with the source after its shape has changed. A table whose rows may "
+            "have changed is always compared completely.",
         ),
     ] = AfterShape.SAMPLE,
     max_rate: Annotated[
         float | None,
-        typer.Option("--max-rate", min=1, help="Rows per second that are compared at most where a table is suspect."),
+        typer.Option("--max-rate", min=1, help="How many rows of a suspect table are compared per second, at most."),
     ] = None,
     stall_timeout: StallTimeoutOption = STALL_TIMEOUT,
     publish: Annotated[
@@ -109,8 +112,7 @@ def run(
         typer.Option(
             "--publish",
             metavar="FILE",
-            help="Keep a copy of the DuckDB file that other processes can read meanwhile: always whole, always at a "
-            "commit.",
+            help="Keep a copy of the DuckDB file, which other processes can read: always complete, always at a commit.",
         ),
     ] = None,
     publish_every: Annotated[
@@ -122,53 +124,65 @@ def run(
         typer.Option(
             "--serve",
             metavar="ADDRESS",
-            help="Serve that copy to readers in a process of its own: pg://HOST:PORT (PostgreSQL protocol), "
-            "flight://HOST:PORT (Arrow Flight SQL), http://HOST:PORT; may be given again.",
+            help="Serve that copy to readers, in a process of its own: pg://HOST:PORT (PostgreSQL protocol), "
+            "flight://HOST:PORT (Arrow Flight SQL) or http://HOST:PORT; may be repeated.",
         ),
     ] = None,
     serve_memory: Annotated[
         str | None,
-        typer.Option("--serve-memory", metavar="SIZE", help="What DuckDB may use for readers. [default: 512MB]"),
+        typer.Option("--serve-memory", metavar="SIZE", help="Memory that DuckDB may use for readers. [default: 512MB]"),
     ] = None,
     serve_timeout: Annotated[
         str | None,
         typer.Option("--serve-timeout", metavar="DURATION", help="How long one query may take. [default: 60s]"),
     ] = None,
     serve_tls_cert: Annotated[
-        Path | None, typer.Option("--serve-tls-cert", metavar="FILE", help="A certificate in PEM for --serve.")
+        Path | None, typer.Option("--serve-tls-cert", metavar="FILE", help="The certificate for --serve, in PEM.")
     ] = None,
-    serve_tls_key: Annotated[Path | None, typer.Option("--serve-tls-key", metavar="FILE", help="Its key.")] = None,
+    serve_tls_key: Annotated[
+        Path | None, typer.Option("--serve-tls-key", metavar="FILE", help="The key of that certificate, in PEM.")
+    ] = None,
     journal: Annotated[
         str | None, typer.Option("--journal", metavar="DIR", help="Write a journal, and feed several targets from it.")
     ] = None,
     to: Annotated[
-        list[str] | None, typer.Option("--to", metavar="TARGET", help="A target to feed; may be given again.")
+        list[str] | None,
+        typer.Option("--to", metavar="TARGET", help="A target to feed from the journal; may be repeated."),
     ] = None,
     live_cpu: Annotated[
-        str, typer.Option("--live-cpu", metavar="PERCENT", help="Small commits may take so much of a core: 20%.")
+        str,
+        typer.Option(
+            "--live-cpu", metavar="PERCENT", help="How much of a core commits of small changes may take: 20%."
+        ),
     ] = "20%",
     every: Annotated[
         str | None,
         typer.Option(
             "--every",
             metavar="DURATION",
-            help="How far apart commits of small changes are in a lake: 10s, 0s for as they come. [default: 5s]",
+            help="Time between commits of small changes to a lake: 10s; 0s commits each at once. [default: 5s]",
         ),
     ] = None,
     journal_age: Annotated[
         str | None,
         typer.Option(
-            "--journal-age", metavar="DURATION", help="Let go of what is older and applied everywhere: 7d, 0s."
+            "--journal-age",
+            metavar="DURATION",
+            help="Remove records that are older and that all targets have applied: 7d, 0s.",
         ),
     ] = None,
     journal_size: Annotated[
         str | None,
-        typer.Option("--journal-size", metavar="SIZE", help="Let go of what is applied everywhere beyond this: 50GB."),
+        typer.Option(
+            "--journal-size",
+            metavar="SIZE",
+            help="Remove the oldest records that all targets have applied if there is more than this: 50GB.",
+        ),
     ] = None,
     journal_budget: Annotated[
         str | None,
         typer.Option(
-            "--journal-budget", metavar="SIZE", help="Write no more than this, whichever target is behind: 100GB."
+            "--journal-budget", metavar="SIZE", help="The most that is written, even if a target is behind: 100GB."
         ),
     ] = None,
     listen: Annotated[
@@ -177,12 +191,15 @@ def run(
             "--listen",
             rich_help_panel=PROCESS,
             metavar="HOST:PORT",
-            help="Answer over HTTP how it is: a page, /livez, /readyz, /metrics, /status.json. :9464 is this machine "
-            "alone.",
+            help="Serve the state over HTTP: a page, /livez, /readyz, /metrics, /status.json. :9464 serves this "
+            "machine only.",
         ),
     ] = None,
     max_lag: Annotated[
-        str, typer.Option("--max-lag", metavar="DURATION", help="Not ready when it is behind for longer: 90s, 5m, 1h.")
+        str,
+        typer.Option(
+            "--max-lag", metavar="DURATION", help="Not ready if the target is behind by more than this: 90s, 5m, 1h."
+        ),
     ] = "5m",
     notify: Annotated[
         list[str] | None,
@@ -192,8 +209,8 @@ def run(
             metavar="URL",
             envvar="CDC_NOTIFY",
             show_envvar=False,
-            help="Send alerts to a service that apprise knows: slack://..., mailto://...; may be given again. Others "
-            "see arguments: URLs with secrets go into CDC_NOTIFY, with spaces between them.",
+            help="Send alerts to a service that apprise knows: slack://..., mailto://...; may be repeated. Put URLs "
+            "with secrets into CDC_NOTIFY, with spaces between them: other users can see arguments.",
         ),
     ] = None,
     notify_command: Annotated[
@@ -202,7 +219,7 @@ def run(
             "--notify-command",
             rich_help_panel=PROCESS,
             metavar="COMMAND",
-            help="Run a program for each alert, which gets it as JSON on its standard input.",
+            help="Run a program for each alert. It gets the alert as JSON on its standard input.",
         ),
     ] = None,
     notify_slot: Annotated[
@@ -211,7 +228,7 @@ def run(
             "--notify-slot",
             rich_help_panel=PROCESS,
             metavar="DURATION",
-            help="Alert when the slot will be lost within this: 6h, 24h, 3d.",
+            help="Alert if the slot will be lost within this time: 6h, 24h, 3d.",
         ),
     ] = "24h",
     on_operator_needed: Annotated[
@@ -219,14 +236,14 @@ def run(
         typer.Option(
             "--on-operator-needed",
             rich_help_panel=PROCESS,
-            help="What follows an error that only a person can help: end with 3, or stay alive, not ready, and wait to "
-            "be stopped, where something would start it again and again.",
+            help="What to do about an error that needs a person: end with 3, or wait, not ready, to be stopped. Use "
+            "wait where a supervisor would start the process again and again.",
         ),
     ] = OnOperatorNeeded.EXIT,
 ) -> object:
-    """Copy what SOURCE holds into TARGET, then follow its log. Goes on where it was when run again.
+    """Copy what SOURCE holds into TARGET, then follow its log. If it runs again, it goes on where it was.
 
-    SOURCE can be the name of a pipeline of cdc.toml. Without it, all pipelines of that file run in one process.
+    SOURCE can be the name of a pipeline in cdc.toml. Without SOURCE, all pipelines of that file run in one process.
     """
     if journal is not None and target is not None:
         raise UsageError("With --journal, targets are named by --to.", hint=f"Write --to {target}.")
@@ -244,7 +261,7 @@ def run(
         raise UsageError("--publish-every needs --publish.", hint="Write --publish FILE as well.")
     if serve and publish is None:
         raise UsageError(
-            "--serve needs --publish: readers get a copy, and never the file that is written.",
+            "--serve needs --publish: readers get a copy, never the file that cdc writes.",
             hint=f"Write --publish FILE --serve {serve[0]}.",
         )
     if not serve and any(given is not None for given in (serve_memory, serve_timeout, serve_tls_cert, serve_tls_key)):
@@ -305,5 +322,5 @@ def _every(option: str, text: str | None) -> float | None:
     """An interval, which is not 0."""
     seconds = seconds_of(option, text)
     if seconds == 0:
-        raise UsageError(f"{option} {text!r} is no interval.", hint="Write it as 30m or 1h.")
+        raise UsageError(f"{option} {text!r} is not an interval.", hint="Write it as 30m or 1h.")
     return seconds

@@ -70,7 +70,9 @@ class RunCommand(TyperCommand):
         from cdc.cli.process import ProcessOptions, refuse_wrong
 
         if "target" in given or "name" in given:
-            raise UsageError("Several pipelines have neither one target nor one name.", hint="Name one: cdc run NAME.")
+            raise UsageError(
+                "A target and --name cannot be given for several pipelines.", hint="Name one: cdc run NAME."
+            )
         mistakes: list[tuple[KeyPath, str, str]] = []
         wanted: list[Wanted] = []
         process = ProcessOptions()

@@ -27,16 +27,19 @@ def status(
     target: TargetArgument,
     name: NameOption = None,
     max_lag: Annotated[
-        str, typer.Option("--max-lag", metavar="DURATION", help="Unhealthy when it is behind for longer: 90s, 5m, 1h.")
+        str,
+        typer.Option(
+            "--max-lag", metavar="DURATION", help="Unhealthy if the target is behind by more than this: 90s, 5m, 1h."
+        ),
     ] = "5m",
     require_running: Annotated[
-        bool, typer.Option("--require-running", help="Unhealthy when nobody runs it, behind or not.")
+        bool, typer.Option("--require-running", help="Unhealthy if no process runs the pipeline, behind or not.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show how far TARGET is behind SOURCE, each table's state, and the health of the source's log.
 
-    Ends with 1 if that is not healthy: it can be a probe.
+    Ends with 1 if something is not healthy, so it can be a probe.
     """
     max_lag_s = seconds_of("--max-lag", max_lag)
     report, lines = look(source, target, name_of(source, target, name), max_lag_s, require_running=require_running)

@@ -33,37 +33,40 @@ def tail(
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
     op: Annotated[
-        list[str] | None, typer.Option("--op", help=f"Only what is one of {', '.join(OPS)}; may be given again.")
+        list[str] | None, typer.Option("--op", help=f"Only these events: {', '.join(OPS)}; may be repeated.")
     ] = None,
     where: Annotated[
-        str | None, typer.Option("--where", metavar="SQL", help="Only changes whose row fulfils a condition.")
+        str | None,
+        typer.Option("--where", metavar="SQL", help="Only changes whose row fulfils this condition, in DuckDB's SQL."),
     ] = None,
     begin: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="POSITION|TIME",
-            help="Begin there: binlog.000001:4, a GTID set, 0/16D3748 (PostgreSQL, with --slot), 2024-12-31T23:59:59Z.",
+            help="Where to begin: binlog.000001:4, a GTID set, 0/16D3748 (PostgreSQL, with --slot), "
+            "2024-12-31T23:59:59Z.",
         ),
     ] = None,
     event_format: FormatOption = None,
-    schemas: Annotated[
-        bool, typer.Option("--schemas", help="Debezium: describe the fields of each message beside its payload.")
-    ] = False,
+    schemas: Annotated[bool, typer.Option("--schemas", help="Debezium: describe the fields in each message.")] = False,
     transactions: Annotated[
-        bool, typer.Option("--transactions", help="Debezium: number the events of transactions; tell begin and end.")
+        bool,
+        typer.Option(
+            "--transactions", help="Debezium: number the events of each transaction, and emit its begin and end."
+        ),
     ] = False,
     slot: Annotated[
         str | None,
-        typer.Option("--slot", help="Keep a slot of this name, and go on from it the next time (PostgreSQL)."),
+        typer.Option("--slot", help="PostgreSQL: keep a slot of this name, and go on from it the next time."),
     ] = None,
     include_keyless: KeylessOption = False,
     until_caught_up: Annotated[
-        bool, typer.Option("--until-caught-up", help="End once what the source had at the start is emitted.")
+        bool, typer.Option("--until-caught-up", help="End when everything is emitted that the source had at the start.")
     ] = False,
     stall_timeout: StallTimeoutOption = STALL_TIMEOUT,
 ) -> None:
-    """Print every row change of SOURCE as one line, in commit order, from now on, and follow.
+    """Print every row change of SOURCE as one line, in commit order, from now on. Ends when it is stopped.
 
     Changes of one transaction follow each other. docs/audit.md describes the lines.
     """
@@ -82,7 +85,7 @@ def tail(
     form, patience = event_format or "json", seconds_of("--stall-timeout", stall_timeout)
     make(form, settings)
     if (schemas or transactions) and form != "debezium":
-        raise UsageError("--schemas and --transactions belong to Debezium's format.", hint="--format debezium")
+        raise UsageError("--schemas and --transactions need Debezium's format.", hint="--format debezium")
     make_source = source_module(source).tail_factory(
         source,
         slot=slot,
@@ -111,5 +114,5 @@ def _ops(wanted: list[str] | None) -> frozenset[str] | None:
         return None
     names = frozenset(name.strip() for words in wanted for name in words.split(","))
     if unknown := sorted(names.difference(OPS)):
-        raise UsageError(f"{unknown[0]!r} is not something that happens.", hint=f"There are {', '.join(OPS)}.")
+        raise UsageError(f"{unknown[0]!r} is not a kind of event.", hint=f"There are {', '.join(OPS)}.")
     return names

@@ -18,10 +18,10 @@ def teardown(
     name: NameOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove the slot, the publications and the state that the pipeline made, and nothing else. Its tables stay.
+    """Remove the slot, the publications and the state that the pipeline made, and nothing else. The tables stay.
 
-    SOURCE, TARGET and name have to belong together. What is removed is shown first. Without TARGET, which may be gone,
-    only SOURCE is tidied up, of the pipeline that --name gives.
+    SOURCE, TARGET and the name must belong together. The command first shows what it would remove. If TARGET is gone,
+    leave it out: --name then names the pipeline, and only SOURCE is tidied up.
     """
     from cdc.runs import removals
 

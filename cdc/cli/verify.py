@@ -28,19 +28,21 @@ def verify(
     exclude: ExcludeOption = None,
     name: NameOption = None,
     sample: Annotated[
-        float, typer.Option(min=0.0001, max=1.0, help="Share of each table that is compared, at random.")
+        float, typer.Option(min=0.0001, max=1.0, help="How much of each table is compared, chosen at random.")
     ] = 1.0,
     max_rate: Annotated[
-        float | None, typer.Option("--max-rate", min=1, help="Rows per second that the source digests, at most.")
+        float | None, typer.Option("--max-rate", min=1, help="How many rows the source digests per second, at most.")
     ] = None,
-    show_values: Annotated[bool, typer.Option("--show-values", help="Show the values of rows that differ.")] = False,
+    show_values: Annotated[
+        bool, typer.Option("--show-values", help="Also show the values of rows that differ.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, which `cdc repair` reads.")] = False,
 ) -> None:
     """Compare every value of every row, while replication runs and the application writes.
 
-    Each part of a table is compared at one exact position of the log, and before its rows its shape: in the source's
-    catalog, for the pipeline, in the target. Ends with 0 if all is identical, with 1 if anything differs, could not be
-    compared, or is not followed.
+    Each part of a table is compared at one exact position of the log. The shape of the table is compared first: in the
+    source's catalog, in the pipeline and in the target. Ends with 0 if all is identical, with 1 if anything differs,
+    could not be compared, or is not followed.
     """
     from cdc.runs import have_done
     from cdc.whereabouts import name_of

@@ -22,18 +22,20 @@ def wait(
         typer.Option(
             "--for",
             metavar="POSITION",
-            help="As SOURCE writes it: an LSN, GTIDs or binlog.000001:4; or where it is now.",
+            help="The position as SOURCE writes it: an LSN, GTIDs or binlog.000001:4; or now.",
         ),
     ] = _NOW,
-    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long at most: 10s, 5m.")] = "60s",
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="DURATION", help="The longest time to wait: 10s, 5m.")
+    ] = "60s",
     published: Annotated[
-        bool, typer.Option("--published", help="Wait for the copy that `cdc run --publish` keeps.")
+        bool, typer.Option("--published", help="Wait until the copy of `cdc run --publish` has it, too.")
     ] = False,
     name: NameOption = None,
 ) -> None:
-    """Wait until everything up to a position of SOURCE is in TARGET. It is durable then, and for everybody to see.
+    """Wait until everything up to a position of SOURCE is in TARGET. Then it is durable, and visible to all readers.
 
-    Ends with 1 if that is not so in time, or if nobody runs the pipeline.
+    Ends with 1 if that takes too long, or if no process runs the pipeline.
     """
     from cdc.connectors import position_now
     from cdc.replica import Replica

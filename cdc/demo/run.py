@@ -76,7 +76,7 @@ def _make_room() -> None:
     found = [file for file in (TARGET, TARGET.with_name(f"{TARGET.name}.wal")) if file.exists()]
     if found and not _is_of_demo():
         raise UsageError(
-            f"{found[0].resolve()} exists, and is not of an earlier demo, or is in use.",
+            f"{found[0].resolve()} exists, and is in use, or is not from an earlier demo.",
             hint=f"Start the demo in another folder (mkdir demo; cd demo; cdc demo), or move {found[0]} away.",
         )
     for file in found:

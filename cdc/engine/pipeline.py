@@ -344,8 +344,8 @@ class Pipeline:
         if self._until_caught_up and held and not self._stop.is_set():
             listed = "; ".join(f"{name}: {reason}" for name, reason in sorted(held.items()))
             raise TablesHeld(
-                f"Everything is applied but what concerns {len(held)} held table{'s' * (len(held) > 1)}: {listed}",
-                hint=f"Once that is mended: cdc resync SOURCE TARGET --tables {min(held)}",
+                f"Everything is applied except for {len(held)} held table{'s' * (len(held) > 1)}: {listed}",
+                hint=f"Remove the reason, then: cdc resync SOURCE TARGET --tables {min(held)}",
             )
 
     @contextmanager
@@ -390,7 +390,10 @@ class Pipeline:
 
         with self._errands:
             if not self._errands.wait_for(lambda: self._has_ended or self._follows(), patience) or self._has_ended:
-                raise Unavailable("The pipeline is not following the log.", hint="Its own messages say why.")
+                raise Unavailable(
+                    "The pipeline is not following the log.",
+                    hint="`cdc status SOURCE TARGET` shows why.",
+                )
             assert self._stage is not None
             assert self._handoff is not None
             stage = self._stage
@@ -622,7 +625,7 @@ class Pipeline:
                 self._is_hung = True
                 raise Stalled(
                     str(self._watch.stall or f"The {alive[0].name} does not end."),
-                    hint="What it had begun is rolled back with the end of the process; start again.",
+                    hint="Start again. What was not committed is rolled back.",
                 )
             alive[0].join(0.1)
 

@@ -37,7 +37,10 @@ class Stopped(CdcError):
     """The pipeline ended before an errand did."""
 
     def __init__(self) -> None:
-        super().__init__("The pipeline ended before this was done.", hint="See its own message; then do it again.")
+        super().__init__(
+            "The pipeline ended before this was done.",
+            hint="See the message of the pipeline; then run the command again.",
+        )
 
 
 class Stage:

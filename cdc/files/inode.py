@@ -47,6 +47,6 @@ class Inode:
     def _gone(self, how: str) -> TargetGone:
         return TargetGone(
             f"{self.path} {how}, while it was being written.",
-            hint="Put the file back that was there, and start again. With another one, `cdc run` says whether the "
-            "source still has what that lacks.",
+            hint="Put back the file that was there, and start again. With another file, `cdc run SOURCE TARGET` says "
+            "whether the source still has the log since then.",
         )

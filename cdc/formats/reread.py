@@ -65,8 +65,8 @@ class Reread:
             return rows
         if part.shares > 1:
             raise UsageError(
-                f"{schema.table} has no key and too many rows to be copied while its changes are emitted.",
-                hint="Leave it out (--exclude), or begin with a new pipeline, by which it is copied first.",
+                f"{schema.table} has no key, and too many rows to be copied while its changes are emitted.",
+                hint="Leave it out with --exclude, or begin a new pipeline, which copies it first.",
             )
         return [Reset(schema), *rows]
 

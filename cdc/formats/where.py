@@ -75,9 +75,9 @@ class Where:
             found = self._connection.execute(query).fetchnumpy()["fulfilled"]
         except duckdb.BinderException as error:
             raise UsageError(
-                f"--where does not fit {schema.table}: it names something that the table does not have, or compares "
-                "what cannot be compared.",
-                hint="--tables chooses the tables that it is meant for.",
+                f"--where does not fit {schema.table}: it names a column that the table does not have, or compares "
+                "values that cannot be compared.",
+                hint="Choose the tables that have these columns with --tables.",
             ) from error
         except duckdb.Error as error:  # whose text may hold a value
             raise UsageError(

@@ -41,6 +41,6 @@ def read_condition(text: str, dialect: str) -> Condition:
 
 def _not_one(why: str) -> UsageError:
     return UsageError(
-        f"--where is not one condition in SQL: {why[0].lower()}{why[1:]}.",
-        hint="Write it as it stands after WHERE: price > 100 AND note IS NULL",
+        f"--where is not a single condition in SQL: {why[0].lower()}{why[1:]}.",
+        hint="Write what stands after WHERE: price > 100 AND note IS NULL",
     )

@@ -55,7 +55,7 @@ def _folder() -> Path:
         if len(os.fsencode(place)) <= _LONGEST_FOLDER and _is_own(place):
             return place
     raise UsageError(
-        f"Not one of {', '.join(map(str, places))} is a folder that only this user may enter.",
+        f"There is no folder that only this user may enter: not {', '.join(map(str, places))}.",
         hint='Make one: mkdir -m 700 -p "$HOME/run"; export XDG_RUNTIME_DIR="$HOME/run".',
     )
 
@@ -146,7 +146,10 @@ def ask(path: Path, what: str, arguments: Values, progress: Progress, patience: 
                     return done
                 else:
                     raise _error(said)
-    raise Unavailable("The pipeline ended before it was done.", hint="See its own messages; then ask again.")
+    raise Unavailable(
+        "The pipeline ended before the command was done.",
+        hint="See the messages of the pipeline; then run the command again.",
+    )
 
 
 def _error(said: Values) -> CdcError:

@@ -63,7 +63,10 @@ def look_back(pipeline: Pipeline, _observer: Observer, arguments: Values, _progr
 
     def look(stage: Stage) -> Values:
         if not isinstance(stage.target, Questioned):
-            raise UsageError("This target answers others itself.", hint="Ask it again: nobody keeps others from it.")
+            raise UsageError(
+                "This target answers every process itself.",
+                hint="Run the command again: no process keeps others from this target.",
+            )
         with stage.target.histories(_SECONDS) as histories:
             return _ANSWERS[arguments["what"]](histories, arguments)
 
@@ -100,8 +103,8 @@ def _few(rows: Iterator[Any]) -> list[Any]:
     found = list(islice(rows, _ROWS + 1))
     if len(found) > _ROWS:
         raise UsageError(
-            f"A pipeline that runs answers with {_ROWS} rows at most.",
-            hint="Ask a published copy (`cdc run ... --publish FILE`), which is a target to this command as well.",
+            f"A running pipeline answers with at most {_ROWS} rows.",
+            hint="Ask a published copy: this command takes the FILE of `cdc run ... --publish FILE` as a target.",
         )
     return found
 

@@ -82,7 +82,7 @@ class Publisher:
     def _take_open(self, copying: Copying) -> str | None:
         def take(stage: Stage) -> str | None:
             if not isinstance(stage.target, Settling):
-                raise InvariantError("The target is not one file that could be copied.")
+                raise InvariantError("The target is not one file, so it cannot be copied.")
             stage.target.settle()
             copying.take(stage.alive)
             self._publication.note()

@@ -114,10 +114,10 @@ def _is_the_same(observer: Observer, schema: TableSchema) -> bool:
     """Whether a table of the source has the columns and the key now that the pipeline knows."""
     with observer.look(schema) as look:
         now = look.shape(schema)
-    return now is not None and _told(now) == _told(schema)
+    return now is not None and _shape(now) == _shape(schema)
 
 
-def _told(schema: TableSchema) -> list[tuple[str, LogicalType, int | None]]:
+def _shape(schema: TableSchema) -> list[tuple[str, LogicalType, int | None]]:
     return [(column.name, column.type, column.key) for column in schema.columns]
 
 
@@ -141,7 +141,8 @@ def _wait_for(pipeline: Pipeline, schema: TableSchema, was_held_for: str | None,
             return
         if not pipeline.is_running:
             raise UsageError(
-                f"The pipeline ended before {schema.table} was copied.", hint="It goes on when it runs again."
+                f"The pipeline ended before {schema.table} was copied.",
+                hint="The work goes on when the pipeline runs again.",
             )
         if standing.state is State.HELD and standing.reason != known_reason:
             raise UsageError(f"{schema.table} is held: {standing.reason}")
@@ -173,7 +174,9 @@ def wait(pipeline: Pipeline, _observer: Observer, arguments: Values, progress: P
         if now - began >= arguments["timeout"]:
             return {"reached": False} | _how_far(pipeline)
         if not pipeline.is_running:
-            raise Unavailable("The pipeline ended meanwhile.", hint="It goes on when it runs again.")
+            raise Unavailable(
+                "The pipeline ended before the command was done.", hint="The work goes on when the pipeline runs again."
+            )
         if now - said >= _SAY_EVERY:  # which fails if nobody waits any more
             progress(_how_far(pipeline))
             said = now
@@ -196,7 +199,7 @@ def backup(pipeline: Pipeline, _observer: Observer, arguments: Values, _progress
 
     def copy(stage: Stage) -> Values:
         if not isinstance(stage.target, InOneFile):
-            raise UsageError("The target is not one file that could be copied.")
+            raise UsageError("The target is not one file, so it cannot be copied.")
         stage.target.back_up(Path(arguments["file"]), stage.alive)
         position = stage.checkpoint.position if stage.checkpoint is not None else None
         return {"position": position.text if position is not None else None}
@@ -214,7 +217,10 @@ def query(pipeline: Pipeline, _observer: Observer, arguments: Values, _progress:
 
     def ask(stage: Stage) -> Values:
         if not isinstance(stage.target, Questioned):
-            raise UsageError("This target answers others itself.", hint="Ask it again: nobody keeps others from it.")
+            raise UsageError(
+                "This target answers every process itself.",
+                hint="Run the command again: no process keeps others from this target.",
+            )
         return written(stage.target.query(wishes))
 
     return pipeline.errand(ask, patience=wishes.seconds)
@@ -259,7 +265,8 @@ def _wanted(
 def _known(by_name: Mapping[TableName, TableSchema], name: TableName) -> TableSchema:
     if name not in by_name:
         raise UsageError(
-            f"The pipeline does not follow a table {name}.", hint="`cdc status SOURCE TARGET` lists those that it does."
+            f"The pipeline does not follow a table {name}.",
+            hint="`cdc status SOURCE TARGET` lists the tables that it follows.",
         )
     return by_name[name]
 
@@ -296,12 +303,12 @@ def _table(report: TableReport) -> Values:
 
 def _difference(schema: TableSchema, finding: Finding) -> Values:
     names = [schema.columns[index].name for index in schema.key]
-    told: Values = {
+    entry: Values = {
         "key": dict(zip(names, finding.difference.key, strict=True)) if names else None,
         "found": finding.difference.found,
         "rows": finding.difference.copies,
         "position": finding.position.text,
     }
     if finding.source is not None or finding.target is not None:
-        told |= {"source": finding.source, "target": finding.target}
-    return told
+        entry |= {"source": finding.source, "target": finding.target}
+    return entry

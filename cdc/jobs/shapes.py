@@ -38,7 +38,8 @@ class OtherShape(TableChanged):
 
     def __init__(self, table: TableName, differences: Sequence[ShapeDifference]) -> None:
         super().__init__(
-            f"{table} has not the same shape everywhere ({', '.join(difference.what for difference in differences)}).",
+            f"{table} does not have the same shape everywhere "
+            f"({', '.join(difference.what for difference in differences)}).",
             hint=f"If it stays so: `cdc resync SOURCE TARGET --tables {table}`.",
         )
         self.differences = list(differences)

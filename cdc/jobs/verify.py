@@ -180,7 +180,10 @@ class Verifier:
         others = [schema.table for schema in besides]
         names = [*(schema.table for schema in followed), *others]
         if not names:
-            raise Unavailable("The pipeline does not follow any table yet.", hint="Its own messages say why.")
+            raise Unavailable(
+                "The pipeline does not follow any table yet.",
+                hint="`cdc status SOURCE TARGET` shows why.",
+            )
         if unmatched := Selection(selection.include, (), selection.default_schema).unmatched(names):
             raise UsageError(f"No table that is followed matches {unmatched[0]!r}.")
         meant = {
@@ -189,7 +192,7 @@ class Verifier:
             if selection.matches(schema.table)
         }
         if not meant and not others:
-            raise UsageError("No table is left to compare.", hint="Exclude fewer of them.")
+            raise UsageError("No table is left to compare.", hint="Exclude fewer tables.")
         return meant
 
     def _followed(self, stage: Stage) -> dict[TableSchema, bool]:
@@ -373,7 +376,7 @@ def replaceable_target(stage: Stage) -> Replaceable:
     """The stage's target, if it is one into which rows can be put."""
     if not isinstance(stage.target, Replaceable):
         raise UsageError(
-            "This target cannot take rows that are read again.", hint="Exclude the table, or start again with it."
+            "Rows cannot be read again into this target.", hint="Exclude the table, or start again with it."
         )
     return stage.target
 

@@ -17,7 +17,7 @@ from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing, State
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.removal import Removal
 from cdc.source import SourceStatus
 from cdc.sources.findings import Finding
@@ -54,7 +54,7 @@ def source_factory(
     dsn: str,
     *,
     name: str,
-    told: Told,
+    options: KeptOptions,
     workers: int,
     budget: int,
     notes: bool = False,
@@ -65,7 +65,7 @@ def source_factory(
     from cdc.journal.source import JournalSource
 
     folder = folder_of(dsn)
-    return lambda: JournalSource(folder, name, told.selection, budget)
+    return lambda: JournalSource(folder, name, options.selection, budget)
 
 
 def tail_factory(
@@ -76,7 +76,7 @@ def tail_factory(
     from cdc.journal.source import JournalSource
 
     if slot is not None:
-        raise UsageError("A journal has no slots.", hint="Leave --slot out, and say --from.")
+        raise UsageError("A journal has no slots.", hint="Leave --slot out, and write --from.")
     folder = folder_of(dsn)
     folder.read_manifest()
     durable = folder.read_durable()
@@ -92,12 +92,12 @@ def rebuild_factory(dsn: str, until: str | None, budget: int) -> Callable[[], Jo
     folder = folder_of(dsn)
     manifest = folder.read_manifest()
     if manifest.first > 0:
-        raise OperatorNeeded(f"The journal in {folder.path} no longer has the copy that it began with.")
+        raise OperatorNeeded(f"The journal in {folder.path} no longer has the copy at its beginning.")
     end = None
     if until is not None:
         moment = Moment.parse(until)
         end = find_end(folder, moment)
-        log.info("This is what the source held as of %s: it ends at %s.", moment, end.position)
+        log.info("The target gets what the source held as of %s; it ends at %s.", moment, end.position)
     return lambda: JournalSource(folder, "rebuild", Selection(), budget, Start(0), end)
 
 
@@ -197,7 +197,7 @@ def read_marks(path: str, pipeline: str) -> dict[int, Standing]:
 
 
 def copy_parts(path: str, pipeline: str, schemas: Iterable[TableSchema]) -> None:
-    raise UsageError("A journal's tables cannot be copied again.", hint="Resync the targets that are fed from it.")
+    raise UsageError("The tables of a journal cannot be copied again.", hint="Resync the targets that are fed from it.")
 
 
 def target_removals(path: str, pipeline: str) -> list[Removal]:

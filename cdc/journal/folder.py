@@ -152,8 +152,8 @@ class Folder:
         found = self.last_durable()
         if found is None and self.files():
             raise JournalDamaged(
-                f"{self._durable} is missing, or not what was written: how much of the data files counts is not known.",
-                hint=f"The records themselves are in the data files: `cdc journal repair {self.path}` finds it out.",
+                f"{self._durable} is missing or damaged. Without it, the end of the journal is not known.",
+                hint=f"The records themselves are in the data files: `cdc journal repair {self.path}` finds their end.",
             )
         return found
 

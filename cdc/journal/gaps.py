@@ -45,7 +45,7 @@ class OpenGaps:
                 self._copied.discard(step.schema.identity)
             elif isinstance(step, Reset) and step.by_parts:
                 self._skipped.discard(step.schema.identity)
-                here = _Open(step.schema.table, f"what follows {self._at}", self._at, "it was being copied")
+                here = _Open(step.schema.table, f"just after {self._at}", self._at, "it was being copied")
                 self.tables.setdefault(step.schema.identity, here)
             elif isinstance(step, Reset):
                 self._skipped.discard(step.schema.identity)
@@ -59,7 +59,7 @@ class OpenGaps:
             self._at = segment.checkpoint.position.text
 
     def _begin(self, segment: Segment, step: Gap) -> None:
-        before, since = self._at, f"what follows {self._at}"
+        before, since = self._at, f"just after {self._at}"
         if step.transaction != ABSENT:
             since = segment.transactions[step.transaction].position.text
             before = segment.transactions[step.transaction - 1].position.text if step.transaction else before
@@ -81,14 +81,15 @@ class OpenGaps:
             return
         identity, gap = min(self.tables.items(), key=lambda entry: entry[1].table)
         others = len(self.tables) - 1
-        more = f" So it is with {others} other table{'s' * (others > 1)}." if others else ""
+        more = f" The same is true of {others} other table{'s' * (others > 1)}." if others else ""
         after = self._end(folder, identity, record)
         to = f"to {after}" if after is not None else "to the end of the journal"
         command = f"cdc rebuild journal:{folder.path} TARGET --until"
         hints = [f"The last state in which it is known before that: {command} '{gap.before}'"] if gap.before else []
         hints += [f"The first one in which it is known again: {command} '{after}'"] if after is not None else []
         raise NotKnown(
-            f"What {gap.table} held as of {until} is not known, nor is it from {gap.since} {to}: {gap.reason}.{more}",
+            f"The rows of {gap.table} as of {until} are not known, and neither are those from {gap.since} {to}: "
+            f"{gap.reason}.{more}",
             hint=". ".join(hints) or None,
         )
 
@@ -102,7 +103,7 @@ class OpenGaps:
             found = reader.read()
             for step in found[1].steps if found is not None else ():
                 if isinstance(step, Gap) and step.since is not None and step.since < order:
-                    gap = _Open(step.schema.table, "some place before that", None, step.reason)
+                    gap = _Open(step.schema.table, "an earlier position", None, step.reason)
                     self.tables.setdefault(step.schema.identity, gap)
 
     def _end(self, folder: Folder, identity: int, record: int) -> str | None:

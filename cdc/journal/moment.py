@@ -81,7 +81,7 @@ def find_end(folder: Folder, until: Moment) -> End:
 
 def _find(folder: Folder, until: Moment) -> tuple[End, OpenGaps]:
     """That place, and the gaps that it lies in."""
-    first, gaps = _first_state(folder), OpenGaps()
+    first, gaps = first_state(folder), OpenGaps()
     limit = _Time(until.time) if until.time is not None else _Place(until.text, until.lsn)
     reader = Reader(folder, folder.read_manifest().first)
     end: End | None = None
@@ -107,13 +107,13 @@ def _find(folder: Folder, until: Moment) -> tuple[End, OpenGaps]:
         begins = f" It begins at {first}." if first is not None else ""
         raise UsageError(
             f"The journal in {folder.path} does not reach {until}.{begins}",
-            hint="`cdc journal info` says from where to where it goes.",
+            hint=f"`cdc journal info {folder.path}` shows where it begins and ends.",
         )
     return end, gaps
 
 
 @dataclass(frozen=True, slots=True)
-class _FirstState:
+class FirstState:
     """What a journal knows first: that of its first copy, or the end of its first transaction.
 
     Attributes:
@@ -128,19 +128,18 @@ class _FirstState:
         return f"{self.position}, {written(self.time)}" if self.time is not None else str(self.position)
 
 
-def _first_state(folder: Folder) -> _FirstState | None:
-    """The end of the copy, after which only transactions follow."""
+def first_state(folder: Folder) -> FirstState | None:
+    """The end of the copy, after which only transactions follow. Of the copy only the headers are read."""
     reader, first = Reader(folder, folder.read_manifest().first), None
-    while (found := reader.read()) is not None:
-        header, segment = found
-        if len(segment.transactions):
-            if first is None:
-                order, micros = int(segment.transactions.order[0]), int(segment.transactions.committed_at[0])
-                first = _FirstState(Position(order, segment.transactions.write(order)), micros)
-            break
-        if header.checkpoint is not None and (segment.steps or first is None):
+    while (header := reader.peek()) is not None and not header.transactions:
+        if header.checkpoint is not None and (header.steps or first is None):
             seconds = header.read_at // 1_000_000 * 1_000_000 if header.read_at is not None else None
-            first = _FirstState(header.checkpoint, seconds)
+            first = FirstState(header.checkpoint, seconds)
+        reader.skip()
+    if first is None and (found := reader.read()) is not None:
+        transactions = found[1].transactions
+        order = int(transactions.order[0])
+        first = FirstState(Position(order, transactions.write(order)), int(transactions.committed_at[0]))
     return first
 
 
@@ -162,7 +161,7 @@ class _Time:
         """Whether it lies before a checkpoint."""
         return False
 
-    def is_known(self, first: _FirstState, end: Position | None) -> bool:
+    def is_known(self, first: FirstState, end: Position | None) -> bool:
         """Whether the journal knows what there was then; `end` is its own, if nothing was beyond the limit."""
         return self._has_commit if first.time is None else self._micros >= first.time
 
@@ -189,7 +188,7 @@ class _Place:
             self._order = at.position.order
         return self._order is not None and self._order < at.position.order
 
-    def is_known(self, first: _FirstState, end: Position | None) -> bool:
+    def is_known(self, first: FirstState, end: Position | None) -> bool:
         """Whether the journal knows what there was then; `end` is its own, if nothing was beyond the limit."""
         order = self._order
         return order is not None and first.position.order <= order and (end is None or order <= end.order)

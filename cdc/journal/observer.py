@@ -71,8 +71,8 @@ def source_state(state: str) -> str:
     folder = Folder(Path(fed.folder))
     if not folder.exists:
         raise UsageError(
-            f"The target is fed from a journal in {folder.path}, and that folder is no journal now.",
-            hint="If it was moved, feed the target from where it is: cdc run SOURCE --journal DIR --to TARGET",
+            f"The target is fed from a journal in {folder.path}, but there is no journal now.",
+            hint="If it was moved, name the new folder: cdc run SOURCE --journal DIR --to TARGET",
         )
     from cdc.journal.reader import Reader  # noqa: PLC0415 - only the few targets that a journal feeds need it
 

@@ -53,7 +53,7 @@ def read_readers(folder: Folder) -> list[ReaderEntry]:
         try:
             found.append(read_record(ReaderEntry, orjson.loads(path.read_bytes())))
         except (OSError, ValueError):
-            log.warning("%s cannot be read; it holds nothing back", path)
+            log.warning("%s cannot be read; no records are kept for its target", path)
     return sorted(found, key=lambda entry: (entry.name, entry.reader))
 
 
@@ -105,7 +105,7 @@ def prune(writer: Writer, folder: Folder, retention: Retention) -> list[FileEntr
     gone = removable(writer.manifest, writer.size, read_readers(folder), retention, time.time())
     if gone:
         writer.remove(gone)
-        log.info("the journal lets go of records %d to %d", gone[0].first, gone[-1].next - 1)
+        log.info("the journal removes records %d to %d", gone[0].first, gone[-1].next - 1)
     return gone
 
 
@@ -121,8 +121,8 @@ def refuse_beyond_budget(writer: Writer, folder: Folder, retention: Retention) -
     waits = ", ".join(f"{reader.name} at record {reader.next}" for reader in behind) or "no target"
     raise JournalFull(
         f"The journal in {folder.path} has used its budget of {retention.budget >> 20} MB; it waits for {waits}.",
-        hint="Start what is behind, forget it with `cdc journal forget`, allow more with --journal-budget, or let go "
-        "of what is applied with --journal-age or --journal-size.",
+        hint="Start the targets that are behind, allow more with --journal-budget, remove applied records with "
+        f"--journal-age or --journal-size, or forget a target that is gone: `cdc journal forget {folder.path} TARGET`.",
     )
 
 

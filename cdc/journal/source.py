@@ -185,9 +185,9 @@ class JournalSource:
     def _first_of_all(self) -> int:
         if self._manifest.first > 0:
             raise OperatorNeeded(
-                f"The journal in {self._folder.path} begins with record {self._manifest.first}: the copy that it began "
-                "with was let go.",
-                hint="A new target needs a journal from its beginning.",
+                f"The journal in {self._folder.path} begins with record {self._manifest.first}: the copy at its "
+                "beginning was removed.",
+                hint="A new target needs a journal from its beginning: make it from the source.",
             )
         return 0
 
@@ -199,7 +199,7 @@ class JournalSource:
             )
         if (state.include, state.exclude) != (self._selection.include, self._selection.exclude):
             raise UsageError(
-                "The target was given other tables of the journal before.",
+                "The target has followed other tables of this journal.",
                 hint="Use the same --tables and --exclude, or make a new target.",
             )
         if state.next < self._manifest.first:
@@ -241,7 +241,7 @@ class JournalSource:
             was, will_be = self._selection.matches(step.old.table), self._selection.matches(step.new.table)
             if was != will_be:
                 raise SchemaChangeUnsupported(
-                    f"{step.old.table} became {step.new.table}, of which only one is chosen.",
+                    f"{step.old.table} became {step.new.table}, but only one of the two names is chosen.",
                     hint="Choose both names, and make a new target.",
                 )
             return was

@@ -78,7 +78,7 @@ class JournalTarget:
 
     def copy_parts(self, schema: TableSchema) -> None:
         raise UsageError(
-            f"{schema.table} cannot be copied into a journal once more.",
+            f"{schema.table} cannot be copied into a journal again.",
             hint="Resync the targets that are fed from it.",
         )
 

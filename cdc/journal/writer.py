@@ -299,8 +299,8 @@ class Writer:
         said = self._folder.last_durable()
         if said is not None and self._next < said.next:
             raise JournalDamaged(
-                f"Records {self._next} to {said.next - 1} of the journal in {self._folder.path} were durable, "
-                "and are not what was written.",
+                f"Records {self._next} to {said.next - 1} of the journal in {self._folder.path} were durable, but "
+                "they are damaged now.",
                 hint=_RESTORE,
             )
         return new

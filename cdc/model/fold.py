@@ -204,7 +204,7 @@ def _follow(
         else:
             queue = holding(was, arrives=False)
             if not queue:
-                raise InvariantError(f"A row of {changes.schema.table} was changed that had gone before.")
+                raise InvariantError(f"A row of {changes.schema.table} was changed after it had gone.")
             lineage = queue[0]
             if op == Op.DELETE or was != becomes:
                 queue.popleft()

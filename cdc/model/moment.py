@@ -71,7 +71,7 @@ class Moment:
         if self.time is not None and self.time > now:
             raise UsageError(
                 f"{self} is in the future: it is {written(now)} there.",
-                hint="What will have been committed by then is not known yet.",
+                hint="Give a moment that has passed.",
             )
 
     def __str__(self) -> str:

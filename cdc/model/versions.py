@@ -258,7 +258,7 @@ def _traced(named: _Named, *, in_part: bool) -> Versions:
     is_old = places.is_first & (places.place < there[places.key])
     if not in_part and (places.is_end & ~begun & ~is_old).any():
         raise RowDrift(
-            f"A row of {schema.table} was changed in the source that the target does not hold.",
+            f"A row of {schema.table} was changed in the source, but the target does not have it.",
             hint=f"Read it again: `cdc resync SOURCE TARGET --tables {schema.table}`.",
         )
     ending = np.flatnonzero(is_old)

@@ -39,7 +39,7 @@ class Service:
         self._end = threading.Event()
 
     def observe(self, source: str, target: str, name: str, max_lag: float) -> ObservedPipeline:
-        """A pipeline to look at, which is told to it by `attach` once it is made."""
+        """A pipeline to look at; `attach` gives it once it is made."""
         observed = ObservedPipeline(source, target, name, max_lag)
         self.process.add(observed)
         return observed

@@ -60,6 +60,6 @@ def _for_duckdb(subject: str, what: str) -> Finding:
     return Finding(
         Severity.WARNING,
         subject,
-        f"{what}, which DuckDB does not see: such a target refuses them, all others take them.",
+        f"{what}, which DuckDB ignores: such a target refuses them, all others take them.",
         "--exclude leaves one of them out.",
     )

@@ -108,7 +108,7 @@ def not_known(target: str, known: Known, asked: Moment, gap: GapInHistory) -> No
     elif gap.ends is None:
         hints.append(f"It is known again after: cdc resync SOURCE {target} --tables {known.table}")
     return NotKnown(
-        f"What {known.table} held as of {asked} is not known, nor is it {gap}: {gap.reason}.",
+        f"The rows of {known.table} as of {asked} are not known, and neither are those {gap}: {gap.reason}.",
         hint=". ".join(hints) or None,
     )
 

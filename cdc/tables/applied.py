@@ -253,7 +253,7 @@ class AppliedTables(ABC):
 
     def _same(self, schema: TableSchema) -> TargetTable:
         if (table := self._tables.get(schema.identity)) is not None and table.schema != schema:
-            raise TableChanged(f"{schema.table} has got another shape meanwhile.")
+            raise TableChanged(f"{schema.table} has another shape now than before.")
         return self._table(schema)
 
     @contextmanager
@@ -295,8 +295,8 @@ class AppliedTables(ABC):
     def _torn(self, error: BaseException) -> HalfWritten:
         reason = self._database.meaning(error) if isinstance(error, self._database.failures) else error
         return HalfWritten(
-            f"What was to be done to {self._database.place} between two transactions failed inside of one: {reason}",
-            hint="The target is opened again, without what was not durable.",
+            f"A step between two transactions of {self._database.place} failed halfway: {reason}",
+            hint="cdc opens the target again. What was not durable is rolled back.",
         )
 
     # --- applying ---------------------------------------------------------------------------------------------------
@@ -439,7 +439,7 @@ class AppliedTables(ABC):
         other = None if self._database.abilities.sees_case else self._owned.clash(schema.identity, table)
         if other is not None:
             raise UsageError(
-                f"{table} and {other} have one name to {self._database.product}, which does not see case.",
+                f"{table} and {other} have the same name in {self._database.product}, which ignores case.",
                 hint="Leave one of them out with --exclude.",
             )
         if table.schema.lower() in (SCHEMA, places.SCHEMA):

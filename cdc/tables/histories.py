@@ -93,10 +93,10 @@ class Histories:
         )
         found = self._engine.ask(query)
         rows = [plain(columns, row) for row in found]
-        told = list(events(rows, [dict(zip(BEGIN | END, row[len(columns) :], strict=True)) for row in found]))
-        if told:
-            told += [(gap.begins, unknown(gap)) for gap in self._gaps.of(known.identity)]
-        return [event for _, event in sorted(told, key=lambda entry: entry[0])]
+        entries = list(events(rows, [dict(zip(BEGIN | END, row[len(columns) :], strict=True)) for row in found]))
+        if entries:
+            entries += [(gap.begins, unknown(gap)) for gap in self._gaps.of(known.identity)]
+        return [event for _, event in sorted(entries, key=lambda entry: entry[0])]
 
     def as_of(self, known: Known, place: Place) -> tuple[list[str], Iterator[Row]]:
         """The names of a table's columns, and its rows as they were."""

@@ -97,8 +97,8 @@ sought AS MATERIALIZED (SELECT *, CASE {_WHY_NOT} END AS why_not, CASE WHEN micr
     {NOT_YET}) END AS later FROM read),
 found AS MATERIALIZED (SELECT *, CASE {_FOUND} END AS place,
     coalesce({since}, (SELECT min(position_order) FROM {SCHEMA}.commits)) AS begins FROM sought),
-told AS MATERIALIZED (SELECT *, {unknown} AS unknown FROM found)
-SELECT place, CASE {_REFUSAL} END AS refusal FROM told""",
+judged AS MATERIALIZED (SELECT *, {unknown} AS unknown FROM found)
+SELECT place, CASE {_REFUSAL} END AS refusal FROM judged""",
         given,
     )
     assert isinstance(query, exp.Query)

@@ -58,8 +58,8 @@ class RowStatements:
         """Raise TargetDrift if rows that were inserted are not there: others can have a trigger that takes them out."""
         if inserted != expected:
             raise TargetDrift(
-                f"{expected} rows were written to {table.name}, of which the target took {inserted}: a trigger or a "
-                "rule that was made there keeps rows out.",
+                f"{expected} rows were written to {table.name}, but the target has only {inserted} of them: a trigger "
+                "or a rule in the target keeps rows out.",
                 hint=f"Drop it, then copy the table again: `cdc resync SOURCE TARGET --tables {table.schema.table}`.",
             )
 

@@ -179,7 +179,7 @@ def _refuse_shape(engine: Engine, schema: TableSchema) -> None:
     refuse_reserved(engine, schema)
     if not schema.key:
         raise UsageError(
-            f"{schema.table} has no key, by which a row that was deleted would be found again.",
+            f"{schema.table} has no key, and without one a deleted row cannot be found again.",
             hint="Give the table a key, leave it out with --exclude, or use --mode history.",
         )
 

@@ -173,7 +173,7 @@ class StateTables:
             )
         if changed != 1:
             raise TargetBusy(
-                "Another pipeline wrote a checkpoint into this target meanwhile.", hint="One target, one pipeline."
+                "Another pipeline has written a checkpoint into this target.", hint="One target, one pipeline."
             )
         self._stored = Stored(checkpoint, before.sequence + 1)
 
@@ -191,7 +191,7 @@ class StateTables:
         if wanted is not None and found is not wanted:
             raise UsageError(
                 f"The target keeps its tables as {found}, and cannot go on as {wanted}.",
-                hint=f"Leave --mode out (or say {found}), or copy into another file.",
+                hint=f"Leave --mode out (or write {found}), or copy into another file.",
             )
         return found
 

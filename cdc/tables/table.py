@@ -202,18 +202,18 @@ def refuse_collisions(database: Database, schema: TableSchema) -> None:
         if longest is not None and len(name.encode()) > longest:
             raise UsageError(
                 f"{schema.table}: the name {name} has more than {longest} bytes, and {database.product} would cut it.",
-                hint="Leave the table out with --exclude, or rename what has that name.",
+                hint="Leave the table out with --exclude, or rename it.",
             )
     if own := sorted(database.abilities.own_columns.intersection(columns)):
         raise UsageError(
-            f"{schema.table} has a column {', '.join(own)}, which is the name of one that every table of "
-            f"{database.product} has by itself.",
+            f"{schema.table} has a column {', '.join(own)}, but every table of {database.product} has one of that "
+            "name by itself.",
             hint="Leave the table out with --exclude, or rename the column.",
         )
     if not schema.key and any(column.name.lower() == row_id for column in schema.columns):
         raise UsageError(
-            f"{schema.table} has no key and a column {row_id}, which hides what {database.product} tells equal rows "
-            "apart by.",
+            f"{schema.table} has no key and a column {row_id}, which hides the one by which {database.product} "
+            "distinguishes equal rows.",
             hint="Give the table a key, leave it out with --exclude, or rename the column.",
         )
     if database.abilities.sees_case:
@@ -223,7 +223,8 @@ def refuse_collisions(database: Database, schema: TableSchema) -> None:
         other = seen.setdefault(column.name.lower(), column.name)
         if other != column.name:
             raise UsageError(
-                f"{schema.table} has columns {other!r} and {column.name!r}, which are one name to {database.product}.",
+                f"{schema.table} has columns {other!r} and {column.name!r}, which are the same name in "
+                f"{database.product}.",
                 hint="Leave the table out with --exclude, or rename a column.",
             )
 

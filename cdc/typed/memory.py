@@ -45,4 +45,4 @@ def _said() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise InvariantError(f"DuckDB could not do what was asked of it: {type(error).__name__}.") from error
+        raise InvariantError(f"DuckDB could not run a statement: {type(error).__name__}.") from error

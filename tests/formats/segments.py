@@ -75,16 +75,16 @@ def schemas(rng: random.Random) -> list[TableSchema]:
 
 def story(rng: random.Random) -> Story:
     """What happened, and how it came."""
-    tables, told = schemas(rng), Story()
+    tables, script = schemas(rng), Story()
     order, transactions = 100, []
     for _ in range(rng.randint(1, 8)):
         order += rng.randint(1, 50)
         size = rng.choice([1, 2, 5, 40])
         transactions.append(order)
         for ordinal in range(size):
-            told.changes.append(_change(rng, rng.choice(tables), order, ordinal))
-    told.segments = list(_cut(rng, told.changes, transactions))
-    return told
+            script.changes.append(_change(rng, rng.choice(tables), order, ordinal))
+    script.segments = list(_cut(rng, script.changes, transactions))
+    return script
 
 
 def _change(rng: random.Random, schema: TableSchema, order: int, ordinal: int) -> Change:

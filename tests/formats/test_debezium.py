@@ -21,7 +21,7 @@ from tests.formats.segments import FIRST, UNCHANGED, Change, Story, batch, segme
 
 SETTINGS = FormatSettings("shop", "postgresql", "db", tombstones=True)
 UNAVAILABLE = "__debezium_unavailable_value"
-Told = tuple[str | None, Any, Any]
+Read = tuple[str | None, Any, Any]
 
 
 def value(text: object, column: Column) -> object:
@@ -62,7 +62,7 @@ def key(change: Change, values: list[object] | None) -> dict[str, object] | None
     return {change.schema.columns[i].name: value(values[i], change.schema.columns[i]) for i in change.schema.key}
 
 
-def expected(change: Change) -> list[Told]:
+def expected(change: Change) -> list[Read]:
     """The key, the operation and the images of each message of a change; a tombstone has no operation."""
     before, after = row(change, change.before), row(change, change.after)
     old, new = key(change, change.before), key(change, change.after)
@@ -75,7 +75,7 @@ def expected(change: Change) -> list[Told]:
     return [("c" if change.op == Op.INSERT else "u", new, (before, after))]
 
 
-def told(message: Message) -> Told:
+def as_read(message: Message) -> Read:
     content = json.loads(message.value) if message.value is not None else None
     where = json.loads(message.key) if message.key is not None else None
     return (content["op"], where, (content["before"], content["after"])) if content else (None, where, None)
@@ -91,7 +91,7 @@ def test_as_a_plain_loop_says(seed: int) -> None:
     """A-37, A-39: a change of key is a delete, a tombstone and an insert; what the log left out says so."""
     said = story(random.Random(seed))
     found = messages(said)
-    assert [told(message) for message in found] == [entry for change in said.changes for entry in expected(change)]
+    assert [as_read(message) for message in found] == [entry for change in said.changes for entry in expected(change)]
     pairs = [change for change in said.changes for _ in expected(change)]
     for message, change in zip(found, pairs, strict=True):
         assert message.table == change.schema.table
@@ -229,7 +229,7 @@ def test_forms_of_its_own() -> None:
         "bit varying(9)": ["0001", "", "1", None],
         "point": ["(1,2)", "(1e20,-0)", "(0,0)", None],
     }
-    told = {
+    special = {
         "time with time zone": ["21:59:59.5Z", "01:15:30Z", "24:00:00+00", None],
         "time(3) with time zone": ["00:00:00Z", "11:00:00Z", "17:30:00.001Z", None],
         "money": ["-1234567.50", "0.00", "12,50 €", None],
@@ -248,7 +248,7 @@ def test_forms_of_its_own() -> None:
     form = make("debezium", replace(SETTINGS, schemas=True))
     contents = [json.loads(m.value or b"") for m in form.messages(segment(changes, True))]
     for i, content in enumerate(contents):
-        row = {name: (told.get(name) or texts)[i] for name, texts in values.items()}
+        row = {name: (special.get(name) or texts)[i] for name, texts in values.items()}
         assert content["payload"]["after"] == {"id": i, **row, "mysql": ["/wA=", "AAE=", "AQE=", "AgE="][i]}
         found = types_of(content["schema"], "after")
         own = {name: kinds.get(name, ("string", None)) for name in values} | {"mysql": kinds["bit(9)"]}
@@ -355,13 +355,13 @@ def test_the_place_of_copied_rows() -> None:
 
     before, after = make("debezium", SETTINGS), make("debezium", SETTINGS)
     with_copy = replace(changed(99), steps=[*changed(99).steps, *copied(None).steps])
-    told = [before.messages(part) for part in (copied(Checkpoint(Position(9, "9"), "{}")), changed(9), copied(None))]
-    told.append(before.messages(with_copy))
+    batches = [before.messages(part) for part in (copied(Checkpoint(Position(9, "9"), "{}")), changed(9), copied(None))]
+    batches.append(before.messages(with_copy))
     at = changed(100).checkpoint  # a commit may be where this is
     assert at is not None
-    told += [before.messages(changed(100)), after.messages(Segment([], Transactions.none(), at))]
-    told += [after.messages(part) for part in (copied(None), changed(at.position.order), copied(None))]
-    found = [json.loads(message.value or b"")["source"]["sequence"] for part in told for message in part]
+    batches += [before.messages(changed(100)), after.messages(Segment([], Transactions.none(), at))]
+    batches += [after.messages(part) for part in (copied(None), changed(at.position.order), copied(None))]
+    found = [json.loads(message.value or b"")["source"]["sequence"] for part in batches for message in part]
     assert found == sorted(found)
     assert len(set(found)) == 4 * 12 + 5 * 2
 
@@ -372,7 +372,7 @@ def test_a_key_that_moves(seed: int, schemas: bool) -> None:
     """A-37, A-39: each of the two rows names the other, so that a value that the log left out is not lost."""
     said = story(random.Random(seed))
     found = messages(said, replace(SETTINGS, schemas=schemas))
-    kinds = [told(message)[0] for message in messages(said)]
+    kinds = [as_read(message)[0] for message in messages(said)]
     for at, message in enumerate(found):
         if kinds[at : at + 3] == ["d", None, "c"] and dict(message.headers):
             gone, tombstone, new = found[at : at + 3]

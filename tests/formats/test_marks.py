@@ -1,4 +1,4 @@
-"""Events that say what became of a table: where its changes are not told, and where it is no more."""
+"""Events that say what became of a table: where its changes are missing, and where it is no more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def segment(*steps: Gap | Drop, commits: int = 2) -> Segment:
 
 
 @pytest.mark.parametrize("form", ["json", "cloudevents"])
-def test_gaps_and_drops_are_told(form: str) -> None:
+def test_gaps_and_drops_are_emitted(form: str) -> None:
     """H4, H7: in the place of the log where they are, with identities that stay the same."""
     made = [
         make(form, FormatSettings("audit", "mysql")).messages(segment(Drop(SCHEMA, 1), Gap(SCHEMA, "why", 0)))
@@ -31,13 +31,13 @@ def test_gaps_and_drops_are_told(form: str) -> None:
     ]
     first, again = ([json.loads(message.value or b"") for message in messages] for messages in made)
     assert first == again
-    told = [event["data"] if form == "cloudevents" else event for event in first]
-    assert [(event["op"], event["position"], event["table"]) for event in told] == [
+    answer = [event["data"] if form == "cloudevents" else event for event in first]
+    assert [(event["op"], event["position"], event["table"]) for event in answer] == [
         ("gap", "10", "s.t"),
         ("drop", "20", "s.t"),
     ]
-    assert told[0]["reason"] == "why"
-    assert len({event["id"] for event in told}) == 2
+    assert answer[0]["reason"] == "why"
+    assert len({event["id"] for event in answer}) == 2
 
 
 def test_what_the_log_does_not_place() -> None:

@@ -71,10 +71,10 @@ def expected(change: Change) -> dict[str, Any]:
     }
 
 
-def lines(told: Story, chosen: Chosen | None = None) -> list[dict[str, Any]]:
+def lines(script: Story, chosen: Chosen | None = None) -> list[dict[str, Any]]:
     form = make("json", SETTINGS)
     found = []
-    for part in told.segments:
+    for part in script.segments:
         encoded = form.encode(part, chosen) if chosen is not None else form.encode(part)
         found += [json.loads(line) for line in bytes(encoded.lines()).decode().split("\n")[:-1]]
     return found
@@ -83,10 +83,10 @@ def lines(told: Story, chosen: Chosen | None = None) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("seed", range(60))
 def test_as_a_plain_loop_says(seed: int) -> None:
     """A-37, A-39, D-23: every change once, in order, each value exact, and NULL, left out and no row three things."""
-    told = story(random.Random(seed))
-    found = lines(told)
-    totals = {change.order: change.ordinal + 1 for change in told.changes}
-    for event, change in zip(found, told.changes, strict=True):
+    script = story(random.Random(seed))
+    found = lines(script)
+    totals = {change.order: change.ordinal + 1 for change in script.changes}
+    for event, change in zip(found, script.changes, strict=True):
         total = event.pop("total")
         assert total in (None, totals[change.order])
         assert event == expected(change)
@@ -106,10 +106,10 @@ def test_minus_zero() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_messages_are_the_lines(seed: int) -> None:
     """The same content and order either way; keys are those of the events."""
-    told = story(random.Random(seed))
+    script = story(random.Random(seed))
     form = make("json", SETTINGS)
-    messages = [message for part in told.segments for message in form.messages(part)]
-    assert [json.loads(message.value or b"") for message in messages] == lines(told)
+    messages = [message for part in script.segments for message in form.messages(part)]
+    assert [json.loads(message.value or b"") for message in messages] == lines(script)
     for message in messages:
         event = json.loads(message.value or b"")
         assert str(message.table) == event["table"]
@@ -119,9 +119,9 @@ def test_messages_are_the_lines(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_row_that_moves_is_emitted_under_both_keys(seed: int) -> None:
     """A-37: who reads the events of one key only learns that its row went; nothing else is emitted twice."""
-    told = story(random.Random(seed))
+    script = story(random.Random(seed))
     form = make("json", FormatSettings("audit", "postgresql", old_keys=True))
-    messages = [message for part in told.segments for message in form.messages(part)]
+    messages = [message for part in script.segments for message in form.messages(part)]
     events = [json.loads(message.value or b"") for message in messages]
     once, moved = [], []
     for message, event in zip(messages, events, strict=True):
@@ -131,7 +131,7 @@ def test_a_row_that_moves_is_emitted_under_both_keys(seed: int) -> None:
             assert [e for _, e in moved if e["id"] == event["id"]] in ([], [event])
         else:
             moved.append((key, event))
-    assert once == lines(told)
+    assert once == lines(script)
     assert [(event["id"], key) for key, event in moved] == [
         (event["id"], {name: event["before"][name] for name in event["key"]})
         for event in once
@@ -146,9 +146,9 @@ def test_a_row_that_moves_is_emitted_under_both_keys(seed: int) -> None:
 def test_identities_do_not_depend_on_the_cut(seed: int) -> None:
     """D-05: the same events whatever segments they come in; only the total may not be known yet."""
     rng = random.Random(seed)
-    told = story(rng)
-    whole = lines(Story(told.changes, [segment(told.changes, True)]))
-    parts = lines(told)
+    script = story(rng)
+    whole = lines(Story(script.changes, [segment(script.changes, True)]))
+    parts = lines(script)
     assert all(event["total"] is not None for event in whole)
     for one, other in zip(parts, whole, strict=True):
         if one["total"] is None:
@@ -159,10 +159,10 @@ def test_identities_do_not_depend_on_the_cut(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_choice(seed: int) -> None:
     """What is not chosen is left out, and nothing else changes: not even the total."""
-    told = story(random.Random(seed))
-    everything = lines(told)
-    assert lines(told, Chosen(frozenset({"delete", "truncate"}))) == [
+    script = story(random.Random(seed))
+    everything = lines(script)
+    assert lines(script, Chosen(frozenset({"delete", "truncate"}))) == [
         event for event in everything if event["op"] in ("delete", "truncate")
     ]
     even = Chosen(rows=lambda batch: batch.ordinal % 2 == 0)
-    assert lines(told, even) == [e for e in everything if e["ordinal"] % 2 == 0 and e["op"] != "truncate"]
+    assert lines(script, even) == [e for e in everything if e["ordinal"] % 2 == 0 and e["op"] != "truncate"]

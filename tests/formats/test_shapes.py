@@ -46,7 +46,7 @@ def reshaped(schema: TableSchema) -> TableSchema:
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("seed", range(6))
-def test_each_shape_is_told_once_and_first(name: str, seed: int) -> None:
+def test_each_shape_is_emitted_once_and_first(name: str, seed: int) -> None:
     """A-50, D-05: whatever the segments are, and wherever a target is opened again with what it has kept."""
     rng = random.Random(seed)
     said = story(rng)
@@ -56,16 +56,16 @@ def test_each_shape_is_told_once_and_first(name: str, seed: int) -> None:
         if change.order > said.changes[middle].order:
             change.schema = reshaped(change.schema)
             change.before, change.after = (row and [*row, None] for row in (change.before, change.after))
-    shapes, form, told = Shapes({}), make(name, settings), list[Message]()
+    shapes, form, found = Shapes({}), make(name, settings), list[Message]()
     for order in sorted({change.order for change in said.changes}):
         if rng.random() < 0.3:
             shapes, form = Shapes(shapes.emitted), make(name, settings)
         part = segment([change for change in said.changes if change.order == order], True)
-        told += form.messages(part, shapes.new_in(part))
+        found += form.messages(part, shapes.new_in(part))
     current: dict[int, list[str]] = {}
     seen = []
     identities = {change.schema.table: change.schema.identity for change in said.changes}
-    for message in told:
+    for message in found:
         content = json.loads(message.value) if message.value is not None else {}
         if message.is_schema:
             assert message.table is not None
@@ -106,8 +106,8 @@ def test_before_a_copy_and_among_notes(name: str) -> None:
     assert found[-1].is_schema is False
     noted = segment([Change(reshaped(schema), Op.INSERT, 10, 0, None, [*row, None])], True)
     noted = replace(noted, steps=[Note(0, 0, 0, "who", "why"), *noted.steps])
-    told = [m for m in form.messages(noted, shapes.new_in(noted)) if m.table is not None or b"who" in (m.value or b"")]
-    assert [(message.is_schema, message.table is None) for message in told] == [
+    found = [m for m in form.messages(noted, shapes.new_in(noted)) if m.table is not None or b"who" in (m.value or b"")]
+    assert [(message.is_schema, message.table is None) for message in found] == [
         (True, False),
         (False, True),
         (False, False),
@@ -119,13 +119,13 @@ def test_a_table_that_is_renamed() -> None:
     changes = [change for change in story(random.Random(3)).changes if change.schema.identity == 1]
     part = segment(changes[:1], True)
     shapes, form = Shapes({}), make("json", SETTINGS)
-    told = [*form.messages(part, shapes.new_in(part))]
+    found = [*form.messages(part, shapes.new_in(part))]
     changes[0].schema = replace(changes[0].schema, table=TableName("s", "other"))
     part = segment(changes[:1], True)
-    told += form.messages(part, shapes.new_in(part))
-    assert [message.is_schema for message in told] == [True, False] * 2
-    assert told[0].key == told[2].key
-    assert [json.loads(message.value or b"")["table"] for message in told[2:]] == ["s.other"] * 2
+    found += form.messages(part, shapes.new_in(part))
+    assert [message.is_schema for message in found] == [True, False] * 2
+    assert found[0].key == found[2].key
+    assert [json.loads(message.value or b"")["table"] for message in found[2:]] == ["s.other"] * 2
 
 
 def test_what_is_said_of_a_shape() -> None:

@@ -356,7 +356,7 @@ def test_size_keeps_the_newest(filled: Path) -> None:
     journal.close()
     assert len(folder.files()) == len(list_files(folder)) > 1
     assert folder.files()[0] > 0
-    with pytest.raises(OperatorNeeded, match="let go"):
+    with pytest.raises(OperatorNeeded, match="was removed"):
         JournalSource(folder, "new", Selection(), 1 << 20).open(None)
 
 

@@ -66,7 +66,7 @@ def test_from_a_gap_to_the_end_of_the_copy(tmp_path: Path) -> None:
         ([], [0x70, 0x80]),
     )
     assert known(folder, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80) == [True, True, *[False] * 4, True, True]
-    said = r"What s\.t held as of 0/40 is not known, nor is it from 0/30 to 0/70: it was altered"
+    said = r"The rows of s\.t as of 0/40 are not known, and neither are those from 0/30 to 0/70: it was altered"
     with pytest.raises(NotKnown, match=said) as it:
         find_end(folder, Moment.parse("0/40"))
     assert it.value.hint is not None

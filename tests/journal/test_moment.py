@@ -11,7 +11,7 @@ import pytest
 
 from cdc.errors import UsageError
 from cdc.journal.folder import Folder
-from cdc.journal.moment import find_end, find_start
+from cdc.journal.moment import find_end, find_start, first_state
 from cdc.journal.writer import Writer
 from cdc.model.change import Op, Transactions
 from cdc.model.moment import Moment
@@ -120,6 +120,13 @@ def test_from(folder: Folder, begin: str, record: int, skip: int) -> None:
     """H1: a tail begins with the first commit that is as late, so that it goes on where `--until` ends."""
     start = find_start(folder, Moment.parse(begin))
     assert (start.record, start.skip) == (record, skip)
+
+
+def test_where_it_begins(folder: Folder) -> None:
+    """`cdc journal info` shows it: with the end of the copy."""
+    begin = first_state(folder)
+    assert begin is not None
+    assert begin.position.text == "0/10"
 
 
 def test_a_journal_of_an_older_version(tmp_path: Path) -> None:

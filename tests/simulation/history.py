@@ -71,14 +71,14 @@ class Version:
 
     Attributes:
         shape: its shape.
-        told: the shape that the log last had rows of, if a log describes a shape with the rows only.
-        told_in: the number of the transaction with these rows, -1 if no such transaction has come yet.
+        described: the shape that the log last had rows of, if a log describes a shape with the rows only.
+        described_in: the number of the transaction with these rows, -1 if no such transaction has come yet.
         rows: all of them.
     """
 
     shape: Shape
-    told: Shape
-    told_in: int
+    described: Shape
+    described_in: int
     rows: tuple[Values, ...]
 
 
@@ -103,7 +103,7 @@ class History:
         self._names = 0
         self._tables: dict[int, Shape] = {}
         self._rows: dict[int, list[Values]] = {}
-        self._told: dict[int, tuple[Shape, int]] = {}
+        self._described: dict[int, tuple[Shape, int]] = {}
         self._reshaped: Counter[int] = Counter()
         self.transactions: list[Transaction] = []
         self.coverage: Counter[str] = Counter()
@@ -120,12 +120,14 @@ class History:
         columns = (Column(1, "id", INT), Column(2, "v"), Column(3, "big"))
         self._tables[oid] = Shape(oid, f"t{oid}", identity, keyed, columns)
         self._rows[oid] = []
-        self._told[oid] = (self._tables[oid], -1)
+        self._described[oid] = (self._tables[oid], -1)
         for _ in range(self._rng.choice([0, 1, 3, 5])):
             self._insert(oid)
 
     def _state(self) -> dict[int, Version]:
-        return {oid: Version(shape, *self._told[oid], tuple(self._rows[oid])) for oid, shape in self._tables.items()}
+        return {
+            oid: Version(shape, *self._described[oid], tuple(self._rows[oid])) for oid, shape in self._tables.items()
+        }
 
     def has_reshaped(self, oid: int, first: int, last: int) -> bool:
         """Whether a table was truncated or altered between two states, so that no snapshot sees it rightly (C-08)."""
@@ -159,16 +161,16 @@ class History:
             self.coverage[f"change: {op.what}"] += 1
             self.coverage["change: key moved"] += op.moves
             for shape in op.shapes if op.what not in ("reshape", "message") else ():
-                self._told[shape.oid] = (shape, number)
+                self._described[shape.oid] = (shape, number)
         self.coverage["transaction: several tables"] += len({s.oid for op in ops for s in op.shapes}) > 1
         self.transactions.append(Transaction(tuple(ops)))
         self.states.append(self._state())
 
     def _abort(self) -> None:
         """Work that is rolled back: a log may have traces of it, but no table has."""
-        rows, told = {oid: list(rows) for oid, rows in self._rows.items()}, dict(self._told)
+        rows, described = {oid: list(rows) for oid, rows in self._rows.items()}, dict(self._described)
         ops = self._rows_of(self._rng.randint(1, 4))
-        self._rows, self._told = rows, told
+        self._rows, self._described = rows, described
         self.transactions.append(Transaction(tuple(ops), committed=False))
         self.states.append(self._state())
 

@@ -17,7 +17,7 @@ from cdc.model.change import Op
 from cdc.model.position import Checkpoint
 from cdc.model.segment import Segment
 from cdc.model.selection import Selection
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.source import Link
 from cdc.sources.mysql import dump, identity, source, tables
 from cdc.sources.mysql.catalog import Table
@@ -149,7 +149,9 @@ class MySqlServer:
         assert came == expected
 
     def source(self, budget: int) -> MySqlSource:
-        settings = Settings("s", Told(Selection(default_schema=DATABASE)), workers=1, budget=budget, by_parts=False)
+        settings = Settings(
+            "s", KeptOptions(Selection(default_schema=DATABASE)), workers=1, budget=budget, by_parts=False
+        )
         return MySqlSource(self, settings, self.world)  # type: ignore[arg-type]
 
 

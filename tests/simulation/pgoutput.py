@@ -20,7 +20,7 @@ _KINDS = {TEXT: Kind.TEXT, INT: Kind.INT32, BIGINT: Kind.INT64}
 
 @dataclass(frozen=True)
 class Record:
-    """One message of a transaction, with the place of its record in the log and the table shapes it needs told."""
+    """One message of a transaction, with the place of its record in the log and the shapes that it needs."""
 
     place: int
     body: bytes

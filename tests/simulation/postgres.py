@@ -20,7 +20,7 @@ from psycopg import pq, sql
 from cdc.errors import Unavailable
 from cdc.model.change import Op
 from cdc.model.position import Checkpoint, Position
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.source import Link
 from cdc.sources.postgres import identity, membership, shapes, source
 from cdc.sources.postgres.catalog import Table
@@ -92,10 +92,10 @@ class PostgresServer:
         for oid, entry in SourceState.load(checkpoint.state).tables.items():
             start = self.number_at(entry.start)
             version: Version = self.history.states[max(start, number)][oid]
-            shape = version.told if version.told_in >= start else self.history.states[start][oid].shape
+            shape = version.described if version.described_in >= start else self.history.states[start][oid].shape
             # The catalog may have shown a later one before any row came.
             had = entry.schema.table.name, [column.name for column in entry.schema.columns]
-            for state in self.history.states[max(start, version.told_in) : number + 1]:
+            for state in self.history.states[max(start, version.described_in) : number + 1]:
                 later = state[oid].shape
                 shape = later if had == (later.name, [column.name for column in later.columns]) else shape
             rows = [shape.row(values) for values in version.rows]
@@ -124,7 +124,7 @@ class PostgresServer:
         assert sorted(changes) == found
 
     def source(self, budget: int) -> PostgresSource:
-        settings = Settings("s", "cdc_s", Told(include_keyless=True), workers=1, budget=budget)
+        settings = Settings("s", "cdc_s", KeptOptions(include_keyless=True), workers=1, budget=budget)
         return PostgresSource(self, settings, self.world)  # type: ignore[arg-type]
 
     # --- what the source sees ---------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Session:
         self._end: Any = None
         self._is_ended = False
         self._is_open = True
-        self._told: dict[int, Shape] = {}
+        self._described: dict[int, Shape] = {}
         self._next: Logged | None = None  # the transaction that is being sent, or waited for
 
     def __enter__(self) -> Session:
@@ -222,8 +222,8 @@ class Session:
                 continue
             for record in entry.records:
                 for shape in record.shapes:
-                    if self._told.get(shape.oid) != shape or self.world.chance(0.05):
-                        self._told[shape.oid] = shape
+                    if self._described.get(shape.oid) != shape or self.world.chance(0.05):
+                        self._described[shape.oid] = shape
                         yield entry, record.place, describe(shape)
                 if self.world.chance(0.03):  # not part of the transaction that it stands in
                     yield entry, record.place, _NOTE

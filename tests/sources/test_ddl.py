@@ -1,4 +1,4 @@
-"""What statements mean, told from their words; integration/test_mysql_statements.py asks the servers."""
+"""What statements mean, by their words; integration/test_mysql_statements.py asks the servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table's shape is after a statement, or that it cannot be told."""
+"""What a table's shape is after a statement, or that it is not certain."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ COPIED_AGAIN = [
 
 
 @pytest.mark.parametrize("actions", COPIED_AGAIN)
-def test_what_cannot_be_told(actions: str) -> None:
+def test_what_is_not_certain(actions: str) -> None:
     """M4, M5: types that the server makes others of, values that are not certain, keys that go."""
     with pytest.raises(CopyAgain):
         altered(actions)

@@ -127,7 +127,7 @@ def test_truncate_between_changes(target: DuckDbTarget) -> None:
 
 
 def test_no_bytes_are_not_null(target: DuckDbTarget) -> None:
-    """A-46: rows of a table without a key are told apart by all their values, and NULL is not the empty value."""
+    """A-46: rows of a table without a key are distinguished by all their values, and NULL is not the empty value."""
     column = Column("c0", "bytea", LogicalType(Kind.BYTES), 1)
     schema = TableSchema(TableName("s", "keyless"), 2, (column,), full_before=True)
     target.apply(Segment([Reset(schema)], Transactions.none(), at(15)))
@@ -329,7 +329,7 @@ def test_a_replacement_that_fails_leaves_the_rows(
 def test_a_replacement_that_fails_inside_a_transaction(
     target: DuckDbTarget, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """O4: what was applied in part cannot be told from what was half replaced, so that only opening again is right."""
+    """O4: what was applied in part looks like something half replaced: only opening again is right."""
     target.apply(segment([(20, Op.INSERT, None, ("1", "a"))], 21))
     target.apply(segment([(30, Op.INSERT, None, ("3", "c"))], None))
     monkeypatch.setattr("cdc.faults._armed", parse(f"target.before_insert={kind}"))

@@ -40,15 +40,15 @@ def without_totals(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_crashes_and_repetitions(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """D-05, D-14, D-23: it fails anywhere, and is given again what it has: every event once, in order."""
     rng, path = random.Random(seed), tmp_path / "audit.jsonl"
-    told = story(rng)
+    script = story(rng)
     rotate = rng.choice([1, 500, 1 << 20])
     target = opened(path, rotate)
     at = 0
-    while at < len(told.segments):
+    while at < len(script.segments):
         point = rng.choice(POINTS) if rng.random() < 0.4 else None
         monkeypatch.setattr(faults, "_armed", faults.parse(f"{point}=raise") if point else {})
         try:
-            target.apply(told.segments[at])
+            target.apply(script.segments[at])
             at += 1
             if rng.random() > 0.2:
                 continue
@@ -57,48 +57,48 @@ def test_crashes_and_repetitions(seed: int, tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(faults, "_armed", {})
         target.close()
         target = opened(path, rotate)
-        at = _begin(told, read_checkpoint_of(target), rng)
+        at = _begin(script, read_checkpoint_of(target), rng)
     target.close()
     assert_in_order(read(path))
-    assert without_totals(read(path)) == without_totals(lines(told))
+    assert without_totals(read(path)) == without_totals(lines(script))
     if rotate == 1:
-        assert len(files(path)) == len(told.segments)
+        assert len(files(path)) == len(script.segments)
 
 
 def read_checkpoint_of(target: JsonLinesTarget) -> int | None:
     return target._saved.order
 
 
-def _begin(told: Story, at: int | None, rng: random.Random) -> int:
+def _begin(script: Story, at: int | None, rng: random.Random) -> int:
     """Where a source goes on that was opened with a checkpoint; or some whole segments before that."""
-    begins = [0, *(index + 1 for index, part in enumerate(told.segments) if part.checkpoint is not None)]
+    begins = [0, *(index + 1 for index, part in enumerate(script.segments) if part.checkpoint is not None)]
     reached = [
         index
         for index in begins
-        if index == 0 or (at is not None and (c := told.segments[index - 1].checkpoint) and c.position.order <= at)
+        if index == 0 or (at is not None and (c := script.segments[index - 1].checkpoint) and c.position.order <= at)
     ]
     return rng.choice(reached[-2:])
 
 
 def test_segments_that_overlap(tmp_path: Path) -> None:
     """D-05: the same transactions cut otherwise add nothing."""
-    told = story(random.Random(3))
-    half = told.changes[len(told.changes) // 2].order
-    first = [change for change in told.changes if change.order <= half]
+    script = story(random.Random(3))
+    half = script.changes[len(script.changes) // 2].order
+    first = [change for change in script.changes if change.order <= half]
     target = opened(tmp_path / "a.jsonl")
     target.apply(segment(first, True))
-    target.apply(segment(told.changes, True))
+    target.apply(segment(script.changes, True))
     target.apply(segment(first, True))
     target.close()
-    assert without_totals(read(tmp_path / "a.jsonl")) == without_totals(lines(told))
+    assert without_totals(read(tmp_path / "a.jsonl")) == without_totals(lines(script))
 
 
 def test_one_process_writes(tmp_path: Path) -> None:
     """D-17: the second one ends with an error that says so, and has changed nothing."""
     path = tmp_path / "a.jsonl"
-    told = story(random.Random(1))
+    script = story(random.Random(1))
     target = opened(path)
-    target.apply(told.segments[0])
+    target.apply(script.segments[0])
     with pytest.raises(TargetBusy):
         opened(path)
     with pytest.raises(TargetBusy):
@@ -123,9 +123,9 @@ def test_what_is_not_ours(tmp_path: Path) -> None:
 def test_damage(tmp_path: Path) -> None:
     """Files that lost lines, and checkpoints that cannot be read, stop the pipeline."""
     path = tmp_path / "a.jsonl"
-    told = story(random.Random(1))
+    script = story(random.Random(1))
     target = opened(path)
-    for part in told.segments:
+    for part in script.segments:
         target.apply(part)
     target.close()
     content = path.read_bytes()

@@ -12,7 +12,7 @@ from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.removal import Removal
 from cdc.source import SourceStatus
 from cdc.sources.findings import Finding
@@ -34,7 +34,7 @@ def source_factory(
     dsn: str,
     *,
     name: str,
-    told: Told,
+    options: KeptOptions,
     workers: int,
     budget: int,
     notes: bool = False,
@@ -44,7 +44,9 @@ def source_factory(
     """Check a DSN's form and return what opens the source; raises UsageError. Tables without a key are always followed:
     the log has whole rows of them, and nothing fails on the server, where nothing is ever changed."""
     parsed = Dsn.parse(dsn)
-    settings = Settings(name, replace(told, selection=_in_database(told.selection, parsed)), workers, budget, notes)
+    settings = Settings(
+        name, replace(options, selection=_in_database(options.selection, parsed)), workers, budget, notes
+    )
     learned = Learned()
     return lambda: MySqlSource(parsed, settings, learned=learned)
 
@@ -75,7 +77,7 @@ def tail_factory(
     parsed = Dsn.parse(dsn)
     if slot is not None:
         raise UsageError("MySQL and MariaDB have no slots.", hint="Leave --slot out: `cdc run` keeps a position.")
-    settings = Settings("tail", Told(_in_database(selection, parsed)), 1, budget, notes=True)
+    settings = Settings("tail", KeptOptions(_in_database(selection, parsed)), 1, budget, notes=True)
     return lambda: TailSource(parsed, settings, begin=begin)
 
 
@@ -102,9 +104,9 @@ def pipeline_of(state: str) -> str:
     return SourceState.load(state).pipeline
 
 
-def told(state: str) -> Told | None:
+def kept_options(state: str) -> KeptOptions | None:
     """The options of the last run, by a checkpoint's state; None if that is of a version that did not keep them."""
-    return SourceState.load(state).told
+    return SourceState.load(state).options
 
 
 def table_standings(state: str) -> dict[TableName, Standing]:

@@ -120,7 +120,7 @@ def decode_rows(
     if plan.row_end is not None:
         groups = [now for group in groups for now in _of_now(buffer, group, plan.row_end, plan.wire[plan.row_end])]
     if replaced is not None:
-        groups = [part for group in groups for part in _told_apart(group, plan, replaced)]
+        groups = [part for group in groups for part in _replaces_apart(group, plan, replaced)]
     groups = [_with_doubts(buffer, group, plan) for group in groups]
     event = np.concatenate([group.event for group in groups])
     op = np.concatenate([np.full(len(group), group.op, dtype=np.uint8) for group in groups])
@@ -237,7 +237,7 @@ def _part(group: _Group, which: np.ndarray, op: Op) -> _Group:
     )
 
 
-def _told_apart(group: _Group, plan: Plan, replaced: Replaced) -> Iterator[_Group]:
+def _replaces_apart(group: _Group, plan: Plan, replaced: Replaced) -> Iterator[_Group]:
     """Updates, and those that are a REPLACE."""
     wanted = [place for place, source in zip(plan.places, plan.sources, strict=True) if not source.generated]
     if group.op is not Op.UPDATE or all(place in group.after or place in group.before for place in wanted):

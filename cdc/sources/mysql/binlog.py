@@ -264,7 +264,7 @@ class Decoder:
             raise DecodeError(
                 f"The log has an event of type {event_name(event[4])} that ends at "
                 f"{self.place.file}:{event_end(event)}, which cdc does not know.",
-                hint="A newer version of cdc may know it. Nothing of the log was passed over.",
+                hint="A newer version of cdc may know it. No part of the log was skipped.",
             )
 
     # --- framing ----------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def _settings(connection: Connection) -> Iterator[Finding]:
         yield Finding(
             Severity.FATAL,
             "log filter",
-            f"{option}: statements are filtered by the database in use, so that one on any table may be missing.",
+            f"{option}: statements are filtered by the database in use: statements on any table may be missing.",
             "Remove the option from the server's configuration.  -- needs a restart",
         )
     if connection.variable("lower_case_table_names") == "2":
@@ -137,15 +137,15 @@ def _rights(connection: Connection, database: str, selection: Selection, tables:
             yield Finding(
                 Severity.WARNING,
                 subject,
-                f"The user may read single tables of {schema} only: nobody can see here which others there are.",
-                f"GRANT SELECT ON {quoted(schema)}.* TO {name};  -- unless no others are meant",
+                f"The user may read single tables of {schema} only: cdc cannot see which others there are.",
+                f"GRANT SELECT ON {quoted(schema)}.* TO {name};  -- if others are meant, too",
             )
     if not is_mariadb and connection.version.number >= (8, 0) and not rights.may("XA_RECOVER_ADMIN"):
         yield Finding(
             Severity.NOTE,
             subject,
-            "The user may not see whether a distributed transaction is prepared when a copy begins: where one is "
-            "committed then, all tables are compared with the source.",
+            "The user may not see whether a distributed transaction is prepared when a copy begins. If one is "
+            "committed later, all tables are compared with the source.",
             f"GRANT XA_RECOVER_ADMIN ON *.* TO {name};  -- if there are any",
         )
 

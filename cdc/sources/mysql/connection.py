@@ -97,13 +97,13 @@ class Dsn:
                     f"The DSN has an unknown option {name!r}.", hint=f"There are {', '.join(sorted(_OPTIONS))}."
                 )
         if options.get("ssl_mode", "preferred") not in _SSL_MODES:
-            raise UsageError("The DSN's ssl_mode is not one.", hint=f"There are {', '.join(_SSL_MODES)}.")
+            raise UsageError("The DSN has an unknown ssl_mode.", hint=f"There are {', '.join(_SSL_MODES)}.")
         if not _SECONDS.fullmatch(options.get("connect_timeout", "10")):
             raise UsageError("The DSN's connect_timeout is not a number of seconds.", hint=_HINT)
         if options.get("ssl_mode") == "disabled" and "ssl_ca" in options:
             raise UsageError(
                 "The DSN's ssl_mode=disabled and its ssl_ca contradict each other.",
-                hint="Leave ssl_mode out, and the server has to have a certificate of that authority.",
+                hint="Leave ssl_mode out. The server must then have a certificate of that authority.",
             )
         return cls(
             parts.scheme,
@@ -459,7 +459,7 @@ def _dump_error(text: str, dsn: Dsn) -> CdcError:
     if "same server_uuid" in lower or "same server_id" in lower:
         return SlotBusy(
             f"{dsn}: another reader with the server id of this pipeline has connected.",
-            hint="Two pipelines must not have one target's checkpoint: stop the other one.",
+            hint="Stop the other one: two pipelines must not have the checkpoint of one target.",
         )
     if "max_allowed_packet" in lower and "exceeded" in lower:
         return LogLost(

@@ -116,8 +116,8 @@ class Snapshot:
             self.guard.query("FLUSH TABLES WITH READ LOCK")
         except Unavailable as error:
             raise Unavailable(
-                f"{self.guard.dsn}: a long-running statement kept the moment's lock away that a copy begins with.",
-                hint="It is tried again. See SHOW PROCESSLIST for statements that run for long.",
+                f"{self.guard.dsn}: a long-running statement kept cdc from the lock with which a copy begins.",
+                hint="It is tried again. SHOW PROCESSLIST shows statements that run for long.",
             ) from error
         except (UsageError, OperatorNeeded):
             # Managed servers often do not let anybody have it; locking just what is copied is as exact.

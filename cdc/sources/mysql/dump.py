@@ -62,7 +62,7 @@ def _dump_file(
     if place.offset <= FARTHEST_DUMP:
         connection.dump(server_id, place.file, place.offset, statements=statements)
         return framer
-    log.info("the log is read from the begin of %s: the server begins at no byte beyond 4 GB", place.file)
+    log.info("the log is read from the beginning of %s: the server cannot begin beyond 4 GB", place.file)
     connection.dump(server_id, place.file, 4, statements=statements)
     return FramerBehind(framer, place)
 

@@ -117,7 +117,7 @@ def _raise_end(packet: bytes) -> None:
         raise ServerSaid(code, (text[5:] if packet[3:4] == b"#" else text).decode(errors="replace"))
     if packet and packet[0] == _EOF:
         raise ServerSaid(0, "the server ended the stream")
-    raise DecodeError("The server sent a packet that is no binlog event.")
+    raise DecodeError("The server sent a packet that is not a binlog event.")
 
 
 def _is_checksummed(event: memoryview) -> bool:

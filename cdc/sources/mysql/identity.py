@@ -110,7 +110,7 @@ def refuse_filters(connection: Connection) -> None:
     if filters := log_filters(connection):
         raise OperatorNeeded(
             f"{connection.dsn} keeps databases out of its log ({', '.join(filters)}): changes may be missing.",
-            hint="Remove the option and restart the server. What was changed meanwhile is lost: " + _RESYNC,
+            hint="Remove the option and restart the server. Then copy again. " + _RESYNC,
         )
 
 
@@ -136,11 +136,13 @@ def verify_server(connection: Connection, state: SourceState) -> bool:
         )
     same = server_identity(connection) == state.server
     if bool(state.gtids) and not has_gtids(connection):
-        raise SourceChanged(f"{dsn} has no GTIDs any more, by which the target follows it.", hint="Turn gtid_mode on.")
+        raise SourceChanged(
+            f"{dsn} has no GTIDs any more, but the target follows it by GTIDs.", hint="Turn gtid_mode on."
+        )
     if not state.gtids and not same:
         raise SourceChanged(
-            f"{dsn} is another server than the one that was followed, and without GTIDs no place in one server's log "
-            "can be found in another's.",
+            f"{dsn} is another server than the one that was followed. Without GTIDs, a position in one server's log "
+            "cannot be found in another's.",
             hint="Point the DSN at the server that was followed. If that is gone: " + _RESYNC,
         )
     if state.gtids and connection.version.flavor == "mysql":
@@ -155,7 +157,7 @@ def verify_server(connection: Connection, state: SourceState) -> bool:
 def _verify_database(dsn: Dsn, state: SourceState) -> None:
     """A log is of a whole server, and goes on for any of its databases: the options of the run show which one is meant.
     All of them in the place of one, or one in the place of all, is another choice of tables."""
-    followed = state.told.selection.default_schema if state.told is not None else ""
+    followed = state.options.selection.default_schema if state.options is not None else ""
     if dsn.database and followed and dsn.database.lower() != followed.lower():  # the server may know them so
         raise SourceChanged(
             f"{dsn} is another database than {followed!r}, which the target follows.",
@@ -202,16 +204,16 @@ def _verify_domains(connection: Connection, state: SourceState) -> None:
         if last < number:
             raise _behind(connection, missing)
         raise SourceChanged(
-            f"{connection.dsn} does not have the transaction {missing}, which the target has, but later ones.",
+            f"{connection.dsn} does not have the transaction {missing}, which the target has. It has later ones.",
             hint="It has another history. Point the DSN at a server that has it. If it is lost for good: " + _RESYNC,
         )
 
 
 def _behind(connection: Connection, missing: str) -> SourceBehind:
     return SourceBehind(
-        f"{connection.dsn} does not have {missing} yet, up to which the target has followed another server.",
-        hint="It is a replica that is behind: it is tried again until it has caught up. If nothing replicates to it, "
-        "point the DSN at a server that has them.",
+        f"{connection.dsn} does not have {missing} yet. The target has followed another server up to there.",
+        hint="It is a replica that is behind: cdc tries again until it has caught up. If nothing replicates to it, "
+        "point the DSN at a server that has these transactions.",
     )
 
 

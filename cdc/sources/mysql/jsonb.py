@@ -249,7 +249,7 @@ def quoted(text: str) -> str:
 
 
 def double_text(value: float) -> str:
-    """The shortest digits that read back, positional where the exponent is small; always told from an integer."""
+    """The shortest digits that read back, positional where the exponent is small; always distinct from an integer."""
     if not isfinite(value):
         raise DecodeError("A JSON document in the log holds a number that is not finite.")
     sign, digits, exponent = Decimal(repr(value)).as_tuple()

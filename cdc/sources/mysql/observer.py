@@ -95,9 +95,7 @@ class MySqlLook:
         found = self.shape(schema)
         there = {column.name: column.type for column in found.columns} if found is not None else {}
         if changed := [column.name for column in schema.columns if there.get(column.name) != column.type]:
-            raise TableChanged(
-                f"{schema.table} has another shape than the log has described so far ({', '.join(changed)})."
-            )
+            raise TableChanged(f"{schema.table} has a shape that the log has not described yet ({', '.join(changed)}).")
         yield from select_rows(self._connection, schema, condition_of(self._connection, schema, part))
 
 
@@ -184,8 +182,8 @@ class MySqlObserver:
                     yield MySqlLook(session, MySqlPlace(place.order, place))
                     if not has_snapshots:
                         guard.query("UNLOCK TABLES")  # fails if the lock was lost, and the look is void
-                elif session.version.flavor == "mariadb" and (told := self._told(session)) is not None:
-                    place = self._place(session, *told)
+                elif session.version.flavor == "mariadb" and (seen := self._snapshot_place(session)) is not None:
+                    place = self._place(session, *seen)
                     yield MySqlLook(session, MySqlPlace(place.order, place))
                 else:
                     yield MySqlLook(session, self._between(session))
@@ -194,7 +192,7 @@ class MySqlObserver:
             self.close()  # whatever state the session is in
             raise
 
-    def _told(self, session: Connection) -> tuple[str, int] | None:
+    def _snapshot_place(self, session: Connection) -> tuple[str, int] | None:
         Snapshot.begin_session(session)
         return Snapshot.place(session)
 

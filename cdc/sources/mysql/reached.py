@@ -27,13 +27,13 @@ def lies_before(wanted: str, state: str) -> bool:
             return not MariaDbGtids.parse(wanted).exceeds(gtids)
         if not gtids:
             raise UsageError(
-                f"The server has no GTIDs, so that {wanted!r} cannot be found there.",
+                f"The server has no GTIDs: {wanted!r} cannot be found there.",
                 hint="Write it as SHOW BINARY LOG STATUS has it: binlog.000001:4.",
             )
         return not MySqlGtids.parse(wanted).exceeds(gtids)
     except DecodeError as error:
         raise UsageError(
-            f"{wanted!r} is no position of this source: {error.message}",
+            f"{wanted!r} is not a position of this source: {error.message}",
             hint="Write it as the server does: a set of GTIDs, or binlog.000001:4.",
         ) from error
 
@@ -43,7 +43,7 @@ def _is_passed(place: re.Match[str], file: str, offset: int) -> bool:
     ours = re.fullmatch(r"(.+\.)(\d+)", file)
     if ours is None or ours[1] != place[1]:
         raise UsageError(
-            f"{place[0]} is in a file of another name than the log that is followed, {file}.",
-            hint="A file and a byte are those of the server that the pipeline follows.",
+            f"{place[0]} is in a file whose name is not that of the log that is followed, {file}.",
+            hint="Name a file of the server that the pipeline follows.",
         )
     return (int(place[2]), int(place[3])) <= (int(ours[2]), offset)

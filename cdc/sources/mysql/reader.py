@@ -51,7 +51,7 @@ class Reader:
         try:
             return self.take(size).decode()
         except UnicodeDecodeError:
-            raise DecodeError(f"{self._what} is damaged: it has a name that is no text.") from None
+            raise DecodeError(f"{self._what} is damaged: it has a name that is not text.") from None
 
     def rest(self) -> bytes:
         """All that is left."""

@@ -247,7 +247,7 @@ class Statements:
     def kinds(self, at: np.ndarray, before: Statement | None) -> list[int]:
         """What the updates of some events (int64[n]) are; `before` is the statement that goes on with the first one."""
         known: dict[int, Statement] = {}
-        told: dict[tuple[int, int], int] = {}
+        decided: dict[tuple[int, int], int] = {}
         found = []
         for index in at.tolist():
             said = int(np.searchsorted(self._said, index, side="right")) - 1
@@ -259,9 +259,9 @@ class Statements:
             if begin not in known:
                 known[begin] = self._statement(begin, before)
             of = (begin, table_id(self._events[index]))
-            if of not in told:
-                told[of] = known[begin].kind(of[1])
-            found.append(told[of])
+            if of not in decided:
+                decided[of] = known[begin].kind(of[1])
+            found.append(decided[of])
         return found
 
     def _statement(self, begin: int, before: Statement | None) -> Statement:

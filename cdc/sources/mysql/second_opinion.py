@@ -226,12 +226,12 @@ def _ours(connection: Connection, tables: list[Table], file: str, size: int) -> 
             continue
         if kind in _ROWS:
             found = [
-                told
+                event
                 for step in decoded.steps
                 if isinstance(step, Changes)
-                for told in as_events(step.batch, decoded.transactions)
+                for event in as_events(step.batch, decoded.transactions)
             ]
-            images = [(told.before, told.after) for told in sorted(found, key=lambda told: told.ordinal)]
+            images = [(event.before, event.after) for event in sorted(found, key=lambda event: event.ordinal)]
             yield RowEvent(event_end(event), table, images or None)
         elif kind in GTIDS or kind == Event.TABLE_MAP:
             head.append(event)

@@ -18,7 +18,7 @@ from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment, Step, with_gaps
 from cdc.model.selection import Selection
 from cdc.model.standing import Apart, Standing, State
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.source import Head, Link
 from cdc.sources.findings import Severity
 from cdc.sources.gathering import Gathered
@@ -66,7 +66,7 @@ class Settings:
 
     Attributes:
         name: of the pipeline.
-        told: of the tables; those without a key are followed whatever it says.
+        options: of the tables; those without a key are followed whatever it says.
         workers: sessions that copy in parallel.
         budget: bytes of log that make one segment at most.
         notes: tell the statements that rows were changed by, where the log has them, too; and whole rows as they were
@@ -76,7 +76,7 @@ class Settings:
     """
 
     name: str
-    told: Told
+    options: KeptOptions
     workers: int
     budget: int
     notes: bool = False
@@ -163,7 +163,7 @@ class MySqlSource:
                 flavor=connection.version.flavor,
                 server=server_identity(connection),
                 server_id=secrets.randbelow((1 << 32) - (1 << 16)) + (1 << 16),
-                told=self._settings.told,
+                options=self._settings.options,
                 place=LogPlace(now.file, 0, now.offset),
                 gtids=now.gtids,
             )
@@ -186,11 +186,11 @@ class MySqlSource:
                 state.place = LogPlace(next(iter(files)), state.place.order, 0)
                 state.prepared = {}  # places of the other's log; if one is committed after all, the stream stops there
                 here = place_of(files, state.place, now.file, now.offset)
-                log.warning("%s is another server than before; it is followed on from %s", self._dsn, state.gtids)
+                log.warning("%s is another server than before; cdc goes on there from %s", self._dsn, state.gtids)
             self._selected = self._select()
             followed = [entry.schema.table for entry in state.tables.values()]
             there = [table.name for table in self._selected]
-            for pattern in self._settings.told.selection.unmatched_now(there, followed):
+            for pattern in self._settings.options.selection.unmatched_now(there, followed):
                 log.warning("No table matches %r now; the others are followed.", pattern)
         self._tables = self._followed_tables()
         self._forget_unselected()
@@ -200,8 +200,8 @@ class MySqlSource:
             self._tables.look_after = here.order
         if resume is not None and self._hold_unreadable():
             self._has_news = True
-        if self._state.told != self._settings.told:
-            self._state.told, self._has_news = self._settings.told, True
+        if self._state.options != self._settings.options:
+            self._state.options, self._has_news = self._settings.options, True
         self._state.apart = self._apart
         self._gtids = self._parsed(self._state.gtids) if has_gtids(connection) else None
         self._opened_at = Head(here.position(), self._clock())
@@ -210,8 +210,8 @@ class MySqlSource:
         return FollowedTables(
             self._state,
             self._connection,
-            self._settings.told.selection,
-            holds_tables=self._settings.told.holds_tables,
+            self._settings.options.selection,
+            holds_tables=self._settings.options.holds_tables,
             by_parts=self._settings.by_parts,
             numbers=self._learned.numbers,
         )
@@ -221,7 +221,7 @@ class MySqlSource:
         for entry in list(self._state.tables.values()):
             name = entry.schema.table
             if not self._tables.is_selected(name):
-                log.warning("%s is not followed any more; the target keeps what it has of it", name)
+                log.warning("%s is not followed any more; the target keeps its rows", name)
                 self._tables.forget(entry, "it was taken out of the selection")
                 self._has_news = True
 
@@ -265,7 +265,7 @@ class MySqlSource:
         names = [table.name for table in user_tables(self._connection, self._dsn.database)]
         fatal = [
             f
-            for f in check(self._connection, self._dsn.database, self._certain(self._settings.told.selection, names))
+            for f in check(self._connection, self._dsn.database, self._certain(self._settings.options.selection, names))
             if f.severity is Severity.FATAL
         ]
         if fatal:
@@ -280,7 +280,7 @@ class MySqlSource:
         Raises:
             UsageError: a new pipeline has a pattern that means nothing, most likely by a typing error, or no table.
         """
-        selection = self._settings.told.selection
+        selection = self._settings.options.selection
         everything = user_tables(self._connection, self._dsn.database)
         names = [table.name for table in everything]
         for pattern in self._certain(selection, names).unmatched(names) if self._is_new else ():
@@ -291,7 +291,7 @@ class MySqlSource:
             )
         tables = [table for table in selected(everything, selection) if table.schema.columns]
         if not tables and self._is_new:
-            raise NoTables(f"{self._dsn} has no table to follow.", hint="--tables says which ones are meant.")
+            raise NoTables(f"{self._dsn} has no table to follow.", hint="--tables chooses the tables.")
         troubled = {table.name: table.trouble for table in tables if table.trouble is not None}
         for table in tables:
             if self._is_new and table.trouble is not None and not engine_trouble(table.engine):
@@ -312,13 +312,13 @@ class MySqlSource:
     def copy(self, link: Link) -> Iterator[Segment]:
         if self._is_new:
             for table in self._selected:
-                self._tables.expect(self._told(table))
+                self._tables.expect(self._as_logged(table))
         elif self._hold_refused(link) or self._has_news:
             # The target has to have it, which others ask what is followed, however long nothing else happens.
             yield self._segment([])
         yield from self._copy_missing(link)
 
-    def _told(self, table: Table) -> Table:
+    def _as_logged(self, table: Table) -> Table:
         """With whole rows before a change, if somebody wants to know and the log has them."""
         if not self._settings.notes or not self._logs_whole_rows():
             return table
@@ -342,7 +342,7 @@ class MySqlSource:
             if self._state.named(table.name) is None and table.name not in self._tables.ghosts
         ]
         certain = self._not_renamed(new)
-        entries = [(self._tables.expect(told), told) for told in map(self._told, certain)]
+        entries = [(self._tables.expect(table), table) for table in map(self._as_logged, certain)]
         if len(certain) == len(new):
             self._tables.look_after = None  # last, since nothing is complete before
         return entries
@@ -387,7 +387,7 @@ class MySqlSource:
             if entry.is_followed and not goes_on:
                 self._tables.lose(entry, "it has another shape than its statements in the log say")
             # With another key alone its rows have been what they are all the time.
-            taken.append(self._tables.take_in(entry, self._told(table), entry.start if goes_on else start))
+            taken.append(self._tables.take_in(entry, self._as_logged(table), entry.start if goes_on else start))
         if taken or is_news:
             faults.point("copy.adopted")
             yield self._segment([Reset(entry.schema, by_parts=True) for entry in taken])
@@ -407,7 +407,7 @@ class MySqlSource:
         if table is None and until > self._state.place.order:
             self._tables.look_after = until
         elif table is None:
-            log.warning("%s is gone from the source; the target keeps what it has of it", entry.schema.table)
+            log.warning("%s is gone from the source; the target keeps its rows", entry.schema.table)
             self._tables.forget(entry, "it is gone from the source")
         elif table.trouble is not None:
             self._tables.hold(entry, table.trouble)
@@ -482,7 +482,7 @@ class MySqlSource:
         self._state.mark = log_mark(self._dsn, self._state.server_id, self._state.place)
         self._state.gtids = at.gtids
         self._gtids = self._parsed(at.gtids) if self._gtids is not None else None
-        log.info("the copy is of %s:%d", at.file, at.offset)
+        log.info("the copy is made at %s:%d", at.file, at.offset)
 
     def _place(self, at: Log, connection: Connection) -> LogPlace:
         return place_of(log_files(connection), self._state.place, at.file, at.offset)
@@ -497,13 +497,13 @@ class MySqlSource:
             self._tables.look_after = start
             return None
         if table is None:
-            log.warning("%s is gone from the source; the target keeps what it has of it", entry.schema.table)
+            log.warning("%s is gone from the source; the target keeps its rows", entry.schema.table)
             self._state.forget(entry)
             return None
         if table.trouble is not None:
             self._tables.hold(entry, table.trouble)
             return None
-        table = self._told(table.identified(identity))
+        table = self._as_logged(table.identified(identity))
         self._state.tables[identity] = table.followed(start, copied=False)
         return table
 
@@ -546,8 +546,8 @@ class MySqlSource:
 
     def _segment(self, steps: Sequence[Reset | Changes], size: int = 0) -> Segment:
         checkpoint = self._checkpoint(self._state.place.position())
-        told: list[Step] = [*self._tables.take_gaps(), *steps]
-        return Segment(told, Transactions.none(), checkpoint, size + len(checkpoint.state))
+        everything: list[Step] = [*self._tables.take_gaps(), *steps]
+        return Segment(everything, Transactions.none(), checkpoint, size + len(checkpoint.state))
 
     def _checkpoint(self, position: Position) -> Checkpoint:
         """A checkpoint with the state as it is now, whose position is the one that the decoder has come to."""

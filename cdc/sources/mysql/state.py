@@ -7,29 +7,14 @@ from dataclasses import dataclass, field
 import orjson
 
 from cdc.errors import CheckpointUnreadable
-from cdc.model.records import read_record
+from cdc.model.records import named_in_json, read_record, stored
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.standing import Apart, Standing, State
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.sources.mysql.defaults import Default
 from cdc.sources.mysql.position import LogPlace
 
 VERSION = 1
-_PLAIN = (
-    "pipeline",
-    "flavor",
-    "server",
-    "server_id",
-    "place",
-    "mark",
-    "gtids",
-    "next_table",
-    "gone",
-    "kept",
-    "prepared",
-    "apart",
-    "told",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +124,7 @@ class SourceState:
         kept: the shapes of those that it has.
         prepared: distributed transactions that are prepared and not yet committed, and where they begin.
         apart: tables of the selection that were never followed, and why.
-        told: the options of the last run that concern the tables; None in a state of an older version.
+        options: the options of the last run that concern the tables; None in a state of an older version.
     """
 
     pipeline: str
@@ -155,7 +140,7 @@ class SourceState:
     kept: list[TableSchema] = field(default_factory=list)
     prepared: dict[str, LogPlace] = field(default_factory=dict)
     apart: list[Apart] = field(default_factory=list)
-    told: Told | None = None
+    options: KeptOptions | None = field(default=None, metadata=named_in_json("told"))
     _written: tuple[dict[int, TableState], orjson.Fragment] | None = field(default=None, compare=False, repr=False)
 
     def named(self, name: TableName) -> TableState | None:
@@ -191,8 +176,8 @@ class SourceState:
         if self._written is None or self._written[0] != self.tables:  # most checkpoints change nothing but the position
             tables = orjson.dumps(list(self.tables.values()))
             self._written = (dict(self.tables), orjson.Fragment(tables))
-        plain = {name: getattr(self, name) for name in _PLAIN}
-        return orjson.dumps({"version": VERSION, "source": "mysql", **plain, "tables": self._written[1]}).decode()
+        state = {"version": VERSION, "source": "mysql", **stored(self), "tables": self._written[1]}
+        return orjson.dumps(state).decode()
 
     @classmethod
     def load(cls, text: str) -> SourceState:

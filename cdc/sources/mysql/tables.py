@@ -141,7 +141,7 @@ class FollowedTables:
     def _seek(self, name: TableName) -> None:
         """Look for a table that has rows, is meant, and is not known: it is never passed over (M13)."""
         if self.look_after is None and name not in self._sought and self._is_meant(name):
-            log.warning("%s has rows in the log and was not known; it is looked for", name)
+            log.warning("%s has rows in the log, but is not known yet; cdc looks for it", name)
             self._sought.add(name)
             self.look_soon()
 
@@ -173,7 +173,7 @@ class FollowedTables:
             SchemaChangeUnsupported: what concerns one table ends the run.
         """
         if not self._holds_tables:
-            raise SchemaChangeUnsupported(f"{why[0].upper()}{why[1:]}; nobody can tell which rows that concerns.")
+            raise SchemaChangeUnsupported(f"{why[0].upper()}{why[1:]}. It is not known which rows that concerns.")
         known = list(self._state.tables.values())
         if names is not None:
             known = [entry for name in sorted(names) if (entry := self._state.named(name)) is not None]
@@ -285,7 +285,7 @@ class FollowedTables:
         for entry in list(self._state.tables.values()):
             table = entry.schema.table
             if dropped in (table, TableName(table.schema, "")) and order >= entry.start:
-                log.warning("%s was dropped in the source; the target keeps what it has of it", table)
+                log.warning("%s was dropped in the source; the target keeps its rows", table)
                 self._state.forget(entry)
                 if entry.copied and entry.held is None:  # what cannot be taken cannot be ended either
                     steps.append(Drop(entry.schema, transaction, ordinal + len(steps)))
@@ -363,7 +363,7 @@ class FollowedTables:
             if (table.schema.lower(), table.name.lower()) == (name.schema.lower(), name.name.lower()):
                 parked = replace(kept, table=table.parked(f"_dropped_{kept.identity}"))
                 self._state.park(kept, parked)
-                log.info("what the target keeps of %s is called %s from here on", table, parked.table)
+                log.info("the rows of %s that the target keeps are in %s from here on", table, parked.table)
                 steps.append(Evolve(kept, parked, transaction))
         return steps
 

@@ -20,7 +20,7 @@ from cdc.sources.mysql.gtid import MySqlGtids
 from cdc.sources.mysql.identity import Log, has_gtids, log_files, log_now
 from cdc.sources.mysql.source import MySqlSource, Settings
 from cdc.sources.mysql.state import TableState
-from cdc.sources.mysql.told_tables import ToldTables
+from cdc.sources.mysql.tail_tables import TailTables
 
 _FILE = re.compile(r"(.+):([0-9]{1,19})")
 
@@ -36,11 +36,11 @@ class TailSource(MySqlSource):
     def __init__(self, dsn: Dsn, settings: Settings, *, begin: Moment | None = None) -> None:
         super().__init__(dsn, settings)
         self._begin = begin
-        self._told_tables: ToldTables
+        self._tail_tables: TailTables
 
-    def _followed_tables(self) -> ToldTables:
-        self._told_tables = ToldTables(self._state, self._connection, self._settings.told, self._as_now)
-        return self._told_tables
+    def _followed_tables(self) -> TailTables:
+        self._tail_tables = TailTables(self._state, self._connection, self._settings.options, self._as_now)
+        return self._tail_tables
 
     def _certain(self, selection: Selection, tables: Sequence[TableName]) -> Selection:
         """The log may know tables to leave out that are not there any more."""
@@ -57,7 +57,7 @@ class TailSource(MySqlSource):
                 self._tables.expect(table)
             self._describe()
         if self._begin is not None:
-            self._told_tables.as_now_until = self._opened_at.position.order
+            self._tail_tables.as_now_until = self._opened_at.position.order
         if not self._state.gtids:
             # Those that come from here on are not all that there are: the log is followed by file and byte.
             self._gtids = None
@@ -79,7 +79,7 @@ class TailSource(MySqlSource):
             gtids = self._parsed(text)
         except DecodeError as error:
             raise UsageError(
-                f"{text!r} is neither a place in a log file of {self._dsn} nor a GTID set.",
+                f"{text!r} is neither a position in a log file of {self._dsn} nor a GTID set.",
                 hint=f"Write it as {next(iter(files))}:4, a GTID set, or a time as 2024-12-31T23:59:59Z.",
             ) from error
         if not has_gtids(connection):
@@ -96,7 +96,7 @@ class TailSource(MySqlSource):
     def _not_there(self, text: str, end: str) -> UsageError:
         return UsageError(
             f"{text} is in the future: {self._dsn} has written its log up to {end}.",
-            hint="Give an earlier place with --from, or leave it out.",
+            hint="Give an earlier position with --from, or leave --from out.",
         )
 
     def _by_file(self, file: str, offset: int) -> Log:
@@ -152,7 +152,7 @@ class TailSource(MySqlSource):
             self._state.tables[entry.schema.identity] = self._as_now(table.identified(entry.schema.identity))
 
     def _as_now(self, table: Table) -> TableState:
-        as_now = self._told(table).followed(0, copied=True)
+        as_now = self._as_logged(table).followed(0, copied=True)
         # The log does not say which defaults a table had before they were altered.
         return replace(as_now, defaults=()) if self._begin is not None else as_now
 

@@ -71,7 +71,7 @@ class Parts:
 
 def _refuse(wrong: np.ndarray) -> None:
     if wrong.any():
-        raise DecodeError("The server sent a date or a time that it never takes.")
+        raise DecodeError("The server sent a date or a time that cannot exist.")
 
 
 def date_array(parts: Parts, valid: np.ndarray) -> pa.Array:

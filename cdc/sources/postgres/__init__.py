@@ -18,7 +18,7 @@ from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.removal import Removal
 from cdc.source import SourceStatus
 from cdc.sources.findings import Finding
@@ -41,7 +41,7 @@ def source_factory(
     dsn: str,
     *,
     name: str,
-    told: Told,
+    options: KeptOptions,
     workers: int,
     budget: int,
     notes: bool = False,
@@ -52,7 +52,7 @@ def source_factory(
     from cdc.sources.postgres.source import PostgresSource, Settings
 
     parsed = Dsn.parse(dsn)
-    settings = Settings(name, f"cdc_{name}", told, workers, budget, notes, only_looks, set_apart)
+    settings = Settings(name, f"cdc_{name}", options, workers, budget, notes, only_looks, set_apart)
     readers: set[int] = set()
     return lambda: PostgresSource(parsed, settings, readers=readers)
 
@@ -90,16 +90,16 @@ def tail_factory(
     parsed = Dsn.parse(dsn)
     if begin is not None and slot is None:
         raise UsageError(
-            "PostgreSQL keeps no log to begin in but for a slot.",
-            hint="--slot NAME keeps one from its first use on; --from then goes back as far as it was read.",
+            "PostgreSQL keeps its log only for a slot.",
+            hint="--slot NAME makes a slot when it is first used. --from can go back as far as that slot was read.",
         )
     if begin is not None and begin.time is None and begin.lsn is None:
         raise UsageError(
-            f"{begin} is no place in a log of PostgreSQL.",
+            f"{begin} is not a position in a log of PostgreSQL.",
             hint="Write it as 0/16D3748, or a time as 2024-12-31T23:59:59Z.",
         )
     name = slot or f"cdc_tail_{secrets.token_hex(4)}"
-    settings = Settings("tail", name, Told(selection, include_keyless), 1, budget, notes=True, only_looks=True)
+    settings = Settings("tail", name, KeptOptions(selection, include_keyless), 1, budget, notes=True, only_looks=True)
     return lambda: TailSource(parsed, settings, keep=slot is not None, begin=begin)
 
 
@@ -160,9 +160,9 @@ def pipeline_of(state: str) -> str:
     return SourceState.load(state).slot.removeprefix("cdc_")
 
 
-def told(state: str) -> Told | None:
+def kept_options(state: str) -> KeptOptions | None:
     """The options of the last run, by a checkpoint's state; None if that is of a version that did not keep them."""
-    return SourceState.load(state).told
+    return SourceState.load(state).options
 
 
 def table_standings(state: str) -> dict[TableName, Standing]:

@@ -13,7 +13,7 @@ from cdc.errors import SlotBusy, UsageError
 from cdc.sources.postgres.catalog import Connection
 from cdc.sources.postgres.connection import Dsn
 from cdc.sources.postgres.identity import Server, holder, read_slot
-from cdc.sources.postgres.session import readable, told
+from cdc.sources.postgres.session import of_type, readable
 from cdc.sources.postgres.state import SourceState
 
 _STATUS = """
@@ -128,7 +128,7 @@ def slot_status(connection: Connection, slot: str) -> SlotStatus:
     row = connection.execute(_STATUS, (slot,)).fetchone()
     if row is None:
         return SlotStatus(slot, exists=False)
-    found = told(row[0], dict)
+    found = of_type(row[0], dict)
     pin = connection.execute(_PIN, (_PIN_AFTER,)).fetchone()
     return SlotStatus(
         slot=slot,

@@ -11,7 +11,7 @@ import psycopg
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.sources.postgres.keys import Leaf, Obstacle, carries_whole_rows, find_obstacle
 from cdc.sources.postgres.relation import Relation, RelationColumn
-from cdc.sources.postgres.session import readable, told
+from cdc.sources.postgres.session import of_type, readable
 from cdc.sources.postgres.types import TypeInfo, logical_type
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -124,18 +124,20 @@ def _tables(connection: Connection, condition: str, parameters: tuple[object, ..
     oids = [row[0] for row in found]
     columns: dict[int, list[tuple[object, ...]]] = defaultdict(list)
     for row in _rows(connection, _COLUMNS, (oids,)):
-        columns[told(row[0], int)].append(row)
+        columns[of_type(row[0], int)].append(row)
     leaves = _leaves(connection, oids)
     types, version = type_infos(connection), connection.info.server_version
-    return [_table(row, columns[told(row[0], int)], leaves[told(row[0], int)], types, version) for row in found]
+    return [_table(row, columns[of_type(row[0], int)], leaves[of_type(row[0], int)], types, version) for row in found]
 
 
 def _leaves(connection: Connection, oids: list[object]) -> dict[int, list[Leaf]]:
     leaves: dict[int, list[Leaf]] = defaultdict(list)
     for root, namespace, name, kind, identity, index, generated in _rows(connection, _LEAVES, (oids,)):
         table = TableName(str(namespace), str(name))
-        leaf = Leaf(table, str(kind), str(identity), frozenset(told(index, list)), frozenset(told(generated, list)))
-        leaves[told(root, int)].append(leaf)
+        leaf = Leaf(
+            table, str(kind), str(identity), frozenset(of_type(index, list)), frozenset(of_type(generated, list))
+        )
+        leaves[of_type(root, int)].append(leaf)
     return leaves
 
 
@@ -148,7 +150,7 @@ def _table(
 ) -> Table:
     oid, namespace, name, kind, identity, rows, numbers = row
     table = TableName(str(namespace), str(name))
-    index = told(numbers, list)
+    index = of_type(numbers, list)
     names = frozenset(str(column) for _, attnum, column, *_ in attributes if attnum in index)
     generated = {str(column) for _, _, column, *_, is_generated in attributes if is_generated}
     obstacle = find_obstacle(table, str(identity), names, leaves, version)
@@ -162,20 +164,20 @@ def _table(
             Column(
                 name=str(column),
                 source_type=str(source_type),
-                type=logical_type(types, told(type_oid, int), told(modifier, int), told(dimensions, int)),
-                identity=told(attnum, int),
+                type=logical_type(types, of_type(type_oid, int), of_type(modifier, int), of_type(dimensions, int)),
+                identity=of_type(attnum, int),
                 key=key.index(attnum) if attnum in key else None,
                 nullable=not not_null,
             )
         )
         is_flagged = identity == "f" or attnum in index
-        described.append(RelationColumn(str(column), told(type_oid, int), told(modifier, int), is_flagged))
+        described.append(RelationColumn(str(column), of_type(type_oid, int), of_type(modifier, int), is_flagged))
     whole = obstacle is None and carries_whole_rows(str(identity), leaves)
     return Table(
-        schema=TableSchema(table, told(oid, int), tuple(columns), whole),
-        relation=Relation(told(oid, int), table.schema, table.name, str(identity), tuple(described)),
+        schema=TableSchema(table, of_type(oid, int), tuple(columns), whole),
+        relation=Relation(of_type(oid, int), table.schema, table.name, str(identity), tuple(described)),
         kind=str(kind),
-        rows_estimated=told(rows, int),
+        rows_estimated=of_type(rows, int),
         obstacle=obstacle,
     )
 
@@ -185,12 +187,12 @@ def type_infos(connection: Connection) -> dict[int, TypeInfo]:
     """pg_type by oid, without the row types of tables."""
     infos = (
         TypeInfo(
-            told(oid, int),
+            of_type(oid, int),
             str(category),
-            told(element, int),
-            told(base, int),
-            told(modifier, int),
-            told(dimensions, int),
+            of_type(element, int),
+            of_type(base, int),
+            of_type(modifier, int),
+            of_type(dimensions, int),
             str(delimiter),
         )
         for oid, category, element, base, modifier, dimensions, delimiter in _rows(connection, _TYPES, ())
@@ -243,7 +245,7 @@ def missing_values(connection: Connection, oid: int, leaves: Iterable[int]) -> d
     """
     found: dict[int, dict[int, str]] = {}
     for attnum, leaf, value in _rows(connection, query, (oid, list(leaves))):
-        found.setdefault(told(attnum, int), {})[told(leaf, int)] = told(value, str)
+        found.setdefault(of_type(attnum, int), {})[of_type(leaf, int)] = of_type(value, str)
     return found
 
 
@@ -251,7 +253,7 @@ def missing_values(connection: Connection, oid: int, leaves: Iterable[int]) -> d
 def dropped_columns(connection: Connection, oid: int) -> set[int]:
     """The numbers of the columns that a table has no more."""
     query = "SELECT attnum::int4 FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND attisdropped"
-    return {told(attnum, int) for (attnum,) in _rows(connection, query, (oid,))}
+    return {of_type(attnum, int) for (attnum,) in _rows(connection, query, (oid,))}
 
 
 @readable()

@@ -13,7 +13,7 @@ from cdc.sources.findings import Finding, Severity, name_clashes
 from cdc.sources.postgres.catalog import Connection, Table, user_tables
 from cdc.sources.postgres.connection import Dsn, connect_replication, mapped_errors, run_command
 from cdc.sources.postgres.keys import Obstacle
-from cdc.sources.postgres.session import number, readable, told
+from cdc.sources.postgres.session import number, of_type, readable
 
 FATAL, WARNING, NOTE = Severity.FATAL, Severity.WARNING, Severity.NOTE
 
@@ -108,9 +108,9 @@ def _slots(connection: Connection) -> Iterator[Finding]:
     row = connection.execute(
         "SELECT (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_stat_replication)"
     ).fetchone()
-    slots, senders = told(row, tuple)
+    slots, senders = of_type(row, tuple)
     for name, used, what in (("max_replication_slots", slots, "slot"), ("max_wal_senders", senders, "walsender")):
-        free = number(limits[name]) - told(used, int)
+        free = number(limits[name]) - of_type(used, int)
         if free < 1:
             severity, message = FATAL, f"All {limits[name]} are taken: there is no free {what}."
         elif free < _SLOTS_NEEDED:
@@ -131,7 +131,7 @@ def _role(connection: Connection) -> Iterator[Finding]:
         FROM pg_roles r WHERE r.rolname = current_user
         """
     ).fetchone()
-    role, is_super, replicates, is_granted, database, may_create = told(row, tuple)
+    role, is_super, replicates, is_granted, database, may_create = of_type(row, tuple)
     name = _quoted(str(role))
     if not (is_super or replicates or is_granted):
         yield Finding(
@@ -216,7 +216,7 @@ def _not_replicated(connection: Connection, selection: Selection) -> Iterator[Fi
 
 def missing_rights(connection: Connection, tables: Sequence[Table]) -> Iterator[tuple[TableName, Finding]]:
     """What the role may not do with some tables that is needed to publish and to copy them."""
-    role = told(connection.execute("SELECT current_user").fetchone(), tuple)
+    role = of_type(connection.execute("SELECT current_user").fetchone(), tuple)
     who = _quoted(str(role[0]))
     found = connection.execute(
         """
@@ -229,7 +229,7 @@ def missing_rights(connection: Connection, tables: Sequence[Table]) -> Iterator[
     ).fetchall()
     by_oid = {table.schema.identity: table.schema.table for table in tables}
     for oid, may_use, may_read, owns, hidden, is_member, owner in found:
-        table = by_oid[told(oid, int)]
+        table = by_oid[of_type(oid, int)]
         name = sql.Identifier(table.schema, table.name).as_string()
         if not may_use:
             fix = f"GRANT USAGE ON SCHEMA {_quoted(table.schema)} TO {who};"

@@ -22,7 +22,7 @@ from cdc.source import Link
 from cdc.sources.postgres.catalog import Connection, Table
 from cdc.sources.postgres.connection import Dsn, classify, connect, mapped_errors, server_error
 from cdc.sources.postgres.copytext import decode_copy
-from cdc.sources.postgres.session import Session, readable, told
+from cdc.sources.postgres.session import Session, of_type, readable
 
 CHUNK_PAGES = 8192  # 64 MB of heap: long enough to hide the start of a query, short enough to share out
 BATCH_BYTES = 8 << 20  # of COPY text decoded at once
@@ -81,7 +81,7 @@ def begin_snapshot(connection: Connection, snapshot: str) -> None:
 def shapes(connection: Connection, oids: Iterable[int]) -> dict[int, str | None]:
     """Texts that change when a table is truncated, rewritten or altered, as this session sees it."""
     rows = connection.execute(_SHAPES, (list(oids),)).fetchall()
-    return {told(oid, int): None if text is None else str(text) for oid, text in rows}
+    return {of_type(oid, int): None if text is None else str(text) for oid, text in rows}
 
 
 class SnapshotReader:
@@ -194,7 +194,7 @@ def _chunks(connection: Connection, tables: Sequence[Table]) -> list[_Chunk]:
         """,
         ([table.schema.identity for table in tables],),
     ).fetchall()
-    pages = {told(oid, int): told(count, int) for oid, count in rows}
+    pages = {of_type(oid, int): of_type(count, int) for oid, count in rows}
     if connection.info.server_version < 140000:
         pages = {}
     return [chunk for table in tables for chunk in _pieces(table, pages.get(table.schema.identity))]

@@ -9,7 +9,7 @@ from psycopg import sql
 from cdc.model.parts import BUCKETS, HASHES, WHOLE, Digest, HashedRow, Key, Part
 from cdc.model.schema import Column, Kind, TableSchema
 from cdc.sources.postgres.catalog import Connection
-from cdc.sources.postgres.session import number, readable, told
+from cdc.sources.postgres.session import number, of_type, readable
 
 # Kinds that PostgreSQL orders by their values' bytes or numbers, as every target does, and not by a collation.
 ORDERED = {Kind.INT16, Kind.INT32, Kind.INT64, Kind.UUID, Kind.BYTES}
@@ -26,7 +26,7 @@ def digest(connection: Connection, schema: TableSchema, part: Part = WHOLE) -> D
         "SELECT (h & {last})::int4, count(*), sum(h)::text FROM (SELECT {hash} AS h FROM {rows}) hashed GROUP BY 1"
     ).format(last=BUCKETS - 1, hash=_hash(_row(schema.columns), 16), rows=rows_of(connection, schema, part))
     return Digest.of(
-        (told(bucket, int), told(count, int), number(total)) for bucket, count, total in connection.execute(query)
+        (of_type(bucket, int), of_type(count, int), number(total)) for bucket, count, total in connection.execute(query)
     )
 
 
@@ -43,7 +43,7 @@ def hashed_rows(connection: Connection, schema: TableSchema, part: Part, buckets
         last=BUCKETS - 1,
         buckets=list(buckets),
     )
-    return [HashedRow(_key(key), told(value, int) % HASHES) for value, key in connection.execute(query)]
+    return [HashedRow(_key(key), of_type(value, int) % HASHES) for value, key in connection.execute(query)]
 
 
 @readable()
@@ -71,7 +71,7 @@ def values(connection: Connection, schema: TableSchema, keys: Sequence[Key]) -> 
         keys=_key_array(schema), texts=texts, rows=rows_of(connection, schema, Part(keys=tuple(keys)))
     )
     names = [column.name for column in schema.columns]
-    return {_key(key): dict(zip(names, told(row, list), strict=True)) for key, row in connection.execute(query)}
+    return {_key(key): dict(zip(names, of_type(row, list), strict=True)) for key, row in connection.execute(query)}
 
 
 @readable()
@@ -172,4 +172,4 @@ def _text(column: Column) -> sql.Composable:
 
 
 def _key(value: object) -> Key:
-    return tuple(str(part) for part in told(value, list))
+    return tuple(str(part) for part in of_type(value, list))

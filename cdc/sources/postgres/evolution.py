@@ -40,8 +40,8 @@ def next_schema(
     attnums = match_columns(old, relation, today, dropped)
     if attnums is None:
         raise SchemaChangeUnsupported(
-            f"The columns of {table} were changed in a way that the log does not tell apart from another one "
-            "(a column was dropped and one of the same name added, or several changes came at once)."
+            f"The columns of {table} were changed in a way that the log does not show exactly (a column was dropped "
+            "and one of the same name added, or several changes came at once)."
         )
     before = {column.identity: column for column in old.schema.columns}
     described = {column.identity: known for column, known in _zip(old.schema, old.relation)}

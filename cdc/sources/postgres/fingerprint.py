@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from cdc.sources.postgres.catalog import Connection
-from cdc.sources.postgres.session import number, readable, told
+from cdc.sources.postgres.session import number, of_type, readable
 
 # From FirstNormalObjectId on; the types below come with the server and stay as they are.
 _TABLES = """
@@ -153,7 +153,7 @@ def look(connection: Connection, oids: Iterable[int]) -> Look:
     seen = Look()
     for oid, files, attributes, columns, types in connection.execute(_TABLES, {"oids": list(oids)}).fetchall():
         seen.tables[number(oid)] = Fingerprint(str(files), number(attributes), number(columns))
-        seen.uses[number(oid)] = frozenset(number(kind) for kind in told(types, list))
+        seen.uses[number(oid)] = frozenset(number(kind) for kind in of_type(types, list))
     used = sorted(frozenset[int]().union(*seen.uses.values()))
     for oid, called, name, text, part in connection.execute(_TYPES, {"types": used}).fetchall() if used else ():
         seen.called[number(oid)] = str(called)

@@ -19,7 +19,7 @@ from cdc.sources.postgres.catalog import (
 )
 from cdc.sources.postgres.connection import Dsn, run_command
 from cdc.sources.postgres.position import lsn, parse_lsn, write_lsn
-from cdc.sources.postgres.session import Session, number, readable, told
+from cdc.sources.postgres.session import Session, number, of_type, readable
 from cdc.sources.postgres.state import SourceState, Switch
 
 RESYNC = "Run `cdc teardown SOURCE TARGET`, remove the target, and start again: what lies between is lost."
@@ -52,16 +52,16 @@ def identify(replication: Session, connection: Connection) -> Server:
         "SELECT oid::text, (extract(epoch FROM clock_timestamp()) * 1000000)::int8, pg_is_in_recovery() "
         "FROM pg_database WHERE datname = current_database()"
     ).fetchone()
-    database, clock, is_standby = told(row, tuple)
+    database, clock, is_standby = of_type(row, tuple)
     timeline = number(answer["timeline"] or 0)
     return Server(
         system=str(answer["systemid"]),
         timeline=timeline,
         database=str(database),
         flushed=lsn(parse_lsn(str(answer["xlogpos"]))),
-        clock=told(clock, int),
+        clock=of_type(clock, int),
         history=_history(replication, timeline),
-        is_standby=told(is_standby, bool),
+        is_standby=of_type(is_standby, bool),
     )
 
 
@@ -87,7 +87,8 @@ def verify_server(state: SourceState, position: Position, server: Server, dsn: D
     if server.is_standby:
         raise Unavailable(
             f"{dsn} is a standby.",
-            hint="Promote it, or give the DSN of the primary; with several hosts in it, the primary is looked for.",
+            hint="Give the DSN of the primary, or one with several hosts: then cdc looks for the primary. Or promote "
+            "this server.",
         )
     if server.system != state.system:
         raise SourceChanged(
@@ -153,7 +154,7 @@ def verify_slot(state: SourceState, position: Position, connection: Connection, 
     if slot.plugin != "pgoutput" or slot.database != state.database:
         raise SlotUnusable(
             f"Replication slot {state.slot!r} on {dsn} is not one of this pipeline.",
-            hint="Somebody made another of that name. Give the pipeline another --name, or: " + RESYNC,
+            hint="Somebody made another slot of that name. Give the pipeline another --name, or: " + RESYNC,
         )
     if slot.wal_status == "lost" or slot.invalidation is not None:
         reason = f" ({slot.invalidation})" if slot.invalidation else ""
@@ -199,7 +200,7 @@ def read_slot(connection: Connection, name: str) -> Slot | None:
         plugin=str(plugin),
         database=str(database),
         wal_status=None if wal_status is None else str(wal_status),
-        confirmed=None if confirmed is None else told(confirmed, int),
+        confirmed=None if confirmed is None else of_type(confirmed, int),
         invalidation=None if invalidation is None else str(invalidation),
     )
 
@@ -227,8 +228,8 @@ def verify_publications(state: SourceState, connection: Connection, dsn: Dsn) ->
         open_to = [*state.changing, *dropped]
         if not is_same_publication(without_tables(fingerprint, open_to), without_tables(found[name], open_to)):
             raise PublicationChanged(
-                f"Publication {name!r} on {dsn} was changed: a table was taken out or put in, or an option changed, "
-                "so that changes may be missing from the stream.",
+                f"Publication {name!r} on {dsn} was changed: a table was taken out or put in, or an option changed. "
+                "Changes may be missing from the stream.",
                 hint="Only cdc may change its publications. " + RESYNC,
             )
         state.publications[name] = of_owner(fingerprint, found[name])

@@ -24,7 +24,7 @@ from cdc.sources.postgres.check import missing_rights
 from cdc.sources.postgres.fingerprint import look
 from cdc.sources.postgres.names import make_room
 from cdc.sources.postgres.relation import Moved
-from cdc.sources.postgres.session import number, readable, told
+from cdc.sources.postgres.session import number, of_type, readable
 from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.target import SetApart, takes_all
 from cdc.waiting import Waiting
@@ -278,9 +278,9 @@ class Membership:
             return
         self._state.tables[oid] = replace(entry, start=NEVER, followed=False, held=None)
         if is_named and table.obstacle is not None:
-            log.warning("%s is followed for its inserts alone from here on: %s", name, why)
+            log.warning("%s is followed only for its inserts from here on: %s", name, why)
         elif not is_named:
-            log.warning("%s is not followed any more; the target keeps what it has of it", name)
+            log.warning("%s is not followed any more; the target keeps its rows", name)
             self.lost(entry, "it was taken out of the selection")
 
     def _waiting_tables(self) -> list[int]:
@@ -296,24 +296,24 @@ class Membership:
     @readable()
     def _own_transaction(self) -> int:
         row = self._connection.execute("SELECT pg_current_xact_id()::text").fetchone()
-        return number(told(row, tuple)[0])
+        return number(of_type(row, tuple)[0])
 
     @readable()
     def _last_transaction(self) -> int:
         row = self._connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
-        return number(told(row, tuple)[0]) - 1
+        return number(of_type(row, tuple)[0]) - 1
 
     @readable()
     def _older_have_ended(self) -> bool:
         row = self._connection.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
         assert self._waits_for is not None
-        return number(told(row, tuple)[0]) > self._waits_for
+        return number(of_type(row, tuple)[0]) > self._waits_for
 
     @readable()
     def _written(self) -> int:
         """The LSN up to which the log is written now."""
         row = self._connection.execute("SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::int8").fetchone()
-        return number(told(row, tuple)[0])
+        return number(of_type(row, tuple)[0])
 
     @readable()
     def _look_for_dropped(self) -> None:
@@ -335,7 +335,7 @@ class Membership:
         self._state.tables[oid] = replace(entry, start=NEVER, copied=True, followed=False)
         for name, fingerprint in self._state.publications.items():
             self._state.publications[name] = without_tables(fingerprint, [oid])
-        log.warning("%s was dropped in the source; the target keeps what it has of it", entry.schema.table)
+        log.warning("%s was dropped in the source; the target keeps its rows", entry.schema.table)
         return entry.schema if entry.copied and entry.held is None else None
 
     def _begin(self, order: int) -> list[Reset | Evolve]:

@@ -27,7 +27,7 @@ from cdc.sources.postgres.copy import copy_rows
 from cdc.sources.postgres.digest import ORDERED, border, digest, hashed_rows, keys, rows_of, values
 from cdc.sources.postgres.notes import HEARTBEAT
 from cdc.sources.postgres.position import lsn, parse_lsn
-from cdc.sources.postgres.session import UNENDING, Session, number, readable, told
+from cdc.sources.postgres.session import UNENDING, Session, number, of_type, readable
 from cdc.sources.postgres.state import NEVER, SourceState
 
 _XIDS = 1 << 32  # the log has the lower half of a transaction's number
@@ -111,7 +111,7 @@ class PostgresLook:
         ]
         if found is None or found.table != schema.table or changed:
             raise TableChanged(
-                f"{schema.table} has another shape than the log has described"
+                f"{schema.table} has a shape that the log has not described yet"
                 + (f" ({', '.join(changed)})." if changed else "."),
                 hint="The log describes it with the next row that changes.",
             )
@@ -200,7 +200,7 @@ class PostgresObserver:
                 "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, "
                 "pg_current_wal_flush_lsn()::text"
             ).fetchone()
-            snapshot, written, flushed = map(str, told(row, tuple))
+            snapshot, written, flushed = map(str, of_type(row, tuple))
             if flushed != written:
                 self._flush()
             _, following, running = snapshot.split(":")

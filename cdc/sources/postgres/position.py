@@ -21,7 +21,7 @@ def parse_lsn(text: str) -> int:
     """`0/16D3748` -> 23935560; raises DecodeError for anything else."""
     found = _LSN.fullmatch(text)
     if found is None:
-        raise DecodeError(f"{text!r} is no place in a log of PostgreSQL.")
+        raise DecodeError(f"{text!r} is not a position in a log of PostgreSQL.")
     return (int(found[1], 16) << 32) | int(found[2], 16)
 
 

@@ -31,7 +31,7 @@ def readable() -> Iterator[None]:
         raise psycopg.OperationalError(f"the server's answer cannot be read ({type(error).__name__})") from error
 
 
-def told(value: object, kind: type[T]) -> T:
+def of_type(value: object, kind: type[T]) -> T:
     """A server's answer, if it is of the kind that it was asked for; otherwise it was damaged on the way (E-16)."""
     if not isinstance(value, kind):
         found = type(value).__name__

@@ -28,7 +28,7 @@ from cdc.sources.postgres.notes import HEARTBEAT
 from cdc.sources.postgres.pgoutput import Resolved
 from cdc.sources.postgres.position import parse_lsn
 from cdc.sources.postgres.relation import Relation
-from cdc.sources.postgres.session import readable, told
+from cdc.sources.postgres.session import of_type, readable
 from cdc.sources.postgres.state import NEVER, SourceState, TableState
 from cdc.waiting import Waiting
 
@@ -192,7 +192,8 @@ class Shapes:
             fill, uncertain = fill_values(added, was, now, missing)
             if unknown := [column.name for column in uncertain if column.key is not None]:
                 raise SchemaChangeUnsupported(
-                    f"What older rows of {schema.table} hold in {', '.join(unknown)}, a part of its key, is not known."
+                    f"In older rows of {schema.table}, the values of {', '.join(unknown)} are not known, but they are "
+                    "part of its key."
                 )
             reasons += [f"what older rows hold in {column.name} is not known" for column in uncertain]
         return fill, "; ".join(reasons) or None
@@ -214,7 +215,9 @@ class Shapes:
     @readable()
     def _inserted(self) -> int:
         """How far the log is, on the disk or not."""
-        return parse_lsn(str(told(self._connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone(), tuple)[0]))
+        return parse_lsn(
+            str(of_type(self._connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone(), tuple)[0])
+        )
 
     @readable()
     def _written(self) -> int:
@@ -223,7 +226,7 @@ class Shapes:
         With synchronous_commit = off a commit is seen before it is on the disk, and nobody sends it before it is there.
         """
         query = "SELECT pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text"
-        written, flushed = map(str, told(self._connection.execute(query).fetchone(), tuple))
+        written, flushed = map(str, of_type(self._connection.execute(query).fetchone(), tuple))
         if written != flushed:
             with (
                 suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction),

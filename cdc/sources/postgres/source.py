@@ -29,7 +29,7 @@ from cdc.model.schema import TableName, TableSchema
 from cdc.model.segment import Changes, Gap, Reset, Segment, Step, Suspect, with_gaps
 from cdc.model.selection import Selection
 from cdc.model.standing import Standing
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.source import Head, Link
 from cdc.sources.findings import Severity
 from cdc.sources.gathering import Gathered
@@ -86,7 +86,7 @@ class Settings:
     Attributes:
         name: of the pipeline.
         slot: the replication slot's name, which is also the publication's.
-        told: of the tables.
+        options: of the tables.
         workers: sessions that copy in parallel.
         budget: bytes of log that make one segment at most.
         notes: tell what applications write into the log with pg_logical_emit_message, too.
@@ -96,7 +96,7 @@ class Settings:
 
     name: str
     slot: str
-    told: Told
+    options: KeptOptions
     workers: int
     budget: int
     notes: bool = False
@@ -190,10 +190,10 @@ class PostgresSource:
                     self._selected = self._followable(named := self._named())
                     followed = [entry.schema.table for entry in self._state.tables.values()]
                     there = [table.schema.table for table in named]
-                    for pattern in self._settings.told.selection.unmatched_now(there, followed):
+                    for pattern in self._settings.options.selection.unmatched_now(there, followed):
                         log.warning("No table matches %r now; the others are followed.", pattern)
-                    self._has_news = self._state.told != self._settings.told
-                    self._state.told = self._settings.told
+                    self._has_news = self._state.options != self._settings.options
+                    self._state.options = self._settings.options
                     self._watch_tables()
                     return
             self._state = SourceState(
@@ -203,7 +203,7 @@ class PostgresSource:
                 timeline=server.timeline,
                 slot=self._settings.slot,
                 history=server.history or (),
-                told=self._settings.told,
+                options=self._settings.options,
             )
             self._watch_tables()
 
@@ -238,8 +238,8 @@ class PostgresSource:
 
     def _refuse_unfit(self) -> None:
         """The preflight of a first start: nothing is made on a server where it could not work."""
-        told = self._settings.told
-        findings = check(self._connection, self._dsn, told.selection, include_keyless=told.include_keyless)
+        options = self._settings.options
+        findings = check(self._connection, self._dsn, options.selection, include_keyless=options.include_keyless)
         fatal = [finding for finding in findings if finding.severity is Severity.FATAL]
         if fatal:
             raise SourceUnfit(
@@ -265,28 +265,29 @@ class PostgresSource:
         Raises:
             UsageError: a pattern means nothing, or nothing can be followed.
         """
-        _require_matches(self._settings.told.selection, [table.schema.table for table in user_tables(self._connection)])
+        _require_matches(
+            self._settings.options.selection, [table.schema.table for table in user_tables(self._connection)]
+        )
         tables = self._named()
         followed = self._followable(tables)
         if not followed:
             left_out = f" ({len(tables)} have no usable replica identity)" if tables else ""
             raise NoTables(
                 f"No table of {self._dsn} can be followed{left_out}.",
-                hint="`cdc check SOURCE` lists the tables and what each of them needs; --tables says "
-                "which ones are meant.",
+                hint="`cdc check SOURCE` lists the tables and what each of them needs; --tables chooses among them.",
             )
         return followed
 
     def _named(self) -> list[Table]:
         """The tables of the selection, as they are now."""
         everything = user_tables(self._connection)
-        return [table for table in everything if self._settings.told.selection.matches(table.schema.table)]
+        return [table for table in everything if self._settings.options.selection.matches(table.schema.table)]
 
     def _followable(self, tables: Sequence[Table]) -> list[Table]:
         return [table for table in tables if self._is_followed(table)]
 
     def _is_followed(self, table: Table) -> bool:
-        obstacle, is_enough = table.obstacle, self._settings.told.include_keyless
+        obstacle, is_enough = table.obstacle, self._settings.options.include_keyless
         can_be = obstacle is None or (is_enough and not obstacle.is_of_inserts)
         return bool(table.schema.columns) and can_be
 
@@ -470,8 +471,8 @@ class PostgresSource:
 
     def _segment(self, steps: Sequence[Reset | Changes], size: int = 0) -> Segment:
         checkpoint = self._checkpoint(self._position)
-        told: list[Step] = [*self._take_gaps(), *steps]
-        return Segment(told, Transactions.none(), checkpoint, size + len(checkpoint.state))
+        everything: list[Step] = [*self._take_gaps(), *steps]
+        return Segment(everything, Transactions.none(), checkpoint, size + len(checkpoint.state))
 
     def _checkpoint(self, position: Position, transactions: Transactions | None = None) -> Checkpoint:
         """A checkpoint with the state as it is now; its text is made again only if something changed."""
@@ -584,7 +585,7 @@ class PostgresSource:
             self._membership.begin_again(oid)
 
     def _begin_again(self, oid: int, error: SchemaChangeUnsupported) -> None:
-        if not self._settings.told.holds_tables:
+        if not self._settings.options.holds_tables:
             raise error
         self.copy_again(oid, error.message, self._certain)
 

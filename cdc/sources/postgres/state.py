@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import orjson
 
 from cdc.errors import CheckpointUnreadable
-from cdc.model.records import read_record
+from cdc.model.records import named_in_json, read_record, stored
 from cdc.model.schema import TableName, TableSchema
 from cdc.model.standing import Apart, Standing, State
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.sources.postgres.fingerprint import Fingerprint
 from cdc.sources.postgres.relation import Relation
 
@@ -84,7 +84,7 @@ class SourceState:
         witness: by which the server is known; None until a transaction has come.
         types: by oid, what the catalog said of the types that the tables use, and of those inside of them; never
             changed in place.
-        told: the options of the last run that concern the tables; None in a state of an older version.
+        options: the options of the last run that concern the tables; None in a state of an older version.
         looked: how far the log was when the catalog last said nothing that is not in the state; 0 if that is not known.
     """
 
@@ -100,14 +100,14 @@ class SourceState:
     history: tuple[Switch, ...] = ()
     witness: Witness | None = None
     types: dict[int, dict[str, str]] = field(default_factory=dict)
-    told: Told | None = None
+    options: KeptOptions | None = field(default=None, metadata=named_in_json("told"))
     looked: int = 0
 
     def dump(self) -> str:
         """The state as JSON text."""
         # Under load this is written every second, with another witness: `asdict` would take ten times as long.
-        text = orjson.dumps(self, option=orjson.OPT_NON_STR_KEYS).decode()
-        return f'{{"version":{VERSION},"source":"postgresql",{text[1:]}'
+        state = {"version": VERSION, "source": "postgresql", **stored(self)}
+        return orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS).decode()
 
     @classmethod
     def load(cls, text: str) -> SourceState:

@@ -345,4 +345,6 @@ def raise_end(session: Session, dsn: Dsn) -> NoReturn:
     result = session.pgconn.get_result()
     if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
         raise classify(server_error(result), dsn)
-    raise Unavailable(f"{dsn}: the server ended the stream.", hint="It is shutting down, or was asked to.")
+    raise Unavailable(
+        f"{dsn}: the server ended the stream.", hint="It is shutting down, or somebody ended the connection."
+    )

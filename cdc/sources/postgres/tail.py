@@ -54,7 +54,8 @@ class TailSource(PostgresSource):
         if resume is not None and not self._keep:
             raise OperatorNeeded(
                 f"The connection to {self._dsn} was lost after {resume.position}, and with it the temporary slot.",
-                hint="What happened since then is not known to a new one. Use --slot to go on where a run ended.",
+                hint="A new slot does not have the changes since then. With --slot NAME, a run goes on where the "
+                "last one ended.",
             )
         self._connection = self._resources.enter_context(connect(self._dsn, self._application))
         self._replication = self._resources.enter_context(connect_replication(self._dsn, self._application))
@@ -68,8 +69,9 @@ class TailSource(PostgresSource):
             if slot is None:
                 if self._begin is not None:
                     raise UsageError(
-                        f"{self._dsn} has no slot {self._settings.slot!r}, and without one no log to begin in.",
-                        hint="--slot keeps one from its first use on; --from then goes back as far as it was read.",
+                        f"{self._dsn} has no slot {self._settings.slot!r}, and the server keeps no log without one.",
+                        hint="--slot NAME without --from makes the slot. Later, --from can go back as far as it was "
+                        "read.",
                     )
                 self._refuse_leftovers()
                 self._membership.create(self._selected)
@@ -80,7 +82,7 @@ class TailSource(PostgresSource):
                 raise SlotUnusable(
                     f"Replication slot {self._settings.slot!r} on {self._dsn} is lost; changes since it was last read "
                     "are gone.",
-                    hint="Drop it with pg_drop_replication_slot() and start a new one.",
+                    hint=self._how_to_begin_again(),
                 )
             if self._begin is not None:
                 self._begin.refuse_future(server.clock)
@@ -90,8 +92,15 @@ class TailSource(PostgresSource):
             if self._settings.publication not in self._state.publications:
                 raise PublicationChanged(
                     f"The publication of slot {self._settings.slot!r} on {self._dsn} is gone.",
-                    hint="Drop the slot with pg_drop_replication_slot() and start a new one.",
+                    hint=self._how_to_begin_again(),
                 )
+
+    def _how_to_begin_again(self) -> str:
+        names = f'"{self._settings.publication}", "{self._settings.inserts_publication}"'
+        return (
+            f"SELECT pg_drop_replication_slot('{self._settings.slot}'); DROP PUBLICATION IF EXISTS {names}; "
+            "then run the command again without --from: it makes a new slot."
+        )
 
     def _where(self, confirmed: Position, flushed: Position, resume: Checkpoint | None) -> Position:
         """Where to go on: the slot may not know yet how far we were when the connection was lost."""
@@ -102,14 +111,14 @@ class TailSource(PostgresSource):
         begin = lsn(self._begin.lsn)
         if begin < confirmed:
             raise UsageError(
-                f"Replication slot {self._settings.slot!r} on {self._dsn} was read up to {confirmed}; what lies "
-                f"between {begin} and there is gone.",
-                hint="Give a later place with --from, or leave it out.",
+                f"Replication slot {self._settings.slot!r} on {self._dsn} was read up to {confirmed}. The log between "
+                f"{begin} and there is gone.",
+                hint="Give a later position with --from, or leave --from out.",
             )
         if begin > flushed:
             raise UsageError(
                 f"{begin} is in the future: {self._dsn} has written its log up to {flushed}.",
-                hint="Give an earlier place with --from, or leave it out.",
+                hint="Give an earlier position with --from, or leave --from out.",
             )
         return begin
 
@@ -131,7 +140,7 @@ class TailSource(PostgresSource):
     def resolve(self, relation: Relation) -> Resolved | None:
         """A table as the log describes it; nothing here depends on what it was before. A slot that is kept may have
         been made for more tables than are meant now."""
-        if not self._settings.told.selection.matches(TableName(relation.namespace, relation.name)):
+        if not self._settings.options.selection.matches(TableName(relation.namespace, relation.name)):
             return None
         with mapped_errors(self._dsn):
             today = tables_by_oid(self._connection, [relation.oid]).get(relation.oid)

@@ -80,4 +80,4 @@ class Cleanup:
             return
         self._store.remove_deleted(place, order)
         faults.point("versioned.removed")
-        log.info("%s: %d deleted rows were removed for good", shape.schema.table, before)
+        log.info("%s: %d deleted rows were removed", shape.schema.table, before)

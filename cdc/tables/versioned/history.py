@@ -90,7 +90,7 @@ class VersionedHistory(Versioned):
         super().refuse_shape(schema)
         if (other := self._shapes.clash(schema)) is not None:
             raise UsageError(
-                f"{schema.table} and {other} need one name for what is shown of their histories.",
+                f"{schema.table} and {other} would have the same name for the views of their histories.",
                 hint="Leave one of them out with --exclude, or keep a mirror.",
             )
 

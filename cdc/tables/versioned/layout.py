@@ -147,8 +147,8 @@ class Versioned:
         there = {column.name: column for column in shape.schema.columns}
         if there.keys() != {column.name for column in schema.columns}:
             raise TargetDrift(
-                f"{schema.table} has other columns in the target than in the source.",
-                hint="They become the same while `cdc run` follows.",
+                f"{schema.table} does not have the same columns in the target as in the source.",
+                hint="They become the same while `cdc run SOURCE TARGET` follows.",
             )
         homes = dict(zip(there, self._shapes.homes(shape.schema, shape.texts), strict=True))
         table = VersionedTable(
@@ -241,8 +241,8 @@ class Versioned:
     def _blocks(self, table: VersionedTable, part: Part, columns: Sequence[int] | None) -> Iterator[pa.Table]:
         if table.is_ahead:
             raise TargetDrift(
-                f"{table.schema.table} has a later shape in the target already.",
-                hint="It is asked again a little later.",
+                f"{table.schema.table} already has a later shape in the target.",
+                hint="cdc asks again a little later.",
             )
         indexes = range(len(table.schema.columns)) if columns is None else columns
         wanted = self._homes_of(table, indexes)
@@ -346,8 +346,8 @@ class Versioned:
     def _lose(self, table: VersionedTable, rows: pa.Table, lost: np.ndarray) -> None:
         if not table.is_lenient:
             raise RowDrift(
-                f"{int(lost.sum())} rows of {table.schema.table} were changed in the source that the target does not "
-                "hold.",
+                f"{int(lost.sum())} rows of {table.schema.table} were changed in the source, but the target does not "
+                "have them.",
                 hint=f"Read them again: `cdc resync SOURCE TARGET --tables {table.schema.table}`.",
             )
         which = pa.array(np.flatnonzero(lost))

@@ -150,7 +150,7 @@ class VersionedState:
         if wanted is not None and found is not wanted:
             raise UsageError(
                 f"The target keeps its tables as {found}, and cannot go on as {wanted}.",
-                hint=f"Leave --mode out (or say {found}), or copy into another place.",
+                hint=f"Leave --mode out (or write {found}), or copy into another place.",
             )
         return found
 

@@ -74,7 +74,7 @@ class Server:
                 hint=f"Leave {parts.path} out; ?prefix=NAME_ keeps several pipelines apart on one server.",
             )
         if unknown := options.keys() - _OPTIONS:
-            raise UsageError(f"ClickHouse's DSN knows no {', '.join(sorted(unknown))}.", hint=_FORM)
+            raise UsageError(f"The ClickHouse DSN has the unknown option {', '.join(sorted(unknown))}.", hint=_FORM)
         secure = options.get("secure", "false") == "true"
         return cls(
             parts.hostname,
@@ -160,5 +160,6 @@ def busy(server: Server) -> TargetBusy:
     """That another process writes there."""
     return TargetBusy(
         f"{server}: another pipeline writes to these databases.",
-        hint="One prefix, one pipeline; on another machine, the lease of a killed one ends after half a minute.",
+        hint="Give each pipeline its own ?prefix=NAME_. If the other one was killed on another machine, its lease "
+        "ends after half a minute.",
     )

@@ -102,10 +102,10 @@ class Histories:
             blocks = list(self._store.stream(query, {**homes, **_STAMPS}, {}))
         rows = [row for block in blocks for row in self._rows(homes, block)]
         stamps = [row for block in blocks for row in self._rows(_STAMPS, block)]
-        told = list(events(rows, stamps))
-        if told:
-            told += [(gap.begins, unknown(gap)) for gap in self._gaps(known)]
-        return [event for _, event in sorted(told, key=lambda entry: entry[0])]
+        entries = list(events(rows, stamps))
+        if entries:
+            entries += [(gap.begins, unknown(gap)) for gap in self._gaps(known)]
+        return [event for _, event in sorted(entries, key=lambda entry: entry[0])]
 
     def as_of(self, known: Known, place: Place) -> tuple[list[str], Iterator[Row]]:
         """The names of a table's columns, and its rows as they were."""

@@ -47,8 +47,8 @@ def refuse_place(file: Path, to: Path) -> None:
         raise UsageError(f"{to} is the target itself.", hint="Name another file.")
     if (wal := wal_of(to)).exists():
         raise UsageError(
-            f"{wal} is there, and DuckDB would apply what is in it to the copy.",
-            hint="Somebody has the earlier copy open, or did not close it. Remove it, or name another file.",
+            f"{wal} is there, and DuckDB would apply its content to the copy.",
+            hint="A process has the earlier copy open, or did not close it. Name another file, or remove this one.",
         )
 
 
@@ -75,7 +75,7 @@ def back_up(connection: duckdb.DuckDBPyConnection, file: Path, to: Path, alive: 
                 alive()
     if copying.returncode != 0:
         new.unlink(missing_ok=True)
-        raise OperatorNeeded(f"{file} could not be copied: {said.strip()}.", hint="The target itself is as it was.")
+        raise OperatorNeeded(f"{file} could not be copied: {said.strip()}.", hint="The target itself was not changed.")
     with new.open("rb") as copy:
         os.fsync(copy.fileno())
     new.replace(to)

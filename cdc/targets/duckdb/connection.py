@@ -107,7 +107,7 @@ def classify(error: Exception, path: Path) -> CdcError:
         who = f" (PID {holder[1]})" if holder else ""
         return TargetBusy(
             f"{path} is open in another process{who}.",
-            hint="DuckDB lets one process write a file at a time: stop the other one, or let it disconnect.",
+            hint="DuckDB lets only one process open a file for writing: stop the other process, or let it disconnect.",
         )
     if _FULL.search(text):
         return TargetFull(
@@ -116,16 +116,15 @@ def classify(error: Exception, path: Path) -> CdcError:
         )
     if _DAMAGED.search(text):
         return TargetDamaged(
-            f"{path} is damaged: DuckDB reads something else from the disk than it has written.",
-            hint=f"Put a backup in its place, and remove {path}.wal: `cdc run` says whether the source still has what "
-            "that lacks. Without one, move the file away, `cdc teardown SOURCE`, and start again; or build it again "
-            "from a journal.",
+            f"{path} is damaged: DuckDB does not read from the disk what it has written.",
+            hint=f"Put a backup in its place, and remove {path}.wal. `cdc run SOURCE TARGET` then says whether the "
+            "source still has the log since that backup. Without a backup, build the target again from a journal; or "
+            "move the file away, run `cdc teardown SOURCE --name NAME`, and start again.",
         )
     if _OTHER_WAL.search(text):
         return OperatorNeeded(
-            f"{path}.wal does not belong to {path}: one of the two was put there without the other.",
-            hint="Put both back as they were copied together. A copy of `cdc backup` has no .wal: with that, remove "
-            f"{path}.wal.",
+            f"{path}.wal does not belong to {path}: the two files are not of one copy.",
+            hint=f"Put back both files of one copy. A copy of `cdc backup` has no .wal: then remove {path}.wal.",
         )
     if _NEWER.search(text):
         return UsageError(

@@ -62,7 +62,7 @@ class DuckDbCopying:
             raise meaning(OSError(int(number), " ".join(text)), str(self._to))
         raise OperatorNeeded(
             f"The process that copies the target to {self._to} has ended.",
-            hint="It was killed, perhaps for want of memory. The copy before stays as it is.",
+            hint="It was killed, perhaps because there was too little memory. The earlier copy stays as it is.",
         )
 
     def _tell(self, word: str) -> None:

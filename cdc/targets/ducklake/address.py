@@ -14,8 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cdc.errors import UsageError
 
 _HOW = (
-    "Write it as ducklake:FILE, ducklake:sqlite:FILE or ducklake:postgresql://user@host/database, with ?data=PATH "
-    "where the rows are to be: a folder, or s3://bucket/path."
+    "Write it as ducklake:FILE, ducklake:sqlite:FILE or ducklake:postgresql://user@host/database, with ?data=PATH for "
+    "the rows: a folder, or s3://bucket/path."
 )
 _SETTINGS = {"data", "keep"}
 _PASSWORD = re.compile(r"(?<=://)([^:/@?]*):[^@/?]*(?=@)")
@@ -77,12 +77,12 @@ def parse(place: str) -> Lake:
     keep = _days(given.get("keep", "1"))
     if catalogue.startswith(("postgresql://", "postgres://")):
         if not given.get("data"):
-            raise UsageError("The lake does not say where its rows are to be.", hint=_HOW)
+            raise UsageError("The lake's address does not say where its rows go.", hint=_HOW)
         dsn = f"{catalogue}?{urlencode(settings)}" if settings else catalogue
         try:
             server = make_conninfo("", **conninfo_to_dict(dsn))
         except psycopg.ProgrammingError:
-            raise UsageError("The lake's catalogue is no address of a PostgreSQL database.", hint=_HOW) from None
+            raise UsageError("The lake's catalogue is not the address of a PostgreSQL database.", hint=_HOW) from None
         return Lake(address, None, is_sqlite=False, server=server, data=_folder(given["data"]), keep=keep)
     if settings:
         raise UsageError(f"A lake has no setting {min(settings)!r}.", hint="It has data and keep.")
@@ -107,7 +107,7 @@ def _days(text: str) -> float:
     except ValueError:
         days = -1.0
     if not 0 <= days < 100_000:
-        raise UsageError(f"keep={text} is no number of days.", hint="Write it as keep=7.")
+        raise UsageError(f"keep={text} is not a number of days.", hint="Write it as keep=7.")
     return days
 
 

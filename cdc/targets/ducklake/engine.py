@@ -274,19 +274,19 @@ def meaning(failure: Exception, lake: Lake) -> CdcError:
     text = str(failure).lower()
     if isinstance(failure, duckdb.Error) and "conflict" in text and "lock" not in text:
         return TargetBusy(
-            f"{lake}: somebody else wrote to the lake.", hint="One lake, one pipeline: nothing else writes."
+            f"{lake}: somebody else wrote to the lake.", hint="Only one pipeline may write to a lake, and nothing else."
         )
     if isinstance(failure, duckdb.Error) and lake.file is None and ("connection" in text or "libpq" in text):
         return Unavailable(f"{lake}: the catalogue's server was lost.", hint="It is tried again.")
     if isinstance(failure, duckdb.HTTPException) and (refused := _REFUSED.search(text)) is not None:
         return OperatorNeeded(
-            f"{lake}: the store of the rows refuses what it is asked for (HTTP {refused[1]}).",
-            hint="Look at the name of the bucket, and at the keys in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+            f"{lake}: the store of the rows refuses a request (HTTP {refused[1]}).",
+            hint="Check the name of the bucket, and the keys in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
             "AWS_SESSION_TOKEN.",
         )
     # A store that cannot be reached is an IOException, with these words.
     if isinstance(failure, duckdb.HTTPException) or (isinstance(failure, duckdb.IOException) and _UNREACHED in text):
-        return Unavailable(f"{lake}: the store of the rows does not answer as it should.", hint="It is tried again.")
+        return Unavailable(f"{lake}: the store of the rows does not answer correctly.", hint="It is tried again.")
     if isinstance(failure, duckdb.IOException) and "no such file" in text and ".parquet" in text:
         return TargetDrift(
             f"{lake}: a file of rows that the catalogue names is gone.",

@@ -87,7 +87,7 @@ class ServerLease:
     def _meaning(self, said: str) -> CdcError:
         if any(words in said for words in _NOT_LET_IN):
             return UsageError(
-                f"{self._lake}: the catalogue's server does not let in: {said}",
+                f"{self._lake}: the catalogue's server refuses the login: {said}",
                 hint="Check the user, the password (PGPASSWORD or ~/.pgpass) and the name of the database.",
             )
         return Unavailable(f"{self._lake}: the catalogue's server does not answer: {said}", hint="It is tried again.")

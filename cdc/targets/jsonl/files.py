@@ -109,7 +109,7 @@ class Files:
     def _begin(self, format_name: str) -> Saved:
         """Mark a new file as ours before there is a line in it."""
         if self._path.exists() and self._path.stat().st_size:
-            raise UsageError(f"{self._path} has something in it that no pipeline wrote.", hint="Name another file.")
+            raise UsageError(f"{self._path} has content that no pipeline wrote.", hint="Name another file.")
         self._path.touch()
         faults.point("target.before_state")
         saved = Saved(VERSION, format_name)

@@ -78,7 +78,7 @@ class Taken:
 
     def _mind_the_end(self) -> None:
         if not self._is_running() and time.monotonic() - self._moved > _PATIENCE:
-            raise Unavailable("The reader of the lines takes nothing; what it has not taken comes again.")
+            raise Unavailable("The reader of the lines reads nothing. The lines that it has not read come again.")
 
 
 class StreamTarget:

@@ -17,7 +17,7 @@ try:
     import confluent_kafka  # noqa: F401
 except ImportError:
     raise UsageError(
-        "A Kafka target needs the package confluent-kafka.", hint="pip install 'confluent-kafka>=2.6'"
+        "A Kafka target needs the package confluent-kafka.", hint="pip install 'confluent-kafka>=2.16'"
     ) from None
 
 from cdc.targets.kafka import admin

@@ -160,7 +160,7 @@ def classify(error: KafkaError, pipeline: str) -> CdcError:
     if code in _FENCED:
         return TargetBusy(
             f"Another process took over the pipeline {pipeline!r} on this Kafka cluster.",
-            hint="One pipeline, one process; give the other one another --name.",
+            hint="Stop one of the two processes, or give one of the pipelines another --name.",
         )
     if code in _DENIED:
         return OperatorNeeded(
@@ -169,7 +169,7 @@ def classify(error: KafkaError, pipeline: str) -> CdcError:
         )
     if _is_distrusted(error):
         return OperatorNeeded(
-            "The certificate that the Kafka cluster shows is of no authority that is trusted, or of another host.",
+            "The Kafka cluster's certificate is not from a trusted authority, or it is for another host.",
             hint="Name the file with the authority's certificate in the client's property ssl.ca.location.",
         )
     if code == KafkaError.INVALID_TRANSACTION_TIMEOUT:
@@ -206,5 +206,5 @@ def _made(make: Callable[[], Client]) -> Client:
         named = _PROPERTY.search(said)  # no more of it: it has the value, too (E-04)
         raise UsageError(
             f"The Kafka client does not take {f'the property {named[1]}' if named else 'its properties together'}.",
-            hint="They are librdkafka's; look at the file of ?config= and the variables CDC_KAFKA_...",
+            hint="The properties are those of librdkafka: check the file of ?config=, and the variables CDC_KAFKA_...",
         ) from None

@@ -67,7 +67,7 @@ class KafkaSettings:
         of_debezium = {"tombstones": self.tombstones, "schemas": self.schemas, "transactions": self.transactions}
         given = [name for name, choice in of_debezium.items() if choice is not None]
         if given and messages != "debezium":
-            raise UsageError(f"?{given[0]}= belongs to Debezium's format.", hint="--format debezium, or leave it out.")
+            raise UsageError(f"?{given[0]}= needs Debezium's format.", hint="--format debezium, or leave it out.")
 
 
 _OPTIONS = [entry.name for entry in fields(KafkaSettings) if entry.name not in ("brokers", "client")] + ["config"]
@@ -120,7 +120,7 @@ def _template(text: str) -> str:
     if "table" not in found or not set(found) <= {"pipeline", "schema", "table"}:
         raise UsageError(
             f"{text!r} is not a template for the names of topics.",
-            hint="It has {table} in it, and may have {schema} and {pipeline}: two tables never share a topic.",
+            hint="It must have {table}, and may have {schema} and {pipeline}: two tables never share a topic.",
         )
     return text
 
@@ -151,7 +151,7 @@ def _properties(path: str | None, environment: Mapping[str, str]) -> dict[str, s
     for name in sorted(_OURS & set(found)):
         raise UsageError(
             f"The Kafka client's property {name} is set by cdc itself.",
-            hint="Leave it out: that nothing is lost or repeated rests on it.",
+            hint="Leave it out: exactly-once delivery depends on it.",
         )
     return found
 

@@ -204,7 +204,7 @@ class KafkaTarget:
             self._client.poll(_WAIT)
             self._verify_delivered()
             if time.monotonic() > until:
-                raise Unavailable("The Kafka brokers take no messages any more.")
+                raise Unavailable("The Kafka brokers do not accept messages any more.")
 
     def _commit(self, checkpoint: Checkpoint | None) -> None:
         """End the Kafka transaction, with the checkpoint in it; None leaves that where it is."""
@@ -271,7 +271,7 @@ class KafkaTarget:
         if error.code() == KafkaError.INVALID_RECORD and topic is not None:
             return OperatorNeeded(
                 f"The topic {topic} does not take a message without a key, such as one about all rows of a table.",
-                hint="Where that may come, it must not be compacted: give it cleanup.policy=delete; docs/kafka.md.",
+                hint="A topic with such messages must not be compacted: give it cleanup.policy=delete (docs/kafka.md).",
             )
         meant = classify(error, self._pipeline)
         limit = transaction_seconds(self._kafka)
@@ -289,7 +289,7 @@ class KafkaTarget:
         table = self._topics.table_of(topic)
         error = RowTooLarge(
             f"A message for the topic {topic} ({table or 'no row, but what belongs to the pipeline'}) is larger than "
-            "Kafka takes.",
+            "Kafka accepts.",
             hint="Raise the topic's max.message.bytes (or the brokers' message.max.bytes); above 32 MB also the "
             "client's message.max.bytes and queue.buffering.max.kbytes. Or leave the table out: --exclude.",
         )

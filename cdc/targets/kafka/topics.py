@@ -103,8 +103,7 @@ class Topics:
                 what = "was deleted and made again" if name in found else "is gone"
                 raise TargetDrift(
                     f"The topic {name}, which this pipeline writes to, {what}.",
-                    hint="What was in it is lost: take the pipeline away with `cdc teardown SOURCE "
-                    "TARGET`, and begin a new copy.",
+                    hint="Its messages are lost. Run `cdc teardown SOURCE TARGET`, and begin a new copy.",
                 )
 
     def table_of(self, topic: str) -> TableName | None:
@@ -229,7 +228,7 @@ def create(
         if found := describe(admin, [name], pipeline):
             return found[name]
         time.sleep(_LOOK_EVERY)
-    raise Unavailable(f"The topic {name} was made, and does not appear.")
+    raise Unavailable(f"The topic {name} was made, but it does not appear.")
 
 
 def verify_compacted(admin: Admin, topic: str, pipeline: str, content: str) -> None:
@@ -241,6 +240,6 @@ def verify_compacted(admin: Admin, topic: str, pipeline: str, content: str) -> N
     if policy != "compact":
         raise UsageError(
             f"The topic {topic} holds the pipeline's {content} and has cleanup.policy={policy}.",
-            hint="That would be thrown away one day. kafka-configs.sh --alter --entity-type topics "
+            hint="Kafka would delete it one day. Run: kafka-configs.sh --alter --entity-type topics "
             f"--entity-name {topic} --add-config cleanup.policy=compact",
         )

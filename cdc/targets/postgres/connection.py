@@ -85,7 +85,8 @@ class Server:
     def busy(self) -> TargetBusy:
         """That another process writes to it."""
         return TargetBusy(
-            f"{self}: another pipeline writes to this database.", hint="One target database, one pipeline."
+            f"{self}: another pipeline writes to this database.",
+            hint="Stop the other pipeline, or give this one another database: one target, one pipeline.",
         )
 
 
@@ -129,8 +130,8 @@ def meaning(failure: Exception, server: Server) -> CdcError:
     if state == "55P03":
         return Unavailable(
             f"{server}: another session holds a lock that the pipeline needs.",
-            hint="It is tried again. Whose it may be: SELECT pid, state, xact_start, query FROM pg_stat_activity "
-            "WHERE xact_start < now() - interval '10 s'",
+            hint="cdc tries again. This shows who may have it: SELECT pid, state, xact_start, query FROM "
+            "pg_stat_activity WHERE xact_start < now() - interval '10 s'",
         )
     if state.startswith(_PASSES):
         return Unavailable(said, hint="It is tried again.")

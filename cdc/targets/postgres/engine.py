@@ -144,8 +144,8 @@ class PostgresEngine:
             text = translated(statement) if isinstance(statement, str) else self.render(statement)
         if "\0" in text:  # a default of MySQL, or a key to look for: libpq would send what is before it
             raise ValueRefused(
-                f"A text has the character U+0000, which {self.product} has no place for.",
-                hint="Take it out in the source, and out of defaults of columns, or leave the table out: --exclude.",
+                f"A text has the character U+0000, which {self.product} cannot hold.",
+                hint="Remove it in the source, also from defaults of columns; or leave the table out with --exclude.",
             )
         if values:
             return self.session.execute(text.encode(), list(values))

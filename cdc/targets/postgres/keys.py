@@ -41,7 +41,7 @@ def take_keys(engine: Engine, wanted: Keys | None, *, is_new: bool) -> Keys:
     if wanted is not None and found is not wanted:
         raise UsageError(
             f"The target's tables were made with --keys {found}, and cannot go on with {wanted}.",
-            hint=f"Leave --keys out (or say {found}), or copy into another database. Keys and indexes that you make "
+            hint=f"Leave --keys out (or write {found}), or copy into another database. Keys and indexes that you make "
             "yourself are left alone.",
         )
     return found

@@ -77,6 +77,6 @@ class Lease:
 
     def _shared(self) -> UsageError:
         return UsageError(
-            f"{self._server} is a pooler of transactions, in whose sessions others write between ours.",
+            f"{self._server} is a pooler of transactions: others write in its sessions between our statements.",
             hint="Name the server itself, or a pooler of sessions.",
         )

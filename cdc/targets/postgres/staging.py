@@ -57,8 +57,9 @@ def _refusal(schema: TableSchema, rows: Input, texts: Mapping[str, pa.Array]) ->
     cleared = ", ".join(f"`{name}` = REPLACE(`{name}`, '\\0', '')" for name in names)
     table = schema.table
     return ValueRefused(
-        f"{table} has a text with the character U+0000 in {', '.join(names)}, which PostgreSQL has no place for.",
-        hint=f"Take it out in the source, as by UPDATE `{table.schema}`.`{table.name}` SET {cleared}; then copy the "
+        f"{table} has a text with the character U+0000 in {', '.join(names)}, which PostgreSQL cannot hold.",
+        hint=f"Remove it in the source, for example with UPDATE `{table.schema}`.`{table.name}` SET {cleared}; then "
+        "copy the "
         f"table again: `cdc resync SOURCE TARGET --tables {table}`. Or leave it out with --exclude.",
     )
 

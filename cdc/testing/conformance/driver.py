@@ -279,18 +279,18 @@ def _do_and_die(work: Callable[[], object]) -> NoReturn:
 @contextmanager
 def held_by_another_process(open_it: Callable[[], object]) -> Iterator[None]:
     """Another process has something open meanwhile, and is killed then."""
-    told, tell = os.pipe()
+    ready, tell = os.pipe()
     child = os.fork()
     if child == 0:
         _do_and_die(lambda: _hold(open_it, tell))
     os.close(tell)
     try:
-        assert os.read(told, 1) == b"!", "The target could not be opened by another process."
+        assert os.read(ready, 1) == b"!", "The target could not be opened by another process."
         yield
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        os.close(told)
+        os.close(ready)
 
 
 def once_let_go(open_it: Callable[[], Checkpoint | None]) -> Checkpoint | None:

@@ -10,7 +10,7 @@ from cdc.errors import SchemaChangeUnsupported
 from cdc.model.change import ABSENT
 from cdc.model.schema import TableName
 from cdc.model.segment import Step
-from cdc.options import Told
+from cdc.options import KeptOptions
 from cdc.sources.mysql.batches import Plan
 from cdc.sources.mysql.catalog import Table, named_tables
 from cdc.sources.mysql.connection import Connection
@@ -23,7 +23,7 @@ from cdc.sources.mysql.tables import FollowedTables, plan_rows
 log = logging.getLogger(__name__)
 
 
-class ToldTables(FollowedTables):
+class TailTables(FollowedTables):
     """A table whose shape the log does not say is taken to have the one that it has now. If its rows say otherwise,
     that is an error.
 
@@ -35,9 +35,9 @@ class ToldTables(FollowedTables):
     """
 
     def __init__(
-        self, state: SourceState, connection: Connection, told: Told, described: Callable[[Table], TableState]
+        self, state: SourceState, connection: Connection, options: KeptOptions, described: Callable[[Table], TableState]
     ) -> None:
-        super().__init__(state, connection, told.selection)
+        super().__init__(state, connection, options.selection)
         self._described = described
         self.as_now_until = 0
 
@@ -46,7 +46,7 @@ class ToldTables(FollowedTables):
         entry = self._state.named(name)
         if entry is not None and entry.is_followed and (plan := plan_rows(entry, table_map)) is not None:
             return plan
-        if entry is None and not self._is_told(name):
+        if entry is None and not self._is_emitted(name):
             return None
         if (table := named_tables(self._connection, [name]).get(name)) is None:
             raise _unreadable(name, "which is not there any more under that name")
@@ -57,7 +57,7 @@ class ToldTables(FollowedTables):
             raise _unreadable(name, "which has another shape now")
         return plan
 
-    def _is_told(self, name: TableName) -> bool:
+    def _is_emitted(self, name: TableName) -> bool:
         followed = [entry.schema.table for entry in self._state.tables.values()]
         return self._is_meant(name) and not any(is_ghost_of(name, table) for table in followed)
 
@@ -68,7 +68,7 @@ class ToldTables(FollowedTables):
 
     def copy_again(self, entry: TableState, why: str, transaction: int = ABSENT) -> None:
         """From here on the table is as it is now, which its rows have yet to show."""
-        log.warning("%s is taken to have the shape that it has now: %s", entry.schema.table, why)
+        log.warning("cdc assumes that %s has the shape that it has now: %s", entry.schema.table, why)
         table = named_tables(self._connection, [entry.schema.table]).get(entry.schema.table)
         if table is None:
             self._state.forget(entry)
@@ -85,7 +85,7 @@ class ToldTables(FollowedTables):
 
     def unsaid(self, names: Collection[TableName] | None, why: str, order: int, transaction: int) -> list[Step]:
         raise SchemaChangeUnsupported(
-            f"The log lacks changes, and nobody can tell which: {why}.", hint="Begin behind that place (--from)."
+            f"The log lacks changes, and it is not known which: {why}.", hint="Begin after that position (--from)."
         )
 
     def _effect(self, effect: Effect, order: int, transaction: int, ordinal: int) -> list[Step]:
@@ -102,6 +102,6 @@ class ToldTables(FollowedTables):
 def _unreadable(name: TableName, why: str) -> SchemaChangeUnsupported:
     return SchemaChangeUnsupported(
         f"The log has rows of {name}, {why}: they cannot be read.",
-        hint="Begin behind the statement that changed the table (--from), or leave the table out: "
+        hint="Begin after the statement that changed the table (--from), or leave the table out: "
         f"`cdc tail SOURCE --exclude {name}`.",
     )
