@@ -21,12 +21,13 @@ from cdc.connectors import (
 )
 from cdc.errors import CdcError, TargetBusy
 from cdc.journal.observer import source_state
+from cdc.logs import without_password
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableName, TableSchema
 from cdc.observer import Observer
 from cdc.options import Options
 from cdc.sources.findings import Severity
-from cdc.whereabouts import pipeline_of, read_status, refuse_other, without_password
+from cdc.whereabouts import pipeline_of, read_status, refuse_other
 
 
 class Begins(StrEnum):

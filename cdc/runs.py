@@ -47,6 +47,7 @@ from cdc.jobs.tidying import tidy
 from cdc.jobs.verify import verify_every
 from cdc.journal import rebuild_factory
 from cdc.journal.observer import source_state
+from cdc.logs import without_password
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableName
 from cdc.model.selection import Selection
@@ -133,7 +134,7 @@ def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, f
     """
     module, place = target_module(target)
     if not isinstance(module, Publishes):
-        raise UsageError(f"{target} is not one file of which a copy could be published.")
+        raise UsageError(f"{without_password(target)} is not one file of which a copy could be published.")
     publication = module.make_publication(place, file)
     publication.refuse_place()
     if file.exists():
@@ -142,18 +143,19 @@ def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, f
 
 
 def _refuse_foreign(module: TargetKind, source: str, target: str, name: str, file: Path) -> None:
+    refused = f"{file} is no copy of {without_password(target)}:"
     hint = "Name another file, or remove this one if nobody needs it."
     try:
         checkpoint = module.read_checkpoint(str(file), name)
         of = pipeline_of(source, checkpoint.state, name) if checkpoint is not None else None
     except TargetBusy as error:
-        raise UsageError(f"{file} is no copy of {target}: {error.message}", hint="Name another file.") from error
+        raise UsageError(f"{refused} {error.message}", hint="Name another file.") from error
     except (CheckpointUnreadable, UsageError) as error:
-        raise UsageError(f"{file} is no copy of {target}: {error.message}", hint=hint) from error
+        raise UsageError(f"{refused} {error.message}", hint=hint) from error
     if of is None:
-        raise UsageError(f"{file} is no copy of {target}: no pipeline has made it.", hint=hint)
+        raise UsageError(f"{refused} no pipeline has made it.", hint=hint)
     if of != name:
-        raise UsageError(f"{file} is no copy of {target}: it is of the pipeline {of!r}, not of {name!r}.", hint=hint)
+        raise UsageError(f"{refused} it is of the pipeline {of!r}, not of {name!r}.", hint=hint)
 
 
 def heal(pipeline: Pipeline, source: str, options: Options) -> None:
@@ -227,7 +229,9 @@ def open_rebuild(journal: str, target: str, until: str | None, options: Options)
         raise UsageError(f"{journal!r} is not a journal.", hint="Write it as journal:DIR.")
     module, path = target_module(target)
     if module.read_checkpoint(path, options.name) is not None:
-        raise UsageError(f"{target} is there already.", hint="Name a new one, or `cdc run` to go on with this one.")
+        raise UsageError(
+            f"{without_password(target)} is there already.", hint="Name a new one, or `cdc run` to go on with this one."
+        )
     return Pipeline(
         rebuild_factory(journal, until, options.segment_bytes),
         target_factory(journal, target, options),
@@ -256,11 +260,13 @@ def have_done(source: str, target: str, options: Options, what: str, arguments: 
     if isinstance(checkpoint, dict):
         return checkpoint
     if checkpoint is None:
-        raise UsageError(f"{target} is not the target of a pipeline.", hint="`cdc run SOURCE TARGET` makes it one.")
+        raise UsageError(
+            f"{without_password(target)} is not the target of a pipeline.", hint="`cdc run SOURCE TARGET` makes it one."
+        )
     refuse_other(target, options.name, pipeline_of(source, checkpoint.state, options.name))
     if source_state(checkpoint.state) != checkpoint.state:
         raise UsageError(
-            f"{target} is fed from a journal, and nobody feeds it.",
+            f"{without_password(target)} is fed from a journal, and nobody feeds it.",
             hint="Do this while `cdc run SOURCE --journal DIR --to TARGET` runs.",
         )
     with closing(make_observer(source, options)) as observer:
@@ -308,7 +314,8 @@ def back_up(target: str, file: Path) -> Values:
     module, path = target_module(target)
     if not isinstance(module, OneFile):
         raise UsageError(
-            f"{target} is not one DuckDB file.", hint="docs/operating.md, Backups, says how others are copied."
+            f"{without_password(target)} is not one DuckDB file.",
+            hint="docs/operating.md, Backups, says how others are copied.",
         )
 
     def alone() -> Values:
@@ -329,7 +336,7 @@ def query(target: str, wishes: QueryWishes) -> QueryAnswer:
     module, place = target_module(target)
     if not isinstance(module, Answers):
         raise UsageError(
-            f"{target} is not a target that `cdc query` can ask.",
+            f"{without_password(target)} is not a target that `cdc query` can ask.",
             hint="It asks DuckDB files and lakes. A server is asked with its own client, for example psql.",
         )
     arguments = {"sql": wishes.sql, "limit": wishes.limit, "seconds": wishes.seconds}
@@ -348,7 +355,7 @@ def open_histories(target: str) -> Iterator[Any]:
     module, place = target_module(target)
     if not isinstance(module, KeepsHistories):
         raise UsageError(
-            f"{target} keeps no history.",
+            f"{without_password(target)} keeps no history.",
             hint="`cdc targets` says which targets do, with `cdc run ... --mode history`.",
         )
     if isinstance(module, OneFile) and is_served(control_socket(target, NAMELESS)):
@@ -421,12 +428,12 @@ def removals(source: str, target: str | None, name: str | None) -> list[Removal]
     checkpoint = module.read_checkpoint(path, known)
     if checkpoint is None:
         raise UsageError(
-            f"{target} is not the target of a pipeline{f' named {known!r}' if is_server else ''}.",
+            f"{without_password(target)} is not the target of a pipeline{f' named {known!r}' if is_server else ''}.",
             hint="If the target is gone: cdc teardown SOURCE --name NAME",
         )
     if name not in (None, known):
         raise UsageError(
-            f"{target} belongs to the pipeline {known!r}, not to {name!r}.",
+            f"{without_password(target)} belongs to the pipeline {known!r}, not to {name!r}.",
             hint=f"Nothing was removed. Leave --name out, or name the target of {name!r}.",
         )
     state = checkpoint.state if kind_of(source) == JOURNAL else source_state(checkpoint.state)
@@ -454,7 +461,10 @@ def compare_tables(source: str, target: str, selection: Selection) -> list[Table
     ours = database_module(source).digest_tables(source, selection)
     module, path = target_module(target)
     if not isinstance(module, HoldsTables):
-        raise UsageError(f"{target} holds events, not tables: it cannot be compared.", hint="Compare a DuckDB target.")
+        raise UsageError(
+            f"{without_password(target)} holds events, not tables: it cannot be compared.",
+            hint="Compare a DuckDB target.",
+        )
     theirs = module.table_digests(path, kind_of(source), list(ours))
     return [
         TableComparison(

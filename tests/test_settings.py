@@ -126,7 +126,8 @@ x = 1
         "13: pipelines.shop.segment: is not a size; write it as 500MB or 100GB",
         "14: pipelines.shop.tables: has to be a text in quotes",
         '18: pipelines.shop.keys: has to be "index" or "primary"',
-        "20: pipelines.Other: a pipeline's name has up to 40 lower-case letters, digits and underscores",
+        "20: pipelines.Other: a pipeline's name has up to 40 lower-case letters, digits and underscores; "
+        'did you mean "other"?',
         "22: pipelines.Other.until-caught-up: has to be true or false",
         "23: pipelines.Other.workers: has to be a whole number",
         '24: pipelines.Other.more: there is no such key; did you mean "mode"?',

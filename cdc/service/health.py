@@ -40,11 +40,19 @@ def look(
 
 
 def judged(
-    report: dict[str, Any], found: SourceStatus, max_lag: float, *, require_running: bool = False
+    report: dict[str, Any],
+    found: SourceStatus,
+    max_lag: float,
+    *,
+    require_running: bool = False,
+    unobserved: str | None = None,
 ) -> dict[str, Any]:
     """A report with what the source says, and with whether all is well.
 
     Its `health` is red if there are problems, amber while tables are copied or suspect, otherwise green.
+
+    Args:
+        unobserved: why nobody knows how it is now, if that is so.
     """
     report = {**report, found.kind: dict(found.details)}
     of_tables = list(_problems_of_tables(report))
@@ -52,6 +60,8 @@ def judged(
     problems = [f"{text.removesuffix('.')}." for text in _problems(report, found, max_lag)] + of_tables
     if require_running and not report["running"]:
         problems.append("Nobody runs it.")
+    if unobserved is not None:
+        problems.append(f"{unobserved}.")
     states = {entry["state"] for entry in report["tables"].values()}
     is_settled = not states & {State.SUSPECT, State.COPYING}
     report |= {"problems": problems, "problems_of_tables": of_tables, "healthy": not problems}
@@ -138,9 +148,12 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
     """What an operator has to know of at once, a sentence each."""
     if found.problem is not None:
         yield found.problem
-    if report["position"] is None and report["phase"] not in ("opening", "copying"):  # when it is not known yet
+    is_unknown = report["position"] is None  # since it has not opened the target yet, or there is none
+    if is_unknown and report["running"] and report["failure"] is not None:
+        yield f"It cannot begin: {report['failure']}"
+    elif is_unknown and report["phase"] not in ("opening", "copying"):
         yield "Nothing was ever applied."
-    if report["is_red"]:
+    elif report["is_red"]:
         yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
     if (published := report["publication"]) is not None and published["problem"] is not None:
         yield f"{published['file']} is not as new as it should be: {published['problem']}"
