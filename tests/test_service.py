@@ -15,7 +15,7 @@ import pytest
 
 from cdc.engine.liveness import Watch
 from cdc.engine.pipeline import Pipeline
-from cdc.engine.views import PipelineView
+from cdc.engine.views import PipelineView, PublicationView
 from cdc.errors import SourceUnfit, UsageError
 from cdc.model.position import Position
 from cdc.service.address import Address
@@ -231,6 +231,18 @@ def test_a_pipeline_that_begins_again_is_not_well_before_it_goes_on() -> None:
     report = observed.report()
     assert (report["phase"], report["problems"]) == ("opening", ["It fails: It is unfit."])
     assert report["unready"] == ["It fails: It is unfit. Mend it."]
+
+
+def test_a_copy_that_is_not_renewed_any_more() -> None:
+    """What makes it may hang without a word; while the log is not followed, that is said instead."""
+    pipeline = following()
+    observed, view = observed_pipeline(pipeline), pipeline.view()
+    view.publication = PublicationView("copy.duckdb", 30.0, at=time.time() - 100)
+    assert observed.report()["ready"]
+    view.publication = PublicationView("copy.duckdb", 30.0, at=time.time() - 130)
+    assert observed.report()["problems"] == ["copy.duckdb is not as new as it should be: It was renewed 130 s ago."]
+    view.phase = "waiting"
+    assert observed.report()["problems"] == []
 
 
 def test_feeds_whose_targets_look_alike_are_two() -> None:

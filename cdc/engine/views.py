@@ -62,6 +62,7 @@ class PublicationView:
 
     Attributes:
         file: where it is.
+        every: seconds after which it is to be renewed.
         at: when it was last known to be what the target holds, in seconds since the Unix epoch; None before the first.
         position: the position that it has; None before the first.
         seconds: how long it took.
@@ -71,6 +72,7 @@ class PublicationView:
     """
 
     file: str
+    every: float
     at: float | None = None
     position: str | None = None
     seconds: float = 0.0

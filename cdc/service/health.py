@@ -24,6 +24,7 @@ from cdc.whereabouts import control_socket, last_said, pipeline_of, read_status,
 if TYPE_CHECKING:  # a command that asks for the status loads no engine
     from cdc.engine.views import PipelineView
 
+_RENEWED_WITHIN = 60.0  # seconds that the renewal of a published copy may take beside its interval, with no word of it
 _SILENT_FOR = 30.0  # seconds without a new status file after which a process counts as hung
 
 
@@ -155,8 +156,8 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
         yield "Nothing was ever applied."
     elif report["is_red"]:
         yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
-    if (published := report["publication"]) is not None and published["problem"] is not None:
-        yield f"{published['file']} is not as new as it should be: {published['problem']}"
+    if (published := report["publication"]) is not None and (why := _why_old(published, report)) is not None:
+        yield f"{published['file']} is not as new as it should be: {why}"
     if (serving := report["serving"]) is not None and serving["problem"] is not None:
         yield serving["problem"]
     if (stall := report["stall"]) is not None:
@@ -169,6 +170,16 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
             f"{report['lag_bytes']:,} bytes of log are" if report["lag_bytes"] is not None else "A part of the log is"
         )
         yield f"Nobody runs it, and {behind} not applied: `cdc run SOURCE TARGET` goes on."
+
+
+def _why_old(published: Mapping[str, Any], report: Mapping[str, Any]) -> str | None:
+    """Why the copy that others read is not as new as it should be: by its own account, or since it is not renewed while
+    the log is followed, as where what copies it hangs."""
+    if published["problem"] is not None or published["at"] is None or report["phase"] != "streaming":
+        problem: str | None = published["problem"]
+        return problem
+    age = time.time() - published["at"]
+    return f"It was renewed {age:.0f} s ago." if age > 2 * published["every"] + _RENEWED_WITHIN else None
 
 
 def _problems_of_tables(report: dict[str, Any]) -> Iterator[str]:
