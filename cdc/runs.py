@@ -143,19 +143,19 @@ def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, f
 
 
 def _refuse_foreign(module: TargetKind, source: str, target: str, name: str, file: Path) -> None:
-    refused = f"{file} is no copy of {without_password(target)}:"
+    shown = without_password(target)
     hint = "Name another file, or remove this one if nobody needs it."
     try:
         checkpoint = module.read_checkpoint(str(file), name)
         of = pipeline_of(source, checkpoint.state, name) if checkpoint is not None else None
     except TargetBusy as error:
-        raise UsageError(f"{refused} {error.message}", hint="Name another file.") from error
+        raise UsageError(f"{file} is no copy of {shown}: {error.message}", hint="Name another file.") from error
     except (CheckpointUnreadable, UsageError) as error:
-        raise UsageError(f"{refused} {error.message}", hint=hint) from error
+        raise UsageError(f"{file} is no copy of {shown}: {error.message}", hint=hint) from error
     if of is None:
-        raise UsageError(f"{refused} no pipeline has made it.", hint=hint)
+        raise UsageError(f"{file} is no copy of {shown}: no pipeline has made it.", hint=hint)
     if of != name:
-        raise UsageError(f"{refused} it is of the pipeline {of!r}, not of {name!r}.", hint=hint)
+        raise UsageError(f"{file} is no copy of {shown}: it is of the pipeline {of!r}, not of {name!r}.", hint=hint)
 
 
 def heal(pipeline: Pipeline, source: str, options: Options) -> None:
