@@ -17,6 +17,7 @@ import orjson
 from cdc import journal
 from cdc.errors import UsageError
 from cdc.journal.observer import JournalAware, source_state
+from cdc.logs import without_password
 from cdc.options import MEGABYTE, KeptOptions, Options
 from cdc.target import (
     KEEP_ALL,
@@ -318,7 +319,8 @@ def position_now(source: str) -> str:
     module = database_module(source)
     if not isinstance(module, Measured):
         raise UsageError(
-            f"The source {source} does not give its current position.", hint="Name the position: --for POSITION."
+            f"The source {without_password(source)} does not give its current position.",
+            hint="Name the position: --for POSITION.",
         )
     return module.position_now(source)
 
@@ -369,7 +371,7 @@ def target_module(target: str) -> tuple[TargetKind, str]:
     if target.endswith(_SUFFIXES) and not _OTHER_SCHEME.match(target):
         return target_kind("duckdb"), target
     raise UsageError(
-        f"{target!r} is not a target that cdc knows.",
+        f"{without_password(target)!r} is not a target that cdc knows.",
         hint="Write it as duckdb:FILE, ducklake:FILE, postgresql://HOST/DATABASE, clickhouse://HOST, jsonl:FILE, "
         "kafka://HOST:9092 or journal:DIR.",
     )
@@ -476,8 +478,11 @@ def refuse_options(targets: Iterable[str], options: Options) -> None:
     known = {target: target_module(target)[0].ABILITIES.options for target in targets}
     for option, given in OPTIONS_OF_TARGETS.items():
         if given(options) is not None and not any(option in has for has in known.values()):
-            has = "; ".join(f"{target} has {', '.join(sorted(options))}" for target, options in known.items())
-            raise UsageError(f"{' and '.join(known)} cannot use {option}.", hint=f"{has}.")
+            has = "; ".join(
+                f"{without_password(target)} has {', '.join(sorted(options))}" for target, options in known.items()
+            )
+            named = " and ".join(map(without_password, known))
+            raise UsageError(f"{named} cannot use {option}.", hint=f"{has}.")
 
 
 def fitting(options: Options, target: str) -> Options:

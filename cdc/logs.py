@@ -37,6 +37,12 @@ def without(text: str, *secrets: str | None) -> str:
     return text
 
 
+def without_password(address: str) -> str:
+    """A source or a target without what may be a password, for people: no message has an address as it was given."""
+    scheme, is_server, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if is_server else address
+
+
 class Form(StrEnum):
     """How log lines are written."""
 
@@ -85,6 +91,13 @@ class Facts:
 
 
 _pipeline: ContextVar[str] = ContextVar("pipeline", default="")
+_names_pipelines = False
+
+
+def name_pipelines() -> None:
+    """Begin each line of text with the name of its pipeline: this process has several. Those of JSON have it anyway."""
+    global _names_pipelines  # noqa: PLW0603 - of the process, as its settings are
+    _names_pipelines = True
 
 
 @contextmanager
@@ -98,7 +111,8 @@ def of_pipeline(name: str) -> Iterator[None]:
 
 
 class Thread(threading.Thread):
-    """A thread whose log lines are about the pipeline that those of its starter are about."""
+    """A thread whose log lines are about the pipeline that those of its starter are about. Whatever works for a
+    pipeline runs on one of these."""
 
     def start(self) -> None:
         self._context = copy_context()
@@ -114,6 +128,8 @@ class _Text(logging.Formatter):
         self.converter = time.gmtime
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        if _names_pipelines and (pipeline := _pipeline.get()):
+            record.message = f"[{pipeline}] {record.message}"
         return printable(super().formatMessage(record))
 
 
@@ -203,23 +219,23 @@ class _Kind:
 
 
 class Repetitions(logging.Filter):
-    """Of warnings and errors that differ only in their numbers, lets the first few pass, then one a minute, which says
-    how many there were (E-09): a night without a server is no reason to fill a disk."""
+    """Of a pipeline's warnings and errors that differ only in their numbers, lets the first few pass, then one a
+    minute, which says how many there were (E-09): a night without a server is no reason to fill a disk."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._kinds: dict[str, _Kind] = {}
+        self._kinds: dict[tuple[str, str], _Kind] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
         now, message = self._clock(), record.getMessage()
-        text = _NUMBER.sub("#", message)
-        kind = self._kinds.pop(text, None)
+        like = _pipeline.get(), _NUMBER.sub("#", message)
+        kind = self._kinds.pop(like, None)
         if kind is None or now - kind.seen_at > _FORGET_AFTER:
             kind = _Kind(0, 0, now, now)
-        self._kinds[text] = kind  # the last in the order, which is that of the latest
+        self._kinds[like] = kind  # the last in the order, which is that of the latest
         if len(self._kinds) > _KINDS:
             del self._kinds[next(iter(self._kinds))]
         kind.seen_at = now

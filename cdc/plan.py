@@ -20,13 +20,15 @@ from cdc.connectors import (
     target_module,
 )
 from cdc.errors import CdcError, TargetBusy
+from cdc.files.disk import no_system_errors
 from cdc.journal.observer import source_state
+from cdc.logs import without_password
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableName, TableSchema
 from cdc.observer import Observer
 from cdc.options import Options
 from cdc.sources.findings import Severity
-from cdc.whereabouts import pipeline_of, read_status, refuse_other, without_password
+from cdc.whereabouts import pipeline_of, read_status, refuse_other
 
 
 class Begins(StrEnum):
@@ -102,11 +104,12 @@ def plan(source: str, targets: Sequence[str], options: Options) -> Plan:
     """
     found = Plan(options.name, without_password(source), [without_password(target) for target in targets])
     try:
-        checkpoint = _look_at_target(found, source, targets[0], options)
-        for target in targets[1:]:
-            _look_at_feed(found, target, options)
-        if kind_of(source) != JOURNAL:
-            _look_at_source(found, source, targets[0], options, checkpoint)
+        with no_system_errors():
+            checkpoint = _look_at_target(found, source, targets[0], options)
+            for target in targets[1:]:
+                _look_at_feed(found, target, options)
+            if kind_of(source) != JOURNAL:
+                _look_at_source(found, source, targets[0], options, checkpoint)
     except CdcError as error:
         found.problems.append(_said(error))
     return found

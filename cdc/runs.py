@@ -47,6 +47,7 @@ from cdc.jobs.tidying import tidy
 from cdc.jobs.verify import verify_every
 from cdc.journal import rebuild_factory
 from cdc.journal.observer import source_state
+from cdc.logs import without_password
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableName
 from cdc.model.selection import Selection
@@ -133,7 +134,7 @@ def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, f
     """
     module, place = target_module(target)
     if not isinstance(module, Publishes):
-        raise UsageError(f"{target} is not one file, so no copy of it can be published.")
+        raise UsageError(f"{without_password(target)} is not one file, so no copy of it can be published.")
     publication = module.make_publication(place, file)
     publication.refuse_place()
     if file.exists():
@@ -142,18 +143,19 @@ def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, f
 
 
 def _refuse_foreign(module: TargetKind, source: str, target: str, name: str, file: Path) -> None:
+    shown = without_password(target)
     hint = "Name another file, or remove this one if nobody needs it."
     try:
         checkpoint = module.read_checkpoint(str(file), name)
         of = pipeline_of(source, checkpoint.state, name) if checkpoint is not None else None
     except TargetBusy as error:
-        raise UsageError(f"{file} is not a copy of {target}: {error.message}", hint="Name another file.") from error
+        raise UsageError(f"{file} is not a copy of {shown}: {error.message}", hint="Name another file.") from error
     except (CheckpointUnreadable, UsageError) as error:
-        raise UsageError(f"{file} is not a copy of {target}: {error.message}", hint=hint) from error
+        raise UsageError(f"{file} is not a copy of {shown}: {error.message}", hint=hint) from error
     if of is None:
-        raise UsageError(f"{file} is not a copy of {target}: it was not made by a pipeline.", hint=hint)
+        raise UsageError(f"{file} is not a copy of {shown}: it was not made by a pipeline.", hint=hint)
     if of != name:
-        raise UsageError(f"{file} is not a copy of {target}: it is of the pipeline {of!r}, not of {name!r}.", hint=hint)
+        raise UsageError(f"{file} is not a copy of {shown}: it is of the pipeline {of!r}, not of {name!r}.", hint=hint)
 
 
 def heal(pipeline: Pipeline, source: str, options: Options) -> None:
@@ -228,7 +230,8 @@ def open_rebuild(journal: str, target: str, until: str | None, options: Options)
     module, path = target_module(target)
     if module.read_checkpoint(path, options.name) is not None:
         raise UsageError(
-            f"{target} is there already.", hint="Name a new target; or go on with this one: cdc run SOURCE TARGET"
+            f"{without_password(target)} is there already.",
+            hint="Name a new target; or go on with this one: cdc run SOURCE TARGET",
         )
     return Pipeline(
         rebuild_factory(journal, until, options.segment_bytes),
@@ -258,11 +261,13 @@ def have_done(source: str, target: str, options: Options, what: str, arguments: 
     if isinstance(checkpoint, dict):
         return checkpoint
     if checkpoint is None:
-        raise UsageError(f"{target} is not the target of a pipeline.", hint="`cdc run SOURCE TARGET` makes it one.")
+        raise UsageError(
+            f"{without_password(target)} is not the target of a pipeline.", hint="`cdc run SOURCE TARGET` makes it one."
+        )
     refuse_other(target, options.name, pipeline_of(source, checkpoint.state, options.name))
     if source_state(checkpoint.state) != checkpoint.state:
         raise UsageError(
-            f"{target} is fed from a journal, and no process feeds it now.",
+            f"{without_password(target)} is fed from a journal, and no process feeds it now.",
             hint="Start `cdc run SOURCE --journal DIR --to TARGET`, and run this command while that runs.",
         )
     with closing(make_observer(source, options)) as observer:
@@ -310,7 +315,7 @@ def back_up(target: str, file: Path) -> Values:
     module, path = target_module(target)
     if not isinstance(module, OneFile):
         raise UsageError(
-            f"{target} is not one DuckDB file.",
+            f"{without_password(target)} is not one DuckDB file.",
             hint="docs/operating.md, Backups, describes how other targets are copied.",
         )
 
@@ -332,7 +337,7 @@ def query(target: str, wishes: QueryWishes) -> QueryAnswer:
     module, place = target_module(target)
     if not isinstance(module, Answers):
         raise UsageError(
-            f"{target} is not a target that `cdc query` can ask.",
+            f"{without_password(target)} is not a target that `cdc query` can ask.",
             hint="It asks DuckDB files and lakes. A server is asked with its own client, for example psql.",
         )
     arguments = {"sql": wishes.sql, "limit": wishes.limit, "seconds": wishes.seconds}
@@ -351,7 +356,7 @@ def open_histories(target: str) -> Iterator[Any]:
     module, place = target_module(target)
     if not isinstance(module, KeepsHistories):
         raise UsageError(
-            f"{target} keeps no history.",
+            f"{without_password(target)} keeps no history.",
             hint="`cdc run ... --mode history` keeps one; `cdc targets` lists the targets that can.",
         )
     if isinstance(module, OneFile) and is_served(control_socket(target, NAMELESS)):
@@ -424,12 +429,12 @@ def removals(source: str, target: str | None, name: str | None) -> list[Removal]
     checkpoint = module.read_checkpoint(path, known)
     if checkpoint is None:
         raise UsageError(
-            f"{target} is not the target of a pipeline{f' named {known!r}' if is_server else ''}.",
+            f"{without_password(target)} is not the target of a pipeline{f' named {known!r}' if is_server else ''}.",
             hint="If the target is gone: cdc teardown SOURCE --name NAME",
         )
     if name not in (None, known):
         raise UsageError(
-            f"{target} belongs to the pipeline {known!r}, not to {name!r}.",
+            f"{without_password(target)} belongs to the pipeline {known!r}, not to {name!r}.",
             hint=f"Nothing was removed. Leave --name out, or name the target of {name!r}.",
         )
     state = checkpoint.state if kind_of(source) == JOURNAL else source_state(checkpoint.state)
@@ -457,7 +462,10 @@ def compare_tables(source: str, target: str, selection: Selection) -> list[Table
     ours = database_module(source).digest_tables(source, selection)
     module, path = target_module(target)
     if not isinstance(module, HoldsTables):
-        raise UsageError(f"{target} holds events, not tables: it cannot be compared.", hint="Compare a DuckDB target.")
+        raise UsageError(
+            f"{without_password(target)} holds events, not tables: it cannot be compared.",
+            hint="Compare a DuckDB target.",
+        )
     theirs = module.table_digests(path, kind_of(source), list(ours))
     return [
         TableComparison(

@@ -13,6 +13,7 @@ from cdc.connectors import JOURNAL, database_module, kind_of, target_module
 from cdc.errors import TargetBusy, UsageError
 from cdc.jobs.control import Values, is_served, socket_path
 from cdc.journal.observer import source_state
+from cdc.logs import without_password
 from cdc.options import NAMELESS
 
 
@@ -46,12 +47,6 @@ def name_of(source: str, target: str, given: str | None) -> str:
     return pipeline_of(source, checkpoint.state, new)
 
 
-def without_password(address: str) -> str:
-    """A source or a target without what may be a password, for people."""
-    scheme, is_server, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if is_server else address
-
-
 def pipeline_of(source: str, state: str, name: str) -> str:
     """The name of the pipeline that a target's state belongs to; a journal feeds targets under any name."""
     if kind_of(source) == JOURNAL:
@@ -66,7 +61,8 @@ def refuse_other(target: str, name: str, pipeline: str) -> None:
         UsageError: it is of another one.
     """
     if pipeline != name:
-        raise UsageError(f"{target} belongs to the pipeline {pipeline!r}.", hint=f"Give its name: --name {pipeline}")
+        shown = without_password(target)
+        raise UsageError(f"{shown} belongs to the pipeline {pipeline!r}.", hint=f"Give its name: --name {pipeline}")
 
 
 def own_socket(target: str, name: str) -> Path:

@@ -11,7 +11,18 @@ from collections.abc import Callable
 
 import pytest
 
-from cdc.logs import Form, Level, Repetitions, Settings, Thread, configure, of_pipeline, without
+from cdc.logs import (
+    Form,
+    Level,
+    Repetitions,
+    Settings,
+    Thread,
+    configure,
+    name_pipelines,
+    of_pipeline,
+    without,
+    without_password,
+)
 
 log = logging.getLogger("cdc.test")
 
@@ -134,6 +145,53 @@ def test_a_line_says_of_which_pipeline_it_is(monkeypatch: pytest.MonkeyPatch) ->
         ("shop", "inner", "inner"),
         ("shop", "outer", "outer"),
     ]
+
+
+def test_lines_of_several_pipelines_begin_with_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of all threads of a pipeline: it is the same mechanism that gives lines of JSON their field."""
+
+    def work() -> None:
+        thread = Thread(target=lambda: log.info("inner"), name="inner")
+        thread.start()
+        thread.join()
+        log.warning("outer")
+
+    def say() -> None:
+        with of_pipeline("shop"):
+            outer = Thread(target=work)
+            outer.start()
+            outer.join()
+        log.info("none")
+
+    monkeypatch.setattr("cdc.logs._names_pipelines", False)
+    assert [line.partition(" ")[2] for line in lines_of(Settings(), say, monkeypatch)] == [
+        "INFO inner",
+        "WARNING outer",
+        "INFO none",
+    ]
+    name_pipelines()
+    assert [line.partition(" ")[2] for line in lines_of(Settings(), say, monkeypatch)] == [
+        "INFO [shop] inner",
+        "WARNING [shop] outer",
+        "INFO none",
+    ]
+
+
+def test_what_one_pipeline_repeats_is_new_of_another_one() -> None:
+    """E-09: they share a process, and not their troubles."""
+    night = Night()
+    for name in ("shop", "sales"):
+        with of_pipeline(name):
+            for _ in range(100):
+                night.say(logging.WARNING, "the server is gone")
+    assert len(night.lines) == 10
+
+
+def test_addresses_are_shown_without_what_may_be_a_password() -> None:
+    """E-03."""
+    assert without_password("clickhouse://u:p@w/?#@h/db?password=x") == "clickhouse://h/db"
+    assert without_password("ducklake:postgresql://u:p@h/db?data=s3://b") == "ducklake:postgresql://h/db"
+    assert without_password("duckdb:a@b.duckdb") == "duckdb:a@b.duckdb"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ import pytest
 from cdc.engine.handoff import Handoff
 from cdc.engine.pipeline import Pipeline
 from cdc.engine.stage import Stage
-from cdc.errors import HalfWritten, InvariantError, SlotBusy, TablesHeld, TargetBusy, Unavailable
+from cdc.engine.views import PipelineView
+from cdc.errors import HalfWritten, InvariantError, SlotBusy, SourceUnfit, TablesHeld, TargetBusy, Unavailable
 from cdc.journal.folder import Folder
 from cdc.journal.target import JournalTarget
 from cdc.journal.writer import Writer
@@ -408,3 +409,58 @@ def test_who_watches_a_run_does_not_turn_its_end_into_one_that_was_asked_for() -
 
     with pytest.raises(TablesHeld, match=r"shop\.t: its rows are odd"):
         pipeline.run_beside(watch)
+
+
+def test_a_table_that_is_gone_from_the_source_is_gone_from_the_view() -> None:
+    """Names come and go over the years. None of them may stay as one that is followed, or as a label of a metric."""
+    a, b, c = (TableName("public", name) for name in "abc")
+    seen: list[set[TableName]] = []
+
+    class Renamed(Script):
+        followed: Mapping[int, TableName] = {1: a, 2: b}
+        estimates: Mapping[TableName, int] = {a: 1, b: 1}
+
+        def stream(self, link: Link) -> Iterator[Segment]:
+            del link
+            seen.append(set(pipeline.view().tables))
+            self.followed = {1: c}
+            self.apart = {c: Standing(State.HELD, "It has no key.")}
+            seen.append(set(pipeline.view().tables))
+            yield segment(1)
+
+    pipeline = Renamed([]).pipeline()
+    pipeline.run()
+    assert seen == [{a, b}, {c}]
+
+
+def test_a_table_is_counted_while_somebody_looks() -> None:
+    """What a look finds there stays: the applier may have begun to count."""
+    view, table = PipelineView(phase="streaming"), TableName("public", "t")
+    counted = view.table(table)
+    view.see({table: Standing(State.HELD, "It has no key.")})
+    assert view.tables[table] is counted
+    assert counted.state is State.HELD
+
+
+def test_one_that_takes_the_place_of_another_fails_until_it_goes_on() -> None:
+    """O11, O13: between two tries, a failure is not over and the time since the log was followed goes on."""
+
+    class Failing(Script):
+        def stream(self, link: Link) -> Iterator[Segment]:
+            yield segment(1)
+            while link.durable != at(1):
+                time.sleep(0.001)
+            before.view()
+            raise SourceUnfit("It is unfit.")
+
+    before = Failing().pipeline()
+    with pytest.raises(SourceUnfit):
+        before.run()
+    after = Script([segment(2)]).pipeline()
+    after.come_after(before)
+    view = after.view()
+    assert (view.failure, view.is_red, view.phase) == ("It is unfit.", True, "opening")
+    assert view.durable == at(1)
+    assert view.lag_seconds > 0
+    after.run()
+    assert after.view().failure is None

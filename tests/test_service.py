@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cdc.engine.liveness import Watch
 from cdc.engine.pipeline import Pipeline
-from cdc.engine.views import PipelineView
-from cdc.errors import UsageError
+from cdc.engine.views import PipelineView, PublicationView
+from cdc.errors import SourceUnfit, UsageError
+from cdc.model.position import Position
 from cdc.service.address import Address
+from cdc.service.notify import Notifier
 from cdc.service.observed import ObservedPipeline, ObservedProcess
-from cdc.service.web import WebServer
+from cdc.service.service import Service
+from cdc.service.web import WebServer, _Latest
+from cdc.source import SourceStatus
+from cdc.testing import MemoryTarget, ScriptedSource
 from tests.test_commands import loaded_by
 
 
@@ -119,3 +127,160 @@ def test_a_hung_pipeline_holds_up_no_probe(web: tuple[Hung, Watch, int]) -> None
         assert asked(port, "/livez").getresponse().status == 503
     pipeline.goes_on.set()
     assert [connection.getresponse().status for connection in waiting] == [503] * 10 + [200] * 30
+
+
+def observed_pipeline(pipeline: Pipeline | None = None, name: str = "shop") -> ObservedPipeline:
+    found = ObservedPipeline("postgresql://nowhere/shop", "jsonl:/nowhere/x.jsonl", name, 60.0)
+    if pipeline is not None:
+        found.attach(pipeline)
+    return found
+
+
+def following() -> Pipeline:
+    """One that says that it follows."""
+    pipeline = Pipeline(lambda: ScriptedSource([]), MemoryTarget, queue_bytes=1)
+    view = pipeline.view()
+    view.phase, view.durable = "streaming", Position(1, "1")
+    return pipeline
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time as observers see it."""
+    now = [1000.0]
+    monkeypatch.setattr(
+        "cdc.service.observed.time", SimpleNamespace(time=lambda: now[0], monotonic=lambda: now[0], sleep=None)
+    )
+    return now
+
+
+def test_looks_that_have_ended_do_not_look_healthy(clock: list[float]) -> None:
+    """Whether the thread has died or hangs: samples and forecasts are old, and that is said."""
+    observed = observed_pipeline(following())
+    observed.look()
+    observed._answered_at = clock[0]
+    assert observed.report()["ready"]
+    clock[0] += 35
+    report = observed.report()
+    assert (report["ready"], report["health"]) == (False, "red")
+    assert report["problems"] == ["Nothing has looked at the pipeline for 35 s."]
+    observed.look()
+    assert observed.report()["ready"]
+
+
+def test_a_source_that_nobody_asks_any_more_is_none_that_answers(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer becomes old, be it that the question fails in a way that nobody has foreseen, or that its thread died.
+    Before a first copy there is no slot to be asked about."""
+
+    class Broken:
+        def source_status(self, *_: object) -> SourceStatus:
+            if answers:
+                return answers.pop()
+            raise ZeroDivisionError
+
+    monkeypatch.setattr("cdc.service.observed.source_module", lambda _: Broken())
+    answers = [SourceStatus("slot", None, 0, False, {"safe_bytes": 5}, {})]
+    pipeline = following()
+    pipeline.view().phase = "copying"
+    observed = observed_pipeline(pipeline)
+    clock[0] += 600
+    observed.look()
+    assert observed.report()["problems"] == []
+    pipeline.view().phase = "streaming"
+    observed.ask()
+    assert observed.report()["ready"]
+    for _ in range(5):
+        clock[0] += 10
+        observed.look()
+        with pytest.raises(ZeroDivisionError):
+            observed.ask()
+    report = observed.report()
+    assert report["problems"] == ["The source cannot be asked: there was no answer for 50 s."]
+    assert report["source"]["error"]
+
+
+def test_one_look_that_fails_leaves_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it is, neither the looking ends nor the alerts of other pipelines."""
+    service = Service(None, Notifier([]))
+    broken, fine = (
+        service.observe("journal:/a", "jsonl:/a", "a", 60.0),
+        service.observe("journal:/b", "jsonl:/b", "b", 60.0),
+    )
+    looked: list[str] = []
+    broken.look = broken.report = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+    fine.look = lambda: looked.append("b")  # type: ignore[method-assign]
+    service._asked = {broken, fine}
+    service._look()
+    service._alert()
+    assert looked == ["b"]
+    assert "b" in service._notifier._alerts
+
+
+def test_a_pipeline_that_begins_again_is_not_well_before_it_goes_on() -> None:
+    """O11: a feed that fails is tried again every few seconds, and each time is another pipeline."""
+    first = following()
+    observed = observed_pipeline(first)
+    observed.look()
+    observed._answered_at = time.monotonic()
+    first.view().fail(SourceUnfit("It is unfit.", hint="Mend it."), is_red=True)
+    first.view().phase = "stopped"
+    assert observed.report()["problems"] == ["The last run has failed: It is unfit."]
+    observed.attach(Pipeline(lambda: ScriptedSource([]), MemoryTarget, queue_bytes=1))
+    report = observed.report()
+    assert (report["phase"], report["problems"]) == ("opening", ["It fails: It is unfit."])
+    assert report["unready"] == ["It fails: It is unfit. Mend it."]
+
+
+def test_a_copy_that_is_not_renewed_any_more() -> None:
+    """What makes it may hang without a word; while the log is not followed, that is said instead."""
+    pipeline = following()
+    observed, view = observed_pipeline(pipeline), pipeline.view()
+    view.publication = PublicationView("copy.duckdb", 30.0, at=time.time() - 100)
+    assert observed.report()["ready"]
+    view.publication = PublicationView("copy.duckdb", 30.0, at=time.time() - 130)
+    assert observed.report()["problems"] == ["copy.duckdb is not as new as it should be: It was renewed 130 s ago."]
+    view.phase = "waiting"
+    assert observed.report()["problems"] == []
+
+
+def test_feeds_whose_targets_look_alike_are_two() -> None:
+    """What is not shown of an address is what they differ in. Prometheus refuses all metrics if two have one name."""
+    observed = observed_pipeline()
+    targets = ("clickhouse://u:secret@h/a?cluster=x", "clickhouse://u:secret@h/a?cluster=y", "clickhouse://h/b")
+    feeds = [observed.feed(target, "journal:/j") for target in (*targets, *targets)]
+    assert feeds[:3] == feeds[3:]
+    assert list(observed.feeds) == ["clickhouse://h/a", "clickhouse://h/a (2)", "clickhouse://h/b"]
+    assert [feed.target for feed in feeds[:3]] == list(observed.feeds)
+
+
+def test_a_process_without_a_pipeline_is_not_ready() -> None:
+    """It answers from its first moment on, before it has made any."""
+    document = ObservedProcess().document()
+    assert (document["ready"], document["unready"]) == (False, ["No pipeline has begun."])
+
+
+def test_one_document_for_all_who_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser with many tabs costs the pipeline no more than one does."""
+    process, made = ObservedProcess(), []
+    monkeypatch.setattr(process, "document", lambda: made.append(1) or {})
+    latest = _Latest(process)
+
+    async def listen() -> list[bytes]:
+        return await asyncio.gather(*(latest.document() for _ in range(50)))
+
+    assert asyncio.run(listen()) == [b"{}"] * 50
+    assert len(made) == 1
+
+
+def test_so_many_listen_at_a_time(web: tuple[Hung, Watch, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a connection that does not end; probes and metrics are answered all the same."""
+    pipeline, _, port = web
+    pipeline.goes_on.set()
+    monkeypatch.setattr("cdc.service.web._MOST_LISTENERS", 1)
+    first = asked(port, "/events")
+    assert first.getresponse().readline().startswith(b"data: ")
+    assert asked(port, "/events").getresponse().status == 503
+    assert asked(port, "/metrics").getresponse().status == 200
+    first.close()

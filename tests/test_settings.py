@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from cdc.cli.app import app
 from cdc.cli.commands import load_all
 from cdc.cli.config import markdown
-from cdc.cli.process import Wanted
-from cdc.cli.settings import keys, run_command
+from cdc.cli.init import _address
+from cdc.cli.process import ProcessOptions, Wanted
+from cdc.cli.settings import key_name, keys, run_command
 from cdc.errors import Mistakes, UsageError
 from cdc.options import AfterShape
 from cdc.settings.environment import Substituted, substituted
@@ -126,7 +127,8 @@ x = 1
         "13: pipelines.shop.segment: is not a size; write it as 500MB or 100GB",
         "14: pipelines.shop.tables: has to be a text in quotes",
         '18: pipelines.shop.keys: has to be "index" or "primary"',
-        "20: pipelines.Other: a pipeline's name has up to 40 lower-case letters, digits and underscores",
+        "20: pipelines.Other: a pipeline's name has up to 40 lower-case letters, digits and underscores; "
+        'did you mean "other"?',
         "22: pipelines.Other.until-caught-up: has to be true or false",
         "23: pipelines.Other.workers: has to be a whole number",
         '24: pipelines.Other.more: there is no such key; did you mean "mode"?',
@@ -341,6 +343,112 @@ def test_what_an_option_of_the_process_is(tmp_path: Path) -> None:
         (("pipelines", "a", "listen"), "there is no such key", "it stands at the top of the file"),
         (("source",), "there is no such key", "it stands in [defaults] or [pipelines.NAME]"),
     ]
+
+
+# Values of options that are texts of any form; each other kind of option says itself what it may hold.
+TEXTS = {
+    "exclude": "b.*",
+    "format": "json",
+    "journal": "other",
+    "listen": ":1",
+    "name": "other",
+    "notify": "json://localhost",
+    "notify-command": "true",
+    "publish": "other.duckdb",
+    "serve": "http://127.0.0.1:1",
+    "serve-tls-cert": "cert.pem",
+    "serve-tls-key": "key.pem",
+    "tables": "a.*",
+    "to": "duckdb:other.duckdb",
+}
+
+
+def another(key: Key) -> list[str]:
+    """An option with a value that is none of those which are built in."""
+    if key.kind is bool:
+        return [f"--{key.name}"]
+    if key.choices:
+        return [f"--{key.name}", key.choices[-1]]
+    written = {"a duration": "7m", "a size": "77MB", "a share": "7%"}
+    value = written[key.written.what] if key.written is not None else TEXTS.get(key.name, "7")
+    return [f"--{key.name}", value]
+
+
+@pytest.mark.parametrize(
+    "key", [key for key in keys() if key.name not in ("source", "target")], ids=lambda key: key.name
+)
+def test_an_option_of_the_process_is_declared_as_one(key: Key) -> None:
+    """One that is not would be a key of pipelines, of which the process has one value: that of the last pipeline. The
+    other way round, a pipeline could not have a value of its own."""
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    if key.name in {key_name(parameter) for parameter in group.params if isinstance(parameter, TyperOption)}:
+        assert key.is_of_process  # which says how the process talks
+        return
+
+    def said(*arguments: str) -> tuple[Wanted, ProcessOptions]:
+        ends = ["postgresql://h/d", *([] if key.name in ("journal", "to") else ["duckdb:x.duckdb"])]
+        if key.name in ("journal", "to"):
+            ends += ["--journal", "j", "--to", "duckdb:x.duckdb"]
+        if key.name.startswith(("publish-", "serve")):
+            ends += ["--publish", "copy.duckdb", "--name", "x"]
+        if key.name.startswith("serve-"):
+            ends += ["--serve", "http://127.0.0.1:2"]
+        with run_command().make_context("run", [*ends, *arguments]) as context:
+            found: tuple[Wanted, ProcessOptions] = TyperCommand.invoke(run_command(), context)
+            return found
+
+    wanted_before, process_before = said()
+    wanted_after, process_after = said(*another(key))
+    assert (wanted_before == wanted_after) == key.is_of_process
+    assert (process_before != process_after) == key.is_of_process
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (
+            'lisen = ":1"',
+            '4: pipelines.shop.lisen: there is no such key; did you mean "listen"? It stands at the top of the file',
+        ),
+        (
+            'mode = "HISTORY"',
+            '4: pipelines.shop.mode: has to be "mirror", "history" or "soft-delete"; did you mean "history"?',
+        ),
+        ("Log_Level = 1", "4: pipelines.shop.Log_Level: there is no such key; it stands at the top of the file"),
+        (
+            "[pipelines.my-shop]",
+            "4: pipelines.my-shop: a pipeline's name has up to 40 lower-case letters, digits and "
+            'underscores; did you mean "my_shop"?',
+        ),
+    ],
+)
+def test_what_was_meant(tmp_path: Path, line: str, found: str) -> None:
+    assert mistakes(tmp_path, SHOP + line) == [found]
+
+
+def test_no_default_of_a_variable_is_shown(tmp_path: Path) -> None:
+    """E-03: it may be a secret as well."""
+    (mistake,) = mistakes(tmp_path, SHOP.replace("//h", "//u:${DB-PASSWORD:-secret}@h"))
+    assert "secret" not in mistake
+    assert "'${DB-PASSWORD' names no variable" in mistake
+
+
+@pytest.mark.parametrize(
+    ("address", "kept"),
+    [
+        ("clickhouse://u:se/cr@et@h/d", "clickhouse://u:${X}@h/d"),
+        (
+            "postgresql://h/d?user=u&password=secret&sslpassword=secret&a=b",
+            "postgresql://h/d?user=u&password=${X}&sslpassword=${X}&a=b",
+        ),
+        ("mysql://u@h:3306/d?a=b", "mysql://u@h:3306/d?a=b"),
+        ("duckdb:${x}.duckdb", "duckdb:$${x}.duckdb"),
+    ],
+)
+def test_a_first_file_has_no_password_of_either_end(address: str, kept: str) -> None:
+    """E-03."""
+    assert json.loads(_address(address, "X")) == kept
 
 
 def test_the_schema_is_the_one_in_the_documentation(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc.cli.systemd import Manager, Report
+from cdc.cli.systemd import Manager, Report, reported
 from cdc.engine.liveness import Watch
 from cdc.engine.pipeline import Pipeline
 from cdc.errors import SourceUnfit
@@ -88,3 +88,22 @@ def test_what_the_environment_says(environment: dict[str, str], manager: Manager
 def test_a_manager_that_is_gone_is_no_failure(tmp_path: Path) -> None:
     """Nothing ends because nobody listens."""
     Manager(str(tmp_path / "gone"), None).send(["READY=1"])
+
+
+def test_a_look_that_fails_does_not_end_the_signs_of_life(
+    listening: tuple[socket.socket, Manager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd would kill a process that moves on, and nobody would know why."""
+    listener, manager = listening
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
+    monkeypatch.setenv("WATCHDOG_USEC", "40000")
+    pipeline = Pipeline(lambda: ScriptedSource([]), MemoryTarget, queue_bytes=1)
+    troubles = ["dictionary changed size during iteration"]
+
+    def pipelines() -> dict[str, Pipeline]:
+        if troubles:
+            raise RuntimeError(troubles.pop())
+        return {"a": pipeline}
+
+    with reported(pipelines):
+        assert listener.recv(4096).decode().startswith("STATUS=a: opening")

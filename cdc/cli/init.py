@@ -23,8 +23,8 @@ from cdc.model.selection import Selection
 from cdc.observer import Selected
 from cdc.options import NAMELESS, Options
 
-_PASSWORD = re.compile(r"^(\w+://[^/?@:]*):[^/?@]+@")
-_PASSWORD_OF_QUERY = re.compile(r"([?&]password=)[^&]+")
+_PASSWORD = re.compile(r"(?<=://)([^:@/?]*):[^?]*@")
+_PASSWORD_OF_QUERY = re.compile(r"(?<=[?&])(\w*password=)[^&]+")
 _SHOWN = 50  # tables
 
 
@@ -69,7 +69,6 @@ def _name_of(database: str) -> str:
 
 
 def _text(name: str, source: str, target: str, tables: Sequence[Selected]) -> str:
-    kept = _PASSWORD_OF_QUERY.sub(r"\1${DB_PASSWORD}", _PASSWORD.sub(r"\1:${DB_PASSWORD}@", source))
     variable = "PGPASSWORD" if source.startswith("postgres") else "MYSQL_PWD"
     return f"""\
 # Settings of cdc. Every option of `cdc run` is a key. An editor knows them all after
@@ -79,8 +78,8 @@ def _text(name: str, source: str, target: str, tables: Sequence[Selected]) -> st
 [pipelines.{name}]
 # Secrets stay out of this file: ${{NAME}} is a variable of the environment. Without a password here, the one of
 # {variable} is used.
-source = {json.dumps(kept, ensure_ascii=False)}
-target = {json.dumps(target, ensure_ascii=False)}
+source = {_address(source, "DB_PASSWORD")}
+target = {_address(target, "TARGET_PASSWORD")}
 
 # The tables to follow; all if it is left out. {_counted(tables)}
 {chr(10).join(_lines(tables))}
@@ -91,6 +90,12 @@ target = {json.dumps(target, ensure_ascii=False)}
 # Compare all rows with the source, once per interval.
 # verify-every = "1d"
 """
+
+
+def _address(address: str, variable: str) -> str:
+    """A source or a target as a text of TOML, with a variable in the place of its password (E-03)."""
+    kept = _PASSWORD.sub(rf"\1:${{{variable}}}@", address.replace("${", "$${"))
+    return json.dumps(_PASSWORD_OF_QUERY.sub(rf"\1${{{variable}}}", kept), ensure_ascii=False)
 
 
 def _counted(tables: Sequence[Selected]) -> str:

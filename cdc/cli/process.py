@@ -119,15 +119,14 @@ def prepare(wanted: Wanted, observed: ObservedPipeline) -> Prepared:
         UsageError: a DSN or an option is wrong.
     """
     source, target, options = wanted.source, wanted.target, wanted.options
-    on_stall = partial(end_process, pipeline=options.name)
     status = StatusFile.of(target, options.name)
     if wanted.feeds is None:
-        pipeline = open_pipeline(source, target, options, on_stall)
+        pipeline = open_pipeline(source, target, options, end_process)
         _attend(pipeline, wanted, target, observed)
         return Prepared(Watched(options.name, pipeline, target, status), pipeline.run_beside, pipeline.stop)
     for feed in wanted.feeds:
         own_socket(feed, options.name)  # so that it is refused before anything is made
-    fanout = open_fanout(source, target, wanted.feeds, options, on_stall, partial(_attend_feed, wanted, observed))
+    fanout = open_fanout(source, target, wanted.feeds, options, end_process, partial(_attend_feed, wanted, observed))
     _attend(fanout.writer, wanted, target, observed)
     return Prepared(Watched(options.name, fanout.writer, target, status), fanout.run, fanout.stop)
 
@@ -233,11 +232,10 @@ class Ending:
             signal.signal(signal.SIGHUP, asked)
 
 
-def end_process(stall: Stall, pipeline: str = "") -> None:
+def end_process(stall: Stall) -> None:
     """A thread that hangs cannot be ended, and what it holds would keep an ordinary end waiting (E-01)."""
-    of = f"Pipeline {pipeline}: " if pipeline else ""
     goes_on = "The process ends; it goes on from the checkpoint when it is started again. It hangs here:"
-    log.error("%s%s %s", of, stall, goes_on)
+    log.error("%s %s", stall, goes_on)
     faulthandler.dump_traceback(file=sys.stderr)
     if messages.is_terminal:
         messages.show_cursor()

@@ -25,6 +25,7 @@ from cdc.cli.app import (
 from cdc.cli.quantity import LEAST_MEMORY, MemoryOption, bytes_of, seconds_of, share_of
 from cdc.cli.settings import PROCESS, RunCommand
 from cdc.errors import UsageError
+from cdc.logs import without_password
 from cdc.options import MEGABYTE, PUBLISH_EVERY, AfterShape, OnOperatorNeeded, Options, Serving
 from cdc.target import Keys, Mode, Retention
 
@@ -246,7 +247,7 @@ def run(
     SOURCE can be the name of a pipeline in cdc.toml. Without SOURCE, all pipelines of that file run in one process.
     """
     if journal is not None and target is not None:
-        raise UsageError("With --journal, targets are named by --to.", hint=f"Write --to {target}.")
+        raise UsageError("With --journal, targets are named by --to.", hint=f"Write --to {without_password(target)}.")
     if journal is None and (target is None or to):
         raise UsageError(
             "There is no target." if target is None else "--to needs --journal.",

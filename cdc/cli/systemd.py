@@ -80,7 +80,10 @@ def reported(pipelines: Callable[[], Mapping[str, Pipeline]]) -> Iterator[None]:
 
     def follow() -> None:
         while not end.wait(report.every):
-            report.look()
+            try:
+                report.look()
+            except Exception as error:  # the manager would kill what only was not looked at, and nobody would know why
+                log.warning("A message to the service manager has failed: %r", error)
 
     thread = threading.Thread(target=follow, name="service manager", daemon=True)
     thread.start()

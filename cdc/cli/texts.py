@@ -2,6 +2,10 @@
 
 typer reads each value with pydantic, even one that was not given. To load that takes longer than all else that `--help`
 and a completion need.
+
+typer 0.29.2 has no other way to say this: `typer.Option` takes no class of its own, and pydantic reads also what has a
+`parser` (`typer._coercion.build_runtime_param`). So the method is replaced on each parameter. With a typer that has not
+this method any more, `tests/test_commands.py` fails, since a command then loads pydantic again.
 """
 
 from __future__ import annotations

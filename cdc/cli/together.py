@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 
 from rich.console import Console
 
@@ -15,7 +14,7 @@ from cdc.cli.view import watch
 from cdc.engine.pipeline import Pipeline
 from cdc.errors import EXIT_RESTARTABLE, CdcError, Stalled
 from cdc.files.disk import meaning_of
-from cdc.logs import Form, settings
+from cdc.logs import Thread, name_pipelines, of_pipeline
 from cdc.service.observed import ObservedPipeline
 
 log = logging.getLogger(__name__)
@@ -25,9 +24,6 @@ _LONGEST_AGAIN_IN = 60.0
 _FINE_AFTER = 60.0  # seconds that a run has lasted, after which its end counts as the first one
 _LOOK_EVERY = 0.1
 _LINES = Console(stderr=True, force_terminal=False)  # each has lines: there is one screen
-
-# Whose a thread is, so that its lines of text say so; those of JSON do in any case.
-_name: ContextVar[str] = ContextVar("name", default="")
 
 
 class Together:
@@ -64,9 +60,8 @@ class Together:
         Raises:
             CdcError: what has ended one of them for good: the one with the greatest exit code.
         """
-        for handler in logging.getLogger("cdc").handlers:
-            handler.filters.insert(0, _say_whose)
-        threads = [threading.Thread(target=member.follow, name=f"run {member.name}") for member in self._members]
+        name_pipelines()
+        threads = [Thread(target=member.follow, name=f"run {member.name}") for member in self._members]
         for thread in threads:
             thread.start()
         for thread in threads:  # never without a limit: signals are handled between two looks
@@ -77,13 +72,6 @@ class Together:
             raise hung[0]  # only the end of the process lets go of what it holds
         if failed:
             raise max(failed, key=lambda error: error.exit_code if isinstance(error, CdcError) else EXIT_RESTARTABLE)
-
-
-def _say_whose(record: logging.LogRecord) -> bool:
-    """A line of one of several pipelines begins with its name. Lines that are alike are counted afterwards."""
-    if settings().form is Form.TEXT and (name := _name.get()):
-        record.msg, record.args = f"[{name}] {record.getMessage()}", ()
-    return True
 
 
 class _Member:
@@ -110,12 +98,15 @@ class _Member:
 
     def follow(self) -> None:
         """Run, and run again after what may pass. What has ended it for good is its `failure` afterwards."""
-        _name.set(self.name)
+        with of_pipeline(self.name):
+            self._follow()
+
+    def _follow(self) -> None:
         again_in = _FIRST_AGAIN_IN
         while True:
             began = time.monotonic()
             self.failure = self._failure_of_one_run()
-            if self.failure is None or self._is_final(self.failure):
+            if self.failure is None or self._is_final(self.failure) or self._stop.is_set():
                 break
             if time.monotonic() - began > _FINE_AFTER:
                 again_in = _FIRST_AGAIN_IN
@@ -123,9 +114,6 @@ class _Member:
             if self._stop.wait(again_in):
                 break
             again_in = min(2 * again_in, _LONGEST_AGAIN_IN)
-            self._run = prepare(self._wanted, self._observed)
-            if self._stop.is_set():  # what was asked to end was the run before
-                break
         if self.failure is not None:
             self._say_stopped(self.name, self.failure)
         if isinstance(self.failure, CdcError):
@@ -135,8 +123,12 @@ class _Member:
             log.error("It has ended; the others go on.", exc_info=self.failure)
 
     def _failure_of_one_run(self) -> Exception | None:
-        run = self._run
         try:
+            if self.failure is not None:  # what was refused at first may be refused now
+                self._run = prepare(self._wanted, self._observed)
+            run = self._run
+            if self._stop.is_set():  # the run before may be the one that was asked to end
+                return self.failure
             run.run(lambda _: watch([run.watched], _LINES))
         except OSError as error:
             return meaning_of(error)

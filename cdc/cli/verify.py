@@ -14,8 +14,8 @@ from cdc.cli.app import ExcludeOption, NameOption, SourceArgument, TablesOption,
 from cdc.cli.app import selection as chosen
 from cdc.cli.consoles import console, messages
 from cdc.errors import EXIT_RESTARTABLE
+from cdc.logs import without_password
 from cdc.options import Options
-from cdc.whereabouts import without_password
 
 _SHOWN = 20  # differing rows of one table; --json has them all
 
@@ -65,7 +65,7 @@ def verify(
             lambda report: line.update(f"comparing {report['table']}: {report['rows']:,} rows"),
         )
     if as_json:
-        report = {"source": without_password(source), "target": target, **found}
+        report = {"source": without_password(source), "target": without_password(target), **found}
         sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE))
     else:
         _print(found["tables"])

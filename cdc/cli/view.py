@@ -19,7 +19,6 @@ from cdc.engine.pipeline import Pipeline
 from cdc.engine.views import PipelineView
 from cdc.files.durable import replacing
 from cdc.logs import of_pipeline, settings
-from cdc.screen.lines import held
 from cdc.screen.terminal import Terminal, screen
 from cdc.whereabouts import own_socket, status_file
 
@@ -55,7 +54,6 @@ class StatusFile:
             "socket": str(self.socket),
             "pid": os.getpid(),
             "written_at": time.time(),
-            "healthy": view.stall is None and not (view.is_red or held(view)),
             "durable": view.durable.text if view.durable else None,
             "source_position": view.source_position.text if view.source_position else None,
             "tables": {str(table): asdict(entry) for table, entry in list(view.tables.items())},

@@ -38,6 +38,7 @@ def wait(
     Ends with 1 if that takes too long, or if no process runs the pipeline.
     """
     from cdc.connectors import position_now
+    from cdc.logs import without_password
     from cdc.replica import Replica
     from cdc.whereabouts import name_of
 
@@ -46,4 +47,4 @@ def wait(
     wanted = position_now(source) if position == _NOW else position
     with messages.status(f"waiting for {wanted}"):
         reached = replica.wait_for(wanted, seconds, published=published)
-    console.print(f"{target}: {reached}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{without_password(target)}: {reached}", highlight=False, markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from cdc.engine.pipeline import Pipeline
 from cdc.errors import CdcError
-from cdc.logs import Thread
+from cdc.logs import Thread, without_password
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,10 @@ class FanOut:
 
     def _start(self, *, until_caught_up: bool) -> list[Thread]:
         self._stopping = False
-        threads = [Thread(target=self._feed, args=(name, until_caught_up), name=f"feed {name}") for name in self._make]
+        threads = [
+            Thread(target=self._feed, args=(name, until_caught_up), name=f"feed {without_password(name)}")
+            for name in self._make
+        ]
         for thread in threads:
             thread.start()
         return threads
@@ -113,7 +116,7 @@ class FanOut:
             said = f" {error.hint}" if isinstance(error, CdcError) and error.hint else ""
             how = "just now" if is_tried_again else "any more"
             again = f" It is tried again every {_AGAIN_IN:.0f} s." if is_tried_again else ""
-            log.error("%s is not fed %s: %s%s%s", name, how, error, said, again)
+            log.error("%s is not fed %s: %s%s%s", without_password(name), how, error, said, again)
         self._failed[name] = error
 
     def _wait(self) -> None:

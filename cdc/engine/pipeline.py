@@ -105,6 +105,8 @@ class Pipeline:
         self._stop = threading.Event()
         self._over = threading.Event()  # the run has ended, or is asked to: nobody needs to rest any longer
         self._view = PipelineView()
+        self._seeing = threading.Lock()
+        self._followed: tuple[Source | None, list[TableName]] = (None, [])  # tables, by the source of the last look
         self._source: Source | None = None
         self._handoff: Handoff | None = None
         self._was_open = False
@@ -138,7 +140,8 @@ class Pipeline:
             view.lag_seconds = max(0.0, (head.clock - oldest) / 1e6) if oldest is not None else 0.0
             if view.phase == "streaming" and durable is not None and not view.lag_bytes:
                 self._has_recovered()
-            view.see(self._standings(source))
+            with self._seeing:  # several threads look, and what is known of tables must not go back
+                view.see(self._standings(source), self._gone_from(source))
         now = time.monotonic()
         if view.phase == "streaming":
             self._followed_at = now
@@ -146,6 +149,13 @@ class Pipeline:
             view.lag_seconds = max(view.lag_seconds, now - self._followed_at)
         view.stall = self._watch.stall
         return view
+
+    def _gone_from(self, source: Source) -> set[TableName]:
+        """The tables that a source followed when somebody looked last, and does not follow any more."""
+        seen_of, before = self._followed
+        names = list(source.followed.values())
+        self._followed = source, names
+        return set(before) - set(names) if seen_of is source and before != names else set()
 
     def _standings(self, source: Source) -> dict[TableName, Standing]:
         """How the tables stand that are not simply followed, by the source's state and the target's marks."""
@@ -174,7 +184,14 @@ class Pipeline:
     @property
     def held(self) -> dict[TableName, str]:
         """The tables that are held, each with the reason."""
-        return {name: table.reason for name, table in self.view().tables.items() if table.state is State.HELD}
+        tables = list(self.view().tables.items())
+        return {name: table.reason for name, table in tables if table.state is State.HELD}
+
+    def come_after(self, before: Pipeline) -> None:
+        """Take the place of a pipeline that has failed. Until this one has something applied, or has nothing to apply,
+        it fails as that one did, and the time since the log was followed goes on (O11, O13)."""
+        self._view.inherit(before._view)
+        self._followed_at = before._followed_at
 
     def stop(self) -> None:
         """Ask the run to end at the next commit boundary; may be called from anywhere, a signal handler included."""
@@ -191,7 +208,9 @@ class Pipeline:
             self._run_with_companions()
 
     def _run_with_companions(self) -> None:
-        beside = [Thread(target=self._accompany, args=(work,), daemon=True) for work in self.companions]
+        beside = [
+            Thread(target=self._accompany, args=(work,), name="companion", daemon=True) for work in self.companions
+        ]
         for thread in beside:
             thread.start()
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +62,7 @@ class PublicationView:
 
     Attributes:
         file: where it is.
+        every: seconds after which it is to be renewed.
         at: when it was last known to be what the target holds, in seconds since the Unix epoch; None before the first.
         position: the position that it has; None before the first.
         seconds: how long it took.
@@ -71,6 +72,7 @@ class PublicationView:
     """
 
     file: str
+    every: float
     at: float | None = None
     position: str | None = None
     seconds: float = 0.0
@@ -152,12 +154,20 @@ class PipelineView:
         """The view of one table, which is made if there is none yet."""
         return self.tables.setdefault(name, TableView())
 
-    def see(self, apart: Mapping[TableName, Standing]) -> None:
-        """Take note of how the tables stand; once the log is followed, all others are simply followed."""
-        for name in apart.keys() - self.tables.keys():
-            self.tables[name] = TableView()
+    def see(self, apart: Mapping[TableName, Standing], gone: Collection[TableName] = ()) -> None:
+        """Take note of how the tables stand, while another thread may count; once the log is followed, all others are
+        simply followed.
+
+        Args:
+            gone: tables that the source has no more, be it under this name. Over the years, names come and go.
+        """
+        for name in gone:
+            if name not in apart:
+                self.tables.pop(name, None)
+        for name in apart:
+            self.table(name)
         follows = self.phase == "streaming"
-        for name, table in list(self.tables.items()):
+        for name, table in list(self.tables.items()):  # of which no hash is computed: it is a copy of one moment
             standing = apart.get(name) or (Standing(State.FOLLOWING) if follows else None)
             if standing is not None:
                 table.state, table.reason = standing.state, standing.reason
@@ -166,6 +176,11 @@ class PipelineView:
         """Take note of what has failed."""
         self.failure, self.is_red, self.failed_at = str(error), is_red, time.time()
         self.remedy = error.hint if isinstance(error, CdcError) else None
+
+    def inherit(self, before: PipelineView) -> None:
+        """Take over how a run has ended that this one takes the place of."""
+        self.failure, self.remedy, self.is_red = before.failure, before.remedy, before.is_red
+        self.failed_at, self.lag_seconds, self.durable = before.failed_at, before.lag_seconds, before.durable
 
     def recover(self) -> None:
         """Take note that what has failed goes on."""

@@ -13,7 +13,6 @@ import socket
 import socketserver
 import stat
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import orjson
 
 from cdc.errors import EXIT_OPERATOR, EXIT_USAGE, CdcError, OperatorNeeded, Unavailable, UsageError
+from cdc.logs import Thread
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +101,14 @@ def serve(path: Path, answer: Answer, is_open: Callable[[], bool]) -> None:
         def handle_error(self, request: object, client_address: object) -> None:
             log.error("An answer to another process failed.", exc_info=True)
 
+        def process_request(self, request: Any, client_address: Any) -> None:
+            arguments = request, client_address
+            Thread(target=self.process_request_thread, args=arguments, name="answer", daemon=True).start()
+
         def service_actions(self) -> None:
             if not is_open() or not path.exists():
                 # shutdown() waits for this very loop to end.
-                threading.Thread(target=self.shutdown, daemon=True).start()
+                Thread(target=self.shutdown, name="end of answers", daemon=True).start()
 
     path.unlink(missing_ok=True)  # of a process that was killed: only one at a time has the target open
     with Server(str(path), Handler) as server:

@@ -29,7 +29,7 @@ class Publisher:
         self._pipeline = pipeline
         self._publication = publication
         self._every = every
-        self._seen = PublicationView(str(publication.file))
+        self._seen = PublicationView(str(publication.file), every)
         self._say(self._seen)
 
     def follow(self) -> None:

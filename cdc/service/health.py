@@ -24,6 +24,7 @@ from cdc.whereabouts import control_socket, last_said, pipeline_of, read_status,
 if TYPE_CHECKING:  # a command that asks for the status loads no engine
     from cdc.engine.views import PipelineView
 
+_RENEWED_WITHIN = 60.0  # seconds that the renewal of a published copy may take beside its interval, with no word of it
 _SILENT_FOR = 30.0  # seconds without a new status file after which a process counts as hung
 
 
@@ -40,11 +41,19 @@ def look(
 
 
 def judged(
-    report: dict[str, Any], found: SourceStatus, max_lag: float, *, require_running: bool = False
+    report: dict[str, Any],
+    found: SourceStatus,
+    max_lag: float,
+    *,
+    require_running: bool = False,
+    unobserved: str | None = None,
 ) -> dict[str, Any]:
     """A report with what the source says, and with whether all is well.
 
     Its `health` is red if there are problems, amber while tables are copied or suspect, otherwise green.
+
+    Args:
+        unobserved: why nobody knows how it is now, if that is so.
     """
     report = {**report, found.kind: dict(found.details)}
     of_tables = list(_problems_of_tables(report))
@@ -52,6 +61,8 @@ def judged(
     problems = [f"{text.removesuffix('.')}." for text in _problems(report, found, max_lag)] + of_tables
     if require_running and not report["running"]:
         problems.append("Nobody runs it.")
+    if unobserved is not None:
+        problems.append(f"{unobserved}.")
     states = {entry["state"] for entry in report["tables"].values()}
     is_settled = not states & {State.SUSPECT, State.COPYING}
     report |= {"problems": problems, "problems_of_tables": of_tables, "healthy": not problems}
@@ -138,12 +149,15 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
     """What an operator has to know of at once, a sentence each."""
     if found.problem is not None:
         yield found.problem
-    if report["position"] is None and report["phase"] not in ("opening", "copying"):  # when it is not known yet
+    is_unknown = report["position"] is None  # since it has not opened the target yet, or there is none
+    if is_unknown and report["running"] and report["failure"] is not None:
+        yield f"It cannot begin: {report['failure']}"
+    elif is_unknown and report["phase"] not in ("opening", "copying"):
         yield "Nothing was ever applied."
-    if report["is_red"]:
+    elif report["is_red"]:
         yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
-    if (published := report["publication"]) is not None and published["problem"] is not None:
-        yield f"{published['file']} is not as new as it should be: {published['problem']}"
+    if (published := report["publication"]) is not None and (why := _why_old(published, report)) is not None:
+        yield f"{published['file']} is not as new as it should be: {why}"
     if (serving := report["serving"]) is not None and serving["problem"] is not None:
         yield serving["problem"]
     if (stall := report["stall"]) is not None:
@@ -156,6 +170,16 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
             f"{report['lag_bytes']:,} bytes of log are" if report["lag_bytes"] is not None else "A part of the log is"
         )
         yield f"Nobody runs it, and {behind} not applied: `cdc run SOURCE TARGET` goes on."
+
+
+def _why_old(published: Mapping[str, Any], report: Mapping[str, Any]) -> str | None:
+    """Why the copy that others read is not as new as it should be: by its own account, or since it is not renewed while
+    the log is followed, as where what copies it hangs."""
+    if published["problem"] is not None or published["at"] is None or report["phase"] != "streaming":
+        problem: str | None = published["problem"]
+        return problem
+    age = time.time() - published["at"]
+    return f"It was renewed {age:.0f} s ago." if age > 2 * published["every"] + _RENEWED_WITHIN else None
 
 
 def _problems_of_tables(report: dict[str, Any]) -> Iterator[str]:

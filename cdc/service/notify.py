@@ -42,7 +42,7 @@ class Receiver(Protocol):
     """For log lines; has no secrets."""
 
     def send(self, alert: Alert) -> str | None:
-        """Send one, which may take a while; what went wrong, if something did."""
+        """Send one, which may take a while; what went wrong, if something did. It may also raise whatever it likes."""
 
 
 class AppriseService:
@@ -83,10 +83,7 @@ class AppriseService:
         kind = kinds.SUCCESS if alert.event in _GOOD else kinds.FAILURE if alert.event in _BAD else kinds.WARNING
         title = f"cdc {alert.pipeline}: {alert.event}"
         text = self._apprise.NotifyFormat.TEXT  # a table may be called <b>
-        try:
-            is_sent = self._service.notify(body=alert.message, title=title, notify_type=kind, body_format=text)
-        except Exception as error:  # of a service's code, which nobody here knows
-            return type(error).__name__
+        is_sent = self._service.notify(body=alert.message, title=title, notify_type=kind, body_format=text)
         return None if is_sent else "it did not take it"
 
 
@@ -245,10 +242,16 @@ class _Post:
         """Try a few times; once this is closed, a last time at once."""
         for wait in (*_AGAIN_AFTER, 0.0):
             is_last = wait == 0 or self._is_closed.is_set()
-            trouble = self._receiver.send(alert)
+            trouble = self._sent(alert)
             if trouble is None:
                 return
             log.warning("The alert %r was not sent to %s: %s.", alert.event.value, self._receiver.name, trouble)
             if is_last:
                 return
             self._is_closed.wait(wait)
+
+    def _sent(self, alert: Alert) -> str | None:
+        try:
+            return self._receiver.send(alert)
+        except Exception as error:  # whatever it is, the next alert is to be sent; its text may have secrets
+            return type(error).__name__

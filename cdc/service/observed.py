@@ -50,13 +50,13 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from cdc.connectors import JOURNAL, database_module, kind_of, known_as, source_module, target_module
 from cdc.engine.pipeline import Pipeline
 from cdc.engine.views import PipelineView
 from cdc.errors import CdcError
 from cdc.files.disk import no_system_errors
+from cdc.logs import without_password
 from cdc.model.standing import State
 from cdc.service.health import account_of, by_its_account, judged
 from cdc.service.pace import Decline, Pace
@@ -81,9 +81,10 @@ class ObservedPipeline:
 
     def __init__(self, source: str, target: str, name: str, max_lag: float) -> None:
         self.name = name
-        self.target = _shown(target)
+        self.target = without_password(target)
         self.query_socket: Path | None = None  # of the process that answers about the published copy
-        self.feeds: dict[str, ObservedPipeline] = {}
+        self.feeds: dict[str, ObservedPipeline] = {}  # by what is shown of their targets
+        self._feeds: dict[str, ObservedPipeline] = {}  # by their targets
         self._source = source
         self._origin = {"kind": kind_of(source), "database": _database_of(source)}
         self._known_as = known_as(source, target, name)
@@ -102,19 +103,25 @@ class ObservedPipeline:
         self._answer: SourceStatus | None = None
         self._asked_at: float | None = None
         self._asked_while: bool | None = None  # the log was followed
-        self._asking_since: float | None = None
         self._due_at = 0.0
+        self._looked_at = self._answered_at = time.monotonic()
 
     def attach(self, pipeline: Pipeline) -> None:
-        """Look at this pipeline from now on; a feed that is tried again is another one each time."""
+        """Look at this pipeline from now on; one that begins again is another one each time. Until it goes on, it is as
+        the one before it."""
+        if self._pipeline is not None:
+            pipeline.come_after(self._pipeline)
         self._pipeline = pipeline
 
     def feed(self, target: str, journal: str) -> ObservedPipeline:
         """The pipeline that feeds a target from the journal that this one writes."""
-        shown = _shown(target)
-        if shown not in self.feeds:
-            self.feeds[shown] = ObservedPipeline(journal, target, self.name, self._max_lag)
-        return self.feeds[shown]
+        if target not in self._feeds:
+            feed = self._feeds[target] = ObservedPipeline(journal, target, self.name, self._max_lag)
+            alike = sum(each.target == feed.target for each in self._feeds.values())
+            if alike > 1:  # two of one server, say, whose addresses differ in what is not shown
+                feed.target += f" ({alike})"
+            self.feeds = {each.target: each for each in self._feeds.values()}
+        return self._feeds[target]
 
     @property
     def is_given_up(self) -> bool:
@@ -128,16 +135,13 @@ class ObservedPipeline:
 
     @property
     def is_due(self) -> bool:
-        """Whether the source is to be asked: every ASK_EVERY seconds, and when it seems to have gone or come back. Not
-        before the first copy has begun: there is no slot."""
+        """Whether the source is to be asked: every ASK_EVERY seconds, and when it seems to have gone or come back."""
         view = self.view
-        if not view.segments and view.phase in ("opening", "copying"):
-            return False
-        return time.monotonic() >= self._due_at or self._asked_while != (view.phase == "streaming")
+        is_other = self._asked_while != (view.phase == "streaming")
+        return _can_be_asked(view) and (is_other or time.monotonic() >= self._due_at)
 
     def ask(self) -> None:
         """Ask the source. May take as long as the source lets it wait."""
-        self._asking_since = time.time()
         self._asked_while = self.view.phase == "streaming"
         answer: SourceStatus
         try:
@@ -146,8 +150,8 @@ class ObservedPipeline:
         except CdcError as error:
             problem = f"The source cannot be asked: {error.message}"
             answer = SourceStatus("source", problem, None, False, {"error": error.message}, {})
-        self._answer, self._asked_at, self._asking_since = answer, time.time(), None
-        self._due_at = time.monotonic() + ASK_EVERY
+        self._answer, self._asked_at, self._answered_at = answer, time.time(), time.monotonic()
+        self._due_at = self._answered_at + ASK_EVERY
         if "safe_bytes" in answer.details:
             left = answer.details["safe_bytes"]
             self._slot_left.see(time.monotonic(), left if isinstance(left, int) else None)
@@ -155,6 +159,8 @@ class ObservedPipeline:
     def look(self) -> None:
         """Take note of how it is now; called about once a second."""
         view, now = self.view, time.monotonic()
+        if not _can_be_asked(view):
+            self._answered_at = now
         self._has_followed |= view.phase == "streaming"
         tables = {str(table): entry for table, entry in list(view.tables.items())}
         changed = {
@@ -167,6 +173,7 @@ class ObservedPipeline:
         if self._folder is not None:
             self._disk_free = _free(self._folder)
             self._disk_left.see(now, self._disk_free)
+        self._looked_at = time.monotonic()
 
     def _note_failure(self, view: PipelineView) -> None:
         at, message = view.failed_at, view.failure
@@ -198,7 +205,8 @@ class ObservedPipeline:
         elif self._stopped_at is None:
             self._stopped_at = time.time()
         found = self._found()
-        report = judged({"name": self.name, **by_its_account(said, said, self._stopped_at)}, found, self._max_lag)
+        account = {"name": self.name, **by_its_account(said, said, self._stopped_at)}
+        report = judged(account, found, self._max_lag, unobserved=self._unobserved())
         feeds = {target: feed.report() for target, feed in list(self.feeds.items())}
         unready = [_with_remedy(text, report) for text in report["problems"]]
         unready += self._not_followed(view)
@@ -232,12 +240,19 @@ class ObservedPipeline:
         }
 
     def _found(self) -> SourceStatus:
-        """What the source has said last. How far the target is behind is known better from the pipeline itself."""
-        since = self._asking_since
-        if since is not None and time.time() - since > _SILENT_FOR:
-            problem = f"The source cannot be asked: it has not answered for {time.time() - since:.0f} s."
+        """What the source has said last, unless that is old: it may be silent, or what asks it may have ended. How far
+        the target is behind is known better from the pipeline itself."""
+        silent = time.monotonic() - self._answered_at
+        if silent > ASK_EVERY + _SILENT_FOR:
+            problem = f"The source cannot be asked: there was no answer for {silent:.0f} s."
             return SourceStatus("source", problem, None, False, {"error": problem}, {})
         return self._answer or SourceStatus("source", None, None, False, {"error": None}, {})
+
+    def _unobserved(self) -> str | None:
+        """That the looks have ended, or that one hangs, as at a file system that does not answer: what they have found
+        is old, and must not pass for how it is."""
+        silent = time.monotonic() - self._looked_at
+        return f"Nothing has looked at the pipeline for {silent:.0f} s" if silent > _SILENT_FOR else None
 
     def _not_followed(self, view: PipelineView) -> Iterator[str]:
         """A table that has not been copied is not there for those who read it."""
@@ -280,6 +295,8 @@ class ObservedProcess:
         unready = [
             text if is_one else f"{name}: {text}" for name, report in reports.items() for text in report["unready"]
         ]
+        if not reports:
+            unready = ["No pipeline has begun."]
         return {
             "version": VERSION,
             "at": time.time(),
@@ -304,6 +321,11 @@ class ObservedProcess:
         return [*found, *(feed for pipeline in found for feed in list(pipeline.feeds.values()))]
 
 
+def _can_be_asked(view: PipelineView) -> bool:
+    """Not before the first copy has begun: there is no slot."""
+    return bool(view.segments) or view.phase not in ("opening", "copying")
+
+
 def _with_remedy(problem: str, report: dict[str, Any]) -> str:
     """A problem that is a failure, with what to do about it."""
     is_the_failure = report["failure"] is not None and report["failure"].removesuffix(".") in problem
@@ -318,14 +340,6 @@ def _seconds_left(entry: dict[str, Any], pace: float) -> float | None:
 
 def _database_of(source: str) -> str | None:
     return None if kind_of(source) == JOURNAL else database_module(source).database_of(source)
-
-
-def _shown(target: str) -> str:
-    """A target's address without what is secret in it."""
-    if "://" not in target:
-        return target
-    parts = urlsplit(target)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _folder_of(target: str) -> Path | None:

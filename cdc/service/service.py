@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from cdc.logs import Thread, of_pipeline
 from cdc.service.address import Address
 from cdc.service.notify import Notifier
 from cdc.service.observed import ObservedPipeline, ObservedProcess
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 1.0  # seconds
-_LOOKS_PER_ALERT = 5
+_ALERT_EVERY = 5.0
 
 
 class Service:
@@ -37,9 +38,10 @@ class Service:
         self._notifier = notifier
         self._web: WebServer | None = None
         self._end = threading.Event()
+        self._asked: set[ObservedPipeline] = set()  # each has a thread that asks its source
 
     def observe(self, source: str, target: str, name: str, max_lag: float) -> ObservedPipeline:
-        """A pipeline to look at; `attach` gives it once it is made."""
+        """What looks at a pipeline; `attach` gives it the pipeline once that is made."""
         observed = ObservedPipeline(source, target, name, max_lag)
         self.process.add(observed)
         return observed
@@ -53,7 +55,9 @@ class Service:
         if self._listen is not None:
             self._web = self._listening(self._listen)
         if self._web is not None or self._notifier.has_receivers:
-            threading.Thread(target=self._look, name="looks", daemon=True).start()
+            Thread(target=self._repeat, args=(self._look, _LOOK_EVERY), name="looks", daemon=True).start()
+        if self._notifier.has_receivers:  # apart from the looks: that one of them hangs is an alert as well
+            Thread(target=self._repeat, args=(self._alert, _ALERT_EVERY), name="alerts", daemon=True).start()
         return self
 
     def __exit__(
@@ -75,33 +79,38 @@ class Service:
         log.info("Listening at http://%s", address)
         return web
 
+    def _repeat(self, work: Callable[[], None], every: float) -> None:
+        while not self._end.is_set():
+            _done(work)
+            self._end.wait(every)
+
     def _look(self) -> None:
-        """Once a second at each pipeline; each source is asked on a thread of its own, since it may let that wait."""
-        asked: set[ObservedPipeline] = set()
-        for number in itertools.count():
-            for observed in self.process.all():
-                self._done(observed.look)
-                if observed not in asked:
-                    asked.add(observed)
-                    threading.Thread(target=self._ask, args=(observed,), name="asks", daemon=True).start()
-            if self._notifier.has_receivers and number % _LOOKS_PER_ALERT == 0:
-                self._done(self._alert)
-            if self._end.wait(_LOOK_EVERY):
-                return
+        """At each pipeline; each source is asked on a thread of its own, since it may let that wait."""
+        for observed in self.process.all():
+            with of_pipeline(observed.name):
+                _done(observed.look)
+                if observed not in self._asked:
+                    Thread(target=self._ask, args=(observed,), name="asks", daemon=True).start()
+                    self._asked.add(observed)
 
     def _alert(self) -> None:
         for name, observed in list(self.process.pipelines.items()):
-            self._notifier.look(name, observed.report())
+            with of_pipeline(name):
+                _done(partial(self._alert_of, name, observed))
+
+    def _alert_of(self, name: str, observed: ObservedPipeline) -> None:
+        self._notifier.look(name, observed.report())
 
     def _ask(self, observed: ObservedPipeline) -> None:
         while not self._end.wait(_LOOK_EVERY):
             if observed.is_due:
-                self._done(observed.ask)
+                _done(observed.ask)
 
-    @staticmethod
-    def _done(work: Callable[[], None]) -> None:
-        """A fault of what only looks must end neither the pipeline nor the looking."""
-        try:
-            work()
-        except Exception as error:
-            log.warning("A look at a pipeline has failed: %r", error)
+
+def _done(work: Callable[[], None]) -> None:
+    """A fault of what only looks must end neither the pipeline nor the looking. What was not seen becomes old, which
+    makes the pipeline unhealthy (`ObservedPipeline.report`)."""
+    try:
+        work()
+    except Exception as error:
+        log.warning("A look at a pipeline has failed: %r", error, exc_info=log.isEnabledFor(logging.DEBUG))

@@ -5,7 +5,7 @@
 /readyz         200, or 503 with the reasons as text, a line each
 /metrics        for Prometheus
 /status.json    `ObservedProcess.document`
-/events         the same about once a second, as server-sent events
+/events         the same about once a second, as server-sent events, for so many at a time
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +41,7 @@ from cdc.service.observed import ObservedProcess
 
 _PAGE = Path(__file__).parent / "page"
 _EVENT_EVERY = 1.0  # seconds
+_MOST_LISTENERS = 100  # to events, each of which is a connection that does not end
 _END_WITHIN = 3  # seconds for requests that are being answered
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -100,6 +103,7 @@ def application(process: ObservedProcess, address: Address, is_ending: Callable[
     """
 
     everything = registry(process)
+    latest = _Latest(process)
 
     async def livez(_: Request) -> Response:
         # Nothing here waits for anything, not even for a thread: what else hangs is no reason to be killed.
@@ -120,10 +124,13 @@ def application(process: ObservedProcess, address: Address, is_ending: Callable[
 
     async def events(_: Request) -> Response:
         async def each() -> AsyncIterator[bytes]:
-            while not is_ending():
-                yield b"data: " + await run_in_threadpool(_json, process) + b"\n\n"
-                await asyncio.sleep(_EVENT_EVERY)
+            with latest.listener():
+                while not is_ending():
+                    yield b"data: " + await latest.document() + b"\n\n"
+                    await asyncio.sleep(_EVENT_EVERY)
 
+        if latest.listeners >= _MOST_LISTENERS:
+            return PlainTextResponse(f"{_MOST_LISTENERS} listen already.\n", 503)
         return StreamingResponse(each(), media_type="text/event-stream")
 
     def page(_: Request) -> Response:
@@ -145,6 +152,33 @@ def application(process: ObservedProcess, address: Address, is_ending: Callable[
 
 def _json(process: ObservedProcess) -> bytes:
     return orjson.dumps(process.document())
+
+
+class _Latest:
+    """The document for all who listen to events: it is made about once a second, however many they are."""
+
+    def __init__(self, process: ObservedProcess) -> None:
+        self.listeners = 0
+        self._process = process
+        self._making = asyncio.Lock()
+        self._document = b""
+        self._made_at = -_EVENT_EVERY
+
+    @contextmanager
+    def listener(self) -> Iterator[None]:
+        """Count as somebody who listens."""
+        self.listeners += 1
+        try:
+            yield
+        finally:
+            self.listeners -= 1
+
+    async def document(self) -> bytes:
+        async with self._making:
+            if time.monotonic() - self._made_at >= 0.9 * _EVENT_EVERY:
+                self._document = await run_in_threadpool(_json, self._process)
+                self._made_at = time.monotonic()
+            return self._document
 
 
 class _Careful:

@@ -33,7 +33,8 @@ def substituted(
             if name is None:
                 return "${"
             if not found[0].endswith("}") or not _NAME.fullmatch(name):
-                complain(path, f"{found[0]!r} names no variable", "write ${NAME} or ${NAME:-default}, and $${ for ${")
+                begin = found[0].partition(":-")[0]  # the rest may be a secret
+                complain(path, f"{begin!r} names no variable", "write ${NAME} or ${NAME:-default}, and $${ for ${")
                 return ""
             if default is not None:
                 return environment.get(name) or default

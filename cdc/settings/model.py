@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -143,7 +144,9 @@ def _mistake(found: ErrorDetails, keys: Sequence[Key]) -> tuple[Path, str, str]:
         choices = next(key.choices for key in keys if key.name == path[-1])
         return path, f"has to be {_listed(choices)}", _meant(str(found["input"]), choices)
     if kind == "string_pattern_mismatch":  # only of names of pipelines
-        return path[:-1], "a pipeline's name has up to 40 lower-case letters, digits and underscores", ""
+        fitting = re.sub(r"[^a-z0-9]+", "_", path[-2].lower())[:40]
+        meant = f'did you mean "{fitting}"?' if fitting.strip("_") else ""
+        return path[:-1], "a pipeline's name has up to 40 lower-case letters, digits and underscores", meant
     if kind in ("greater_than_equal", "less_than_equal"):
         bound, word = (context["ge"], "least") if "ge" in context else (context["le"], "most")
         return path, f"has to be {bound:g} at {word}", ""
@@ -158,13 +161,16 @@ def _did_you_mean(path: Path, keys: Sequence[Key]) -> str:
     here = [key.name for key in keys if key.is_of_process == is_top]
     elsewhere = [key.name for key in keys if key.is_of_process != is_top]
     spelt = name.replace("_", "-").lower().removeprefix("--")
+    place = "it stands in [defaults] or [pipelines.NAME]" if is_top else "it stands at the top of the file"
     if spelt not in here and spelt in elsewhere:
-        return "it stands in [defaults] or [pipelines.NAME]" if is_top else "it stands at the top of the file"
-    return _meant(spelt, [*here, "defaults", "pipelines"] if is_top else here)
+        return place
+    if meant := _meant(spelt, [*here, "defaults", "pipelines"] if is_top else here):
+        return meant
+    return f"{meant} {place[0].upper()}{place[1:]}" if (meant := _meant(spelt, elsewhere)) else ""
 
 
 def _meant(given: str, known: Sequence[str]) -> str:
-    close = get_close_matches(given, known, n=1)
+    close = get_close_matches(given.lower(), known, n=1)
     return f'did you mean "{close[0]}"?' if close else ""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc.errors import NotKnown, UsageError
+from cdc.logs import without_password
 from cdc.model.moment import Moment
 from cdc.model.schema import TableName
 from cdc.tables.gaps import GapInHistory
@@ -101,6 +102,7 @@ def not_known(target: str, known: Known, asked: Moment, gap: GapInHistory) -> No
     Args:
         target: as a command has it.
     """
+    target = without_password(target)
     as_of = f"cdc as-of {target} {known.table}"
     hints = [f"The last state before that: {as_of} {gap.before}"] if gap.before is not None else []
     if gap.after is not None:

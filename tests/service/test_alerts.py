@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cdc.service.alerts import Alert, Alerts, Condition, Event
+from cdc.service.notify import Notifier
 
 WELL = Condition()
 DOWN = Condition(problems=("The source cannot be asked.",))
@@ -136,3 +137,28 @@ def test_a_forecast_counts_once_a_good_part_of_the_room_is_used(
     report |= {"forecast": {"slot_seconds_left": 60.0}, **({"slot": slot} if slot is not None else {})}
 
     assert Condition.of(report).slot_lost_in == lost_in
+
+
+def test_a_receiver_that_raises_gets_the_next_alert(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a service's code or a command does, its thread goes on; what the error says may be a secret."""
+
+    class Odd:
+        name = "odd"
+
+        def __init__(self) -> None:
+            self.sent: list[Alert] = []
+
+        def send(self, alert: Alert) -> str | None:
+            if alert.message == "first":
+                raise ValueError("https://user:secret@host")
+            self.sent.append(alert)
+            return None
+
+    odd = Odd()
+    notifier = Notifier([odd])
+    for message in ("first", "second"):
+        notifier.send(Alert(Event.UNHEALTHY, "shop", message))
+    with caplog.at_level("WARNING", "cdc"):
+        notifier.close()
+    assert [alert.message for alert in odd.sent] == ["second"]
+    assert "secret" not in caplog.text
