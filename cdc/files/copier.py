@@ -162,10 +162,10 @@ def main(file: str, copy: str) -> None:
         signal.signal(number, signal.SIG_IGN)  # the other process decides; SIGIO comes if somebody opens a spare file
     path = Path(copy)
     # One at a time: a process whose other end was killed may not have noticed yet.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(folder, fcntl.LOCK_EX)
     copier = None
     try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(folder, fcntl.LOCK_EX)
         copier = Copier(Path(file), path)
         copier.prepare()
         _say("ready")

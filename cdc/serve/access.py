@@ -40,6 +40,9 @@ class Access:
             raise UsageError("--tls-cert and --tls-key belong together.", hint="Give both, or neither.")
         if password is not None and not (user and password):
             raise UsageError(f"{USER} or {PASSWORD} is empty.", hint="Is a variable of the shell empty?")
+        for name, value in ((USER, user), (PASSWORD, password)):
+            if value is not None and any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise UsageError(f"{name} is not valid UTF-8.", hint="Set it again, in a terminal that uses UTF-8.")
         for file in (certificate, key):
             if file is not None and not file.is_file():
                 raise UsageError(f"There is no file {file}.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -17,7 +18,9 @@ from cdc.serve import catalog
 from cdc.serve.limits import MEGABYTE, Limits
 from cdc.tables.sql import CATALOG
 from cdc.targets.duckdb.questions import look_in, schemas_of
-from cdc.targets.duckdb.refusals import NO_FILE, Refused
+from cdc.targets.duckdb.refusals import NO_FILE, Refused, refusal
+
+log = logging.getLogger(__name__)
 
 Identity = tuple[int, int, int, int]
 
@@ -75,12 +78,21 @@ class Edition:
         """Make PostgreSQL's catalogue, which takes longer than to open the file; whether it was not there before.
 
         A transaction that was begun before does not see it.
+
+        Raises:
+            Refused: it cannot be made just now, for example for want of memory.
         """
         with self._describing:
-            was, self._is_described = self._is_described, True
-            if not was:
-                self._connection.execute(catalog.SETUP)
-            return not was
+            if self._is_described:
+                return False
+            try:
+                self._connection.execute(f"BEGIN; {catalog.SETUP}; COMMIT")
+            except duckdb.Error as error:
+                with suppress(duckdb.Error):
+                    self._connection.rollback()
+                raise refusal(error) from error
+            self._is_described = True
+            return True
 
     def close(self) -> None:
         self._connection.close()
@@ -110,9 +122,12 @@ class Editions:
                     self._let_go(self._current)
                     self._current = newest
             except FileNotFoundError as error:
-                raise Refused(f"Nothing is published yet: there is no {self.file}.", NO_FILE) from error
+                raise Refused(f"Nothing is published yet: there is no {self.file.name}.", NO_FILE) from error
             except (duckdb.Error, OSError) as error:
-                raise Refused(f"{self.file} cannot be read: {error}", NO_FILE) from error
+                log.warning("%s cannot be read: %s", self.file, error)
+                raise Refused(
+                    f"{self.file.name} cannot be read.", NO_FILE, hint="The log of the server says why."
+                ) from error
             self._current.readers += 1
             return self._current
 

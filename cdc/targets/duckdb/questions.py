@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from cdc.tables.sql import CATALOG
 from cdc.target import QueryAnswer, QueryWishes
-from cdc.targets.duckdb.refusals import NOT_OFFERED, TOO_LARGE, TOO_LONG, Refused, refusal
+from cdc.targets.duckdb.refusals import NOT_OFFERED, STREAM_ERRORS, TOO_LARGE, TOO_LONG, Refused, of_stream, refusal
 from cdc.targets.duckdb.statements import refuse_writing, statements
 
 _LARGEST = 32 << 20  # bytes of an answer, which goes through a socket as a text
@@ -32,10 +32,16 @@ _HARMLESS = {"range", "generate_series", "unnest", "repeat", "repeat_row", "json
 _HARMLESS |= {
     f"duckdb_{what}" for what in ("tables", "views", "columns", "schemas", "types", "functions", "constraints")
 }
+# `json_serialize_plan` binds the query in its text, which opens the files that are named there.
 _READS = re.compile(
-    r"(read|write|parquet|sniff|query|glob|scan|csv|copy|checkpoint|load|install|attach)", re.IGNORECASE
+    r"(read|write|parquet|sniff|query|glob|scan|csv|copy|checkpoint|load|install|attach|json_serialize_plan)",
+    re.IGNORECASE,
 )
 _FILE = re.compile(r"[/\\*?:]|\.\w+$")
+_RELATIONS = """
+SELECT lower(database_name), lower(schema_name), lower(table_name) FROM duckdb_tables()
+UNION ALL SELECT lower(database_name), lower(schema_name), lower(view_name) FROM duckdb_views()
+"""
 
 
 def schemas_of(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -61,13 +67,15 @@ def looking(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[d
     timer.daemon = True
     try:
         look_in(cursor, schemas_of(cursor))
+        cursor.execute("SET SESSION python_enable_replacements = false")  # a name is no variable of this program
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         timer.start()
         yield cursor
-    except duckdb.InterruptException as error:
-        raise Refused(f"The question took longer than {seconds:g} s.", TOO_LONG) from error
-    except duckdb.Error as error:
-        raise refusal(error) from error
+    except (duckdb.Error, *STREAM_ERRORS) as error:
+        failure = error if isinstance(error, duckdb.Error) else of_stream(error)
+        if isinstance(failure, duckdb.InterruptException):
+            raise Refused(f"The question took longer than {seconds:g} s.", TOO_LONG) from error
+        raise refusal(failure) from error
     finally:
         timer.cancel()
         cursor.close()  # which ends the transaction
@@ -114,6 +122,7 @@ def _refuse_files(cursor: duckdb.DuckDBPyConnection, statement: str) -> None:
             f"SELECT function_name FROM duckdb_functions() WHERE database_name = '{CATALOG}' AND NOT internal"
         ).fetchall()
     }
+    known = set(cursor.execute(_RELATIONS).fetchall())
     for node in _nodes(read):
         name = str(node.get("function_name") or "").lower()
         is_table = node.get("type") == "TABLE_FUNCTION"
@@ -126,9 +135,23 @@ def _refuse_files(cursor: duckdb.DuckDBPyConnection, statement: str) -> None:
             raise Refused(
                 f"{name}() is not answered: only the tables of the target are read here.", "42501", hint=_HINT
             )
-        table = str(node.get("table_name") or "")
-        if node.get("type") == "BASE_TABLE" and not node.get("schema_name") and _FILE.search(table):
+        if node.get("type") == "BASE_TABLE":
+            _refuse_unknown([str(node.get(f"{part}_name") or "") for part in ("catalog", "schema", "table")], known)
+
+
+def _refuse_unknown(parts: list[str], known: set[tuple[str, ...]]) -> None:
+    """Refuse a name that DuckDB may take as that of a file. It puts all parts together for that: `"/tmp/x".csv` is one.
+
+    Args:
+        known: database, schema and name of all tables and views.
+    """
+    database, schema, table = (part.lower() for part in parts)
+    if not schema:
+        if _FILE.search(table):
             raise Refused(f"{table} would be a file: only the tables of the target are read here.", "42501", hint=_HINT)
+    elif (schema, table) not in {names[1:] for names in known if database in ("", names[0])}:
+        named = ".".join(filter(None, parts))
+        raise Refused(f"There is no table {named} in the target, and nothing else is read here.", "42P01")
 
 
 _HINT = "Ask the published copy (`cdc run ... --publish FILE`), or open that with DuckDB."
