@@ -124,6 +124,7 @@ _MACROS = {
     "pg_get_ruledef(oid, pretty := false)": "CAST(NULL AS VARCHAR)",
     "pg_get_partkeydef(oid)": "CAST(NULL AS VARCHAR)",
     "pg_get_functiondef(oid)": "CAST(NULL AS VARCHAR)",
+    "pg_get_function_sqlbody(oid)": "CAST(NULL AS VARCHAR)",
     "pg_get_function_result(oid)": "CAST(NULL AS VARCHAR)",
     "pg_get_function_arguments(oid)": "CAST(NULL AS VARCHAR)",
     "pg_get_function_identity_arguments(oid)": "CAST(NULL AS VARCHAR)",
@@ -241,17 +242,17 @@ _VIEWS = {
 # What a file has nothing of: its columns, as names of numbers unless they say otherwise (t: a text, b: a boolean, l: a list).
 _EMPTY = {
     "pg_index": "indexrelid indrelid indnatts indnkeyatts b:indisunique b:indnullsnotdistinct b:indisprimary b:indisexclusion b:indimmediate b:indisclustered b:indisvalid b:indcheckxmin b:indisready b:indislive b:indisreplident l:indkey l:indcollation l:indclass l:indoption t:indexprs t:indpred",
-    "pg_constraint": "tableoid oid t:conname connamespace t:contype b:condeferrable b:condeferred b:convalidated conrelid contypid conindid conparentid confrelid t:confupdtype t:confdeltype t:confmatchtype b:conislocal coninhcount b:connoinherit l:conkey l:confkey l:conpfeqop t:conbin",
+    "pg_constraint": "oid t:conname connamespace t:contype b:condeferrable b:condeferred b:convalidated conrelid contypid conindid conparentid confrelid t:confupdtype t:confdeltype t:confmatchtype b:conislocal coninhcount b:connoinherit l:conkey l:confkey l:conpfeqop t:conbin",
     "pg_attrdef": "oid adrelid adnum t:adbin",
     "pg_inherits": "inhrelid inhparent inhseqno b:inhdetachpending",
-    "pg_trigger": "tableoid oid tgrelid tgparentid t:tgname tgfoid tgtype t:tgenabled b:tgisinternal tgconstrrelid tgconstrindid tgconstraint b:tgdeferrable",
+    "pg_trigger": "oid tgrelid tgparentid t:tgname tgfoid tgtype t:tgenabled b:tgisinternal tgconstrrelid tgconstrindid tgconstraint b:tgdeferrable",
     "pg_policy": "oid t:polname polrelid t:polcmd b:polpermissive l:polroles t:polqual t:polwithcheck",
-    "pg_rewrite": "tableoid oid t:rulename ev_class t:ev_type t:ev_enabled b:is_instead",
+    "pg_rewrite": "oid t:rulename ev_class t:ev_type t:ev_enabled b:is_instead",
     "pg_extension": "oid t:extname extowner extnamespace b:extrelocatable t:extversion",
     "pg_enum": "oid enumtypid enumsortorder t:enumlabel",
     "pg_range": "rngtypid rngsubtype rngmultitypid",
     "pg_collation": "oid t:collname collnamespace collowner t:collprovider b:collisdeterministic collencoding t:collcollate t:collctype t:colliculocale t:collicurules t:collversion",
-    "pg_language": "tableoid oid t:lanname lanowner b:lanispl b:lanpltrusted lanplcallfoid laninline lanvalidator l:lanacl",
+    "pg_language": "oid t:lanname lanowner b:lanispl b:lanpltrusted lanplcallfoid laninline lanvalidator l:lanacl",
     "pg_proc": "oid t:proname pronamespace proowner prolang t:prokind prorettype b:proretset pronargs l:proargtypes l:proallargtypes l:proargmodes l:proargnames t:prosrc t:provolatile b:proisagg b:prosecdef t:proparallel l:proacl",
     "pg_publication": "oid t:pubname pubowner b:puballtables b:pubinsert b:pubupdate b:pubdelete b:pubtruncate b:pubviaroot",
     "pg_publication_rel": "oid prpubid prrelid t:prqual l:prattrs",
@@ -271,12 +272,12 @@ _EMPTY = {
     "pg_indexes": "t:schemaname t:tablename t:indexname t:tablespace t:indexdef",
     "pg_event_trigger": "oid t:evtname t:evtevent evtowner evtfoid t:evtenabled l:evttags",
     "pg_cast": "oid castsource casttarget castfunc t:castcontext t:castmethod",
-    "pg_operator": "tableoid oid t:oprname oprnamespace oprowner t:oprkind b:oprcanmerge b:oprcanhash oprleft oprright oprresult oprcom oprnegate oprcode oprrest oprjoin",
-    "pg_opclass": "tableoid oid opcmethod t:opcname opcnamespace opcowner opcfamily opcintype b:opcdefault opckeytype",
-    "pg_opfamily": "tableoid oid opfmethod t:opfname opfnamespace opfowner",
+    "pg_operator": "oid t:oprname oprnamespace oprowner t:oprkind b:oprcanmerge b:oprcanhash oprleft oprright oprresult oprcom oprnegate oprcode oprrest oprjoin",
+    "pg_opclass": "oid opcmethod t:opcname opcnamespace opcowner opcfamily opcintype b:opcdefault opckeytype",
+    "pg_opfamily": "oid opfmethod t:opfname opfnamespace opfowner",
     "pg_amop": "oid amopfamily amoplefttype amoprighttype amopstrategy t:amoppurpose amopopr amopmethod amopsortfamily",
     "pg_amproc": "oid amprocfamily amproclefttype amprocrighttype amprocnum amproc",
-    "pg_conversion": "tableoid oid t:conname connamespace conowner conforencoding contoencoding conproc b:condefault",
+    "pg_conversion": "oid t:conname connamespace conowner conforencoding contoencoding conproc b:condefault",
     "pg_largeobject_metadata": "oid lomowner l:lomacl",
     "pg_ts_config": "oid t:cfgname cfgnamespace cfgowner cfgparser",
     "pg_ts_config_map": "mapcfg maptokentype mapseqno mapdict",
@@ -309,14 +310,16 @@ STANDARD = {name: name for name in ("schemata", "tables", "columns", *(n for n i
 STANDARD["views"] = "views_of_standard"
 
 
-def _empty(columns: str) -> str:
-    named = (column.rpartition(":") for column in columns.split())
+def _empty(name: str, columns: str) -> str:
+    hidden = ("tableoid",) if name.startswith("pg_") else ()
+    named = (column.rpartition(":") for column in (*hidden, *columns.split()))
     return f"SELECT {', '.join(f'CAST(NULL AS {_EMPTY_TYPES[kind]}) AS {name}' for kind, _, name in named)} WHERE false"
 
 
 # DuckDB wants to see what a macro reads when it makes it.
 _ALL_MACROS = [f"CREATE MACRO {PLACE}.{signature} AS {body}" for signature, body in _MACROS.items()]
 _TABLE_MACROS = {
+    "pg_options_to_table(options)": "SELECT CAST(NULL AS VARCHAR) AS option_name, CAST(NULL AS VARCHAR) AS option_value WHERE options IS NULL AND false",
     "items_of(text, separator)": "SELECT string_split(text, separator) AS items",
     "pg_get_keywords()": "SELECT keyword_name AS word, 'U' AS catcode, 'unreserved' AS catdesc FROM duckdb_keywords()",
 }
@@ -325,7 +328,7 @@ _PRIVILEGES = [f"CREATE MACRO {PLACE}.{name}(a, b) AS true, (a, b, c) AS true, (
 SETUP = ";\n".join(
     [
         f"CREATE SCHEMA {PLACE}",
-        *(f"CREATE VIEW {PLACE}.{name} AS {_empty(columns)}" for name, columns in _EMPTY.items()),
+        *(f"CREATE VIEW {PLACE}.{name} AS {_empty(name, columns)}" for name, columns in _EMPTY.items()),
         *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" not in macro),
         *(f"CREATE VIEW {PLACE}.{name} AS {query}" for name, query in _VIEWS.items()),
         *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" in macro),

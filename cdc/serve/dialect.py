@@ -152,7 +152,7 @@ def _cast(node: exp.Cast) -> exp.Expr:
         # A number is shown as a name, and a name stands for a number.
         is_name = isinstance(value, exp.Literal) and value.is_string
         return _macro("number_of_table" if is_name else "name_of_table", [value])
-    if kind in ("regtype", "regproc", "regnamespace", "regrole", "regprocedure", "regoper"):
+    if kind in ("regtype", "regproc", "regnamespace", "regrole", "regprocedure", "regoper", "regoperator"):
         if kind == "regtype" and isinstance(value, exp.Literal) and value.is_string:
             return _macro("number_of_type_named", [value])
         if kind == "regtype":

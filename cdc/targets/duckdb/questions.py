@@ -67,7 +67,6 @@ def looking(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[d
     timer.daemon = True
     try:
         look_in(cursor, schemas_of(cursor))
-        cursor.execute("SET SESSION python_enable_replacements = false")  # a name is no variable of this program
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         timer.start()
         yield cursor
@@ -95,6 +94,7 @@ def answer(connection: duckdb.DuckDBPyConnection, wishes: QueryWishes) -> QueryA
         raise Refused("One statement is answered at a time.", "42601")
     refuse_writing(found[0])
     with looking(connection, wishes.seconds) as cursor:
+        cursor.execute("SET SESSION python_enable_replacements = false")  # a name is no variable of this program
         _refuse_files(cursor, found[0])
         relation = cursor.sql(found[0])
         reader = relation.to_arrow_reader(_BATCH)
