@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -38,6 +39,7 @@ from cdc.serve.forward import query_route
 from cdc.serve.limits import Limits
 from cdc.serve.pgwire.scram import Exchange, Verifier
 from cdc.serve.pgwire.server import PgServer
+from cdc.serve.spill import Spill
 from cdc.targets.duckdb.refusals import Refused
 from integration.processes import cdc
 from integration.serving import PASSWORD, USER, Served, free_ports, publish, serving, wait_for_port
@@ -716,6 +718,30 @@ def test_an_error_after_the_first_rows(served: Served) -> None:
         flying.cursor().execute("SELECT CAST(IF(range > 100000, 'x', '1') AS INTEGER) FROM range(200000)").fetchall()
     late_body = b"SELECT CAST(IF(range > 500, 'x', '1') AS INTEGER) FROM range(200000)"
     assert post(served, late_body)[0] == 400
+
+
+def test_what_a_killed_process_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its temporary files, of which there may be gigabytes, go when the next one starts; those of one that runs stay."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "cdc-serve-killed"
+    (left / "0").mkdir(parents=True)
+    (left / "0" / "duckdb_temp_storage_DEFAULT-0.tmp").write_bytes(b"x")
+    one = Spill()
+    assert not left.exists()
+    folders = {one.another().parent, (another := Spill()).another().parent}
+    assert {path for path in tmp_path.iterdir()} == folders
+    one.close()
+    another.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_questions_that_are_nested_deeply(served: Served) -> None:
+    """Each reader of SQL has a limit of its own, and none of them ends a connection."""
+    with served.connect() as connection:
+        for sql in (f"SELECT pg_is_in_recovery(), {'1+' * 5000}1", f"SELECT version{'(' * 3000}1{')' * 3000}"):
+            with pytest.raises(psycopg.DatabaseError, match="depth"):
+                connection.execute(sql.encode())
+        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_query_that_heeds_no_interrupt(tmp_path: Path) -> None:

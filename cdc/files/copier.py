@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import select
 import signal
 import stat
 import sys
@@ -28,6 +29,7 @@ from pathlib import Path
 from cdc import faults
 
 _BLOCK = 256 << 10  # bytes, which is DuckDB's own size of a block
+_TURN_EVERY = 0.05  # seconds
 _FICLONE = 0x40049409  # linux/fs.h: the file's blocks become those of another file, until one of the two is written
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
 
@@ -156,6 +158,18 @@ def _is_answered(word: str) -> bool:
     return sys.stdin.readline() == f"{word}\n"
 
 
+def _has_turn(folder: int) -> bool:
+    """Wait until no other process copies to a folder; whether that was before the other end was gone."""
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if select.select([sys.stdin], [], [], _TURN_EVERY)[0]:  # it says nothing before it hears that this is ready
+                return False
+        else:
+            return True
+
+
 def main(file: str, copy: str) -> None:
     """Copy, as the module says."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGIO):
@@ -165,7 +179,8 @@ def main(file: str, copy: str) -> None:
     copier = None
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not _has_turn(folder):
+            return
         copier = Copier(Path(file), path)
         copier.prepare()
         _say("ready")

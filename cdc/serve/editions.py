@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +14,7 @@ from sqlglot import exp
 
 from cdc.serve import catalog
 from cdc.serve.limits import MEGABYTE, Limits
+from cdc.serve.spill import Spill
 from cdc.tables.sql import CATALOG
 from cdc.targets.duckdb.questions import look_in, schemas_of
 from cdc.targets.duckdb.refusals import NO_FILE, Refused, refusal
@@ -105,7 +104,7 @@ class Editions:
         self.file = file
         self.name = file.name.partition(".")[0]  # what readers see as the name of the database
         self.limits = limits
-        self._spill = Path(tempfile.mkdtemp(prefix="cdc-serve-"))
+        self._spill = Spill()
         self._lock = threading.Lock()
         self._current: Edition | None = None
 
@@ -118,7 +117,7 @@ class Editions:
         with self._lock:
             try:
                 if self._current is None or self._current.identity != identity(self.file):
-                    newest = Edition(self.file, self.limits, self._spill)
+                    newest = Edition(self.file, self.limits, self._spill.another())
                     self._let_go(self._current)
                     self._current = newest
             except FileNotFoundError as error:
@@ -150,7 +149,7 @@ class Editions:
         with self._lock:
             self._let_go(self._current)
             self._current = None
-        shutil.rmtree(self._spill, ignore_errors=True)
+        self._spill.close()
 
     def _let_go(self, edition: Edition | None) -> None:
         if edition is not None and not edition.readers:

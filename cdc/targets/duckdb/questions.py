@@ -113,7 +113,10 @@ def answer(connection: duckdb.DuckDBPyConnection, wishes: QueryWishes) -> QueryA
 def _refuse_files(cursor: duckdb.DuckDBPyConnection, statement: str) -> None:
     inner = re.sub(r"^explain\s+(analy[sz]e\s+)?(\([^()]*\)\s*)?", "", statement, flags=re.IGNORECASE)
     ((tree,),) = cursor.execute("SELECT json_serialize_sql(?)", [inner]).fetchall()
-    read = orjson.loads(tree)
+    try:
+        read = orjson.loads(tree)
+    except orjson.JSONDecodeError as error:
+        raise Refused("The question is nested too deeply.", "54001") from error
     if read["error"]:
         raise Refused(f"This is answered as a SELECT only: {read.get('error_message', '')}", NOT_OFFERED)
     macros = {
