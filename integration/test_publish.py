@@ -354,7 +354,7 @@ def test_what_is_refused(database: Database, tmp_path: Path, what: str) -> None:
 
 
 def test_a_copy_that_somebody_writes(database: Database, tmp_path: Path) -> None:
-    """Whoever opens it for writing hinders the next copy, is named in status, and the one before stays as it is."""
+    """A program that opens the copy for writing keeps it from being renewed. Status says so, and the copy stays as it is."""
     make_bank(database)
     replica, file = make_replica(database, tmp_path), tmp_path / "read.duckdb"
     with publishing(replica, file) as process:

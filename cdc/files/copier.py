@@ -9,8 +9,8 @@ It is a process of its own since closing a file ends all locks that a process ha
 others from writing FILE, and must stay.
 
 Beside COPY lies `.COPY.spare`: the copy before the last one, into which only those blocks go that have changed. Readers
-may still have that file open. The system lets a process have a write lease only on a file that nobody else has open,
-however he has opened it (fcntl(2), F_SETLEASE), so without one a new file takes its place.
+may still have that file open. The system gives a process a write lease only on a file that nobody else has open, for
+reading or writing (fcntl(2), F_SETLEASE). Without that lease a new file takes its place.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Copier:
         self._spare.unlink(missing_ok=True)
 
     def _model(self) -> os.stat_result:
-        """Who may read the copy may read the next one."""
+        """Those who may read the copy may read the next one."""
         return self._copy.stat() if self._copy.exists() else os.fstat(self._from)
 
     def _open_spare(self) -> tuple[int, bool]:

@@ -17,7 +17,7 @@ class Access:
     """Who may read.
 
     Attributes:
-        user, password: None if everybody may, who can reach this machine's own address.
+        user, password: None if everybody who can reach this machine's own address may read.
         certificate, key: files in PEM; None without TLS.
     """
 
@@ -59,7 +59,7 @@ class Access:
         """What a connection is wrapped in.
 
         Raises:
-            UsageError: the files are no certificate and its key.
+            UsageError: the files are not a certificate with its key.
         """
         if self.certificate is None or self.key is None:
             return None
@@ -68,5 +68,7 @@ class Access:
         try:
             context.load_cert_chain(self.certificate, self.key)
         except (ssl.SSLError, OSError) as error:
-            raise UsageError(f"{self.certificate} and {self.key} are no certificate and its key: {error}") from error
+            raise UsageError(
+                f"{self.certificate} and {self.key} are not a certificate with its key: {error}"
+            ) from error
         return context

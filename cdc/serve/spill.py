@@ -6,11 +6,13 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 _PREFIX = "cdc-serve-"
+_NEW = 60.0  # seconds
 
 
 class Spill:
@@ -41,7 +43,9 @@ class Spill:
 def _remove_if_left(folder: Path) -> None:
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if os.fstat(held).st_uid == os.geteuid():
+        found = os.fstat(held)
+        is_new = time.time() - found.st_mtime < _NEW  # its process may not have locked it yet
+        if found.st_uid == os.geteuid() and not is_new:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)
     finally:
