@@ -859,6 +859,11 @@ def test_a_new_copy_is_read_from_the_next_transaction_on(tmp_path: Path) -> None
             publish(file, "second")
             assert position(early) == "first"
             assert position(late) == "second"
+            early.execute("SAVEPOINT before")
+            with pytest.raises(psycopg.errors.UndefinedColumn):
+                early.execute("SELECT nothing")
+            early.execute("ROLLBACK TO before")
+            assert position(early) == "first"  # also after what has failed
             early.execute("COMMIT")
             assert position(early) == "second"
             file.write_bytes(b"this is no database")

@@ -68,7 +68,5 @@ class Access:
         try:
             context.load_cert_chain(self.certificate, self.key)
         except (ssl.SSLError, OSError) as error:
-            raise UsageError(
-                f"{self.certificate} and {self.key} are not a certificate with its key: {error}"
-            ) from error
+            raise UsageError(f"{self.certificate} is not a certificate with the key {self.key}: {error}") from error
         return context

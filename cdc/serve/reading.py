@@ -70,8 +70,9 @@ class Reader:
     def begin(self) -> None:
         """Begin a transaction unless one is open: what is read from here on is of one edition."""
         if self._cursor is None:
-            self._edition = self._editions.take()
-            self.over_at = time.monotonic() + self.limits.transaction
+            if self._edition is None:
+                self._edition = self._editions.take()
+                self.over_at = time.monotonic() + self.limits.transaction
             self._cursor = self._begun(self._edition)
 
     def _begun(self, edition: Edition) -> duckdb.DuckDBPyConnection:
@@ -90,14 +91,19 @@ class Reader:
             self._cursor = self._begun(self._edition)
         self._sees_catalogue = True
 
-    def end(self) -> None:
-        """End the transaction."""
-        cursor, edition = self._cursor, self._edition
-        self._cursor = self._edition = self.over_at = None
+    def abandon(self) -> None:
+        """Let go of what has failed; what is read next is of the same edition, as before in the transaction."""
+        cursor, self._cursor = self._cursor, None
         self._sees_catalogue = False
         if cursor is not None:
             with suppress(duckdb.Error):
                 cursor.close()
+
+    def end(self) -> None:
+        """End the transaction."""
+        self.abandon()
+        edition = self._edition
+        self._edition = self.over_at = None
         if edition is not None:
             self._editions.give_back(edition)
 

@@ -102,9 +102,15 @@ class Conversation:
     def _say(self, message: m.PGMessage) -> None:
         self._link.say(message)
 
-    def _error(self, error: Refused) -> None:
+    def _fail(self, error: Refused) -> None:
         fields = {"S": "ERROR", "V": "ERROR", "C": error.sqlstate, "M": error.message.replace("\0", "")}
         self._say(m.ErrorResponse(fields | ({"H": error.hint} if error.hint else {})))
+        self._portals.clear()
+        self._has_failed = self._is_inside
+        if self._is_inside:
+            self._reader.abandon()
+        else:
+            self._reader.end()
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -134,10 +140,7 @@ class Conversation:
                 case m.FunctionCall():
                     raise Refused("Functions are not called by their numbers here.", "0A000")
         except Refused as error:
-            self._has_failed = self._is_inside
-            self._error(error)
-            self._portals.clear()
-            self._reader.end()
+            self._fail(error)
             self._skips = not isinstance(message, m.Query | m.FunctionCall)
         if isinstance(message, m.Query | m.FunctionCall):
             self._settle()
