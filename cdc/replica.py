@@ -28,7 +28,7 @@ _GRACE = 2.0  # seconds in which a process answers that the time is over
 
 
 class Replica:
-    """A target, as those see it who read it.
+    """A target as its readers see it.
 
     Args:
         target: as `cdc run` has it.

@@ -137,9 +137,10 @@ def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, f
         raise UsageError(f"{without_password(target)} is not one file, so no copy of it can be published.")
     publication = module.make_publication(place, file)
     publication.refuse_place()
+    refuse_foreign = partial(_refuse_foreign, module, source, target, options.name, file)
     if file.exists():
-        _refuse_foreign(module, source, target, options.name, file)
-    return Publisher(pipeline, publication, options.publish_every)
+        refuse_foreign()
+    return Publisher(pipeline, publication, options.publish_every, refuse_foreign)
 
 
 def _refuse_foreign(module: TargetKind, source: str, target: str, name: str, file: Path) -> None:

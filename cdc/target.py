@@ -289,9 +289,13 @@ class Publication(Protocol):
     Attributes:
         file: the copy.
         has_news: the target's file has changed since the last copy, or there is none.
+        is_replaced: there is a copy, and this has not made it.
     """
 
     file: Path
+
+    @property
+    def is_replaced(self) -> bool: ...
 
     @property
     def has_news(self) -> bool: ...
@@ -304,6 +308,9 @@ class Publication(Protocol):
 
     def note(self) -> None:
         """The file is as it was copied."""
+
+    def note_kept(self) -> None:
+        """The copy has its name."""
 
     def at_rest(self) -> AbstractContextManager[None]:
         """The target's file, which no pipeline has open, settled and kept from others meanwhile."""

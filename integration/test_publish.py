@@ -354,7 +354,7 @@ def test_what_is_refused(database: Database, tmp_path: Path, what: str) -> None:
 
 
 def test_a_copy_that_somebody_writes(database: Database, tmp_path: Path) -> None:
-    """Whoever opens it for writing hinders the next copy, is named in status, and the one before stays as it is."""
+    """A program that opens the copy for writing keeps it from being renewed. Status says so, and the copy stays as it is."""
     make_bank(database)
     replica, file = make_replica(database, tmp_path), tmp_path / "read.duckdb"
     with publishing(replica, file) as process:
@@ -371,6 +371,25 @@ def test_a_copy_that_somebody_writes(database: Database, tmp_path: Path) -> None
         wal.unlink()
         wait_until(lambda: first_account(file) == 7, process)
         wait_until(lambda: status(replica).get("problem") is None, process)
+
+
+def test_a_copy_of_another_pipeline(database: Database, tmp_path: Path) -> None:
+    """Two that publish to one file: the second to come finds the copy of the first, and leaves it as it is."""
+    make_bank(database)
+    replica, file, theirs = make_replica(database, tmp_path), tmp_path / "read.duckdb", tmp_path / "theirs.duckdb"
+    other = ("--name", f"{database.name}_other", "--publish", str(theirs), "--until-caught-up")
+    done = cdc("run", database.dsn, f"duckdb:{tmp_path / 'other.duckdb'}", *other)
+    assert done.returncode == 0, done.stderr
+    with publishing(replica, file) as process:
+        wait_for_copy(file, process)
+        wait_until(lambda: status(replica).get("position"), process)
+        theirs.replace(file)
+        before = file.read_bytes()
+        database.execute("UPDATE accounts SET sent = 7 WHERE id = 1")
+        wait_until(lambda: "is no copy of" in (status(replica).get("problem") or ""), process)
+        assert file.read_bytes() == before
+        file.unlink()
+        wait_until(lambda: first_account(file) == 7, process)
 
 
 def test_a_journal_that_feeds_two(database: Database, tmp_path: Path) -> None:

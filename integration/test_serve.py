@@ -6,14 +6,17 @@ from __future__ import annotations
 import base64
 import datetime
 import http.client
+import os
 import random
 import socket
 import struct
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -28,8 +31,17 @@ import pyarrow as pa
 import pytest
 from starlette.applications import Starlette
 
-from cdc.errors import UsageError
+from cdc.errors import EXIT_RESTARTABLE, UsageError
+from cdc.serve.access import Access
+from cdc.serve.address import Address, Protocol
+from cdc.serve.editions import Editions
+from cdc.serve.flight.readers import Readers
 from cdc.serve.forward import query_route
+from cdc.serve.limits import Limits
+from cdc.serve.pgwire.scram import Exchange, Verifier
+from cdc.serve.pgwire.server import PgServer
+from cdc.serve.spill import Spill
+from cdc.targets.duckdb.refusals import Refused
 from integration.processes import cdc
 from integration.serving import PASSWORD, USER, Served, free_ports, publish, serving, wait_for_port
 from integration.tls import Authority
@@ -172,6 +184,8 @@ def test_psql_describes(served: Served) -> None:
     assert "shop|cdc|UTF8" in psql(served, r"\l")
     assert "public|cdc" in psql(served, r"\dn")
     assert "_cdc|freshness|table|cdc" in psql(served, r"\dt *.*")
+    for command in r"\do \dO+ \dF \dF+ \dFd \dFp \dFt \dew+ \des+ \deu \dL+ \dy+ \dc+ \dd \dl \dRs+ \dX \dAc \dAf \dAo \dAp \df+".split():
+        assert psql(served, command) == ""
     psql(served, r"\d", r"\d+", r"\du", r"\df", r"\di", r"\ds", r"\dm", r"\dx", r"\dT", r"\db", r"\dp", r"\l+", r"\dn+")
     missing = subprocess.run(
         ["psql", "-X", served.dsn(), "-c", r"\d nowhere"], capture_output=True, text=True, timeout=60, check=False
@@ -517,6 +531,16 @@ SELECT * FROM query('COPY (SELECT 1) TO ''/tmp/stolen.csv''')
 SELECT * FROM enable_logging(storage = 'file', storage_path = '/tmp/stolen.log')
 SELECT * FROM enable_profiling(save_location = '/tmp/stolen.json')
 SELECT * FROM duckdb_secrets()
+SELECT * FROM duckdb_extensions()
+SELECT * FROM "/etc/passwd".csv
+SELECT * FROM json_execute_serialized_sql(json_serialize_sql('FROM read_text(''/etc/passwd'')'))
+SELECT * FROM add_grammar_extension('x')
+SELECT * FROM arrow_scan(NULL, NULL, NULL)
+SELECT * FROM pandas_scan()
+SELECT * FROM seq_scan()
+SUMMARIZE FROM '/etc/passwd'
+DESCRIBE FROM read_csv('/etc/passwd')
+FROM (PIVOT orders ON name USING sum(price))
 SELECT * FROM editions
 SELECT * FROM self
 """.strip().splitlines()
@@ -586,21 +610,161 @@ def test_an_answer_is_bounded(served: Served) -> None:
 
 
 def test_connections_are_bounded(served: Served) -> None:
-    """The connections of those who say nothing count as well, until they have to go."""
-    held = [served.connect() for _ in range(10)]
-    silent = [socket.create_connection(("127.0.0.1", served.pg)) for _ in range(2)]
-    time.sleep(0.3)
+    """Those who have not logged in take no place of those who have."""
+    silent = [socket.create_connection(("127.0.0.1", served.pg)) for _ in range(12)]
+    held = [served.connect() for _ in range(12)]
     with pytest.raises(psycopg.OperationalError, match="Too many readers"):
         served.connect()
-    for connection in held[:5]:
-        connection.close()
     for link in silent:
         link.close()
+    for connection in held[:5]:
+        connection.close()
     time.sleep(0.3)
     with served.connect() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     for connection in held[5:]:
         connection.close()
+
+
+def test_who_speaks_byte_by_byte_has_to_go(served: Served) -> None:
+    """A limit of each read alone would let a client hold its place for as long as it likes."""
+    links = [socket.create_connection(("127.0.0.1", port)) for port in (served.pg, served.http, served.http)]
+    links[2].sendall(b"POST /query HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n")
+    links[2].sendall(b"authorization: Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()) + b"\r\n\r\n")
+    began, waiting = time.monotonic(), dict(zip(links, (b"\0\0\3\0", b"POST", b"SELE"), strict=True))
+    while waiting:
+        assert time.monotonic() - began < 25
+        time.sleep(1)
+        for link in list(waiting):
+            with suppress(OSError):
+                link.sendall(waiting[link][:1] or b"x")
+                waiting[link] = waiting[link][1:]
+                link.settimeout(0.01)
+                while link.recv(1000):
+                    pass
+                del waiting[link]
+                continue
+            if link.fileno() < 0 or _is_reset(link):
+                del waiting[link]
+    for link in links:
+        link.close()
+
+
+def _is_reset(link: socket.socket) -> bool:
+    try:
+        link.sendall(b"x")
+    except OSError:
+        return True
+    return False
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[..., Editions]]:
+    """The editions of a copy, in this process, under limits of the test's own."""
+    file, made = tmp_path / "shop.duckdb", []
+    publish(file, "first")
+
+    def of(**limits: Any) -> Editions:
+        made.append(Editions(file, Limits(**limits)))
+        return made[-1]
+
+    yield of
+    for editions in made:
+        editions.close()
+
+
+def test_a_transaction_ends(opened: Callable[..., Editions]) -> None:
+    """A reader keeps the file of its edition on the disk: also one that goes on asking has to let go of it."""
+    (port,) = free_ports(1)
+    server = PgServer(Address(Protocol.PG, "127.0.0.1", port), opened(transaction=1.0), Access())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with psycopg.connect(f"host=127.0.0.1 port={port} dbname=shop user=me") as connection:
+        for _ in range(3):
+            connection.execute("SELECT 1")
+            time.sleep(0.2)
+        time.sleep(0.6)
+        with pytest.raises(psycopg.errors.TransactionTimeout, match="open for longer than 1 s"):
+            connection.execute("SELECT 1")
+    with psycopg.connect(f"host=127.0.0.1 port={port} dbname=shop user=me", autocommit=True) as connection:
+        time.sleep(1.2)
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_answer_that_nobody_fetches(opened: Callable[..., Editions]) -> None:
+    """Flight SQL has no connections to count: its questions are, and none lasts for as long as its client likes."""
+    readers = Readers(opened(transaction=0.5, connections=1))
+    _, batches = readers.stream("SELECT range FROM range(100000)", lambda: False)
+    next(batches)
+    with pytest.raises(Refused, match="Too many readers"), readers.one():
+        pass
+    time.sleep(1)
+    with readers.one() as reader:
+        assert reader.ask("SELECT 1 AS a").reader().read_all().to_pylist() == [{"a": 1}]
+    with pytest.raises(Refused, match="not fetched within"):
+        next(batches)
+
+
+def test_an_error_after_the_first_rows(served: Served) -> None:
+    """It is Arrow's then, not DuckDB's: a reader hears of it all the same, and goes on."""
+    with served.connect() as connection:
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation, match="Could not convert"):
+            connection.execute("SELECT CAST(IF(range > 100000, 'x', '1') AS INTEGER) FROM range(200000)")
+        late = "SELECT range FROM range(100000000000) WHERE range < 5000 OR range = 99999999999"
+        with pytest.raises(psycopg.errors.QueryCanceled, match="longer than 3 s"):
+            connection.execute(late)
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    with adbc(served) as flying, pytest.raises(adbc_driver_manager.Error, match="Could not convert"):
+        flying.cursor().execute("SELECT CAST(IF(range > 100000, 'x', '1') AS INTEGER) FROM range(200000)").fetchall()
+    late_body = b"SELECT CAST(IF(range > 500, 'x', '1') AS INTEGER) FROM range(200000)"
+    assert post(served, late_body)[0] == 400
+
+
+def test_what_a_killed_process_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its temporary files, of which there may be gigabytes, go when the next one starts; those of one that runs stay."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "cdc-serve-killed"
+    (left / "0").mkdir(parents=True)
+    (left / "0" / "duckdb_temp_storage_DEFAULT-0.tmp").write_bytes(b"x")
+    first = Spill()
+    assert left.exists()  # it may be of a process that starts at this moment
+    first.close()
+    os.utime(left, (0, 0))
+    one = Spill()
+    assert not left.exists()
+    folders = {one.another().parent, (another := Spill()).another().parent}
+    assert set(tmp_path.iterdir()) == folders
+    one.close()
+    another.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_questions_that_are_nested_deeply(served: Served) -> None:
+    """Each reader of SQL has a limit of its own, and none of them ends a connection."""
+    with served.connect() as connection:
+        for sql in (f"SELECT pg_is_in_recovery(), {'1+' * 5000}1", f"SELECT version{'(' * 3000}1{')' * 3000}"):
+            with pytest.raises(psycopg.DatabaseError, match="depth"):
+                connection.execute(sql.encode())
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_query_that_heeds_no_interrupt(tmp_path: Path) -> None:
+    """DuckDB looks for one between two vectors, and one call for a vector can take hours: the process ends then."""
+    file = tmp_path / "shop.duckdb"
+    publish(file, "first")
+    script = f"""
+from pathlib import Path
+from cdc.serve import reading
+from cdc.serve.editions import Editions
+from cdc.serve.limits import Limits
+reading._HEEDS_WITHIN = 0.3
+reader = reading.Reader(Editions(Path({str(file)!r}), Limits(seconds=0.2)))
+reader.ask("SELECT length(list_sort(list_transform(range(20000000), lambda x: hash(x))))").reader().read_all()
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == EXIT_RESTARTABLE, ran
+    assert "does not end after its time is over" in ran.stderr
 
 
 def test_what_is_no_message(served: Served) -> None:
@@ -635,6 +799,15 @@ def test_what_is_no_message(served: Served) -> None:
 def test_a_wrong_password(served: Served, user: str, password: str) -> None:
     with pytest.raises(psycopg.OperationalError, match=r"authentication failed|no password supplied"):
         psycopg.connect(served.dsn(user, password))
+
+
+@pytest.mark.parametrize(
+    "first", [b"n,a=other,n=,r=abc", b"n,,m=1,n=,r=abc", b"n,,n=,r=", b"p=tls-unique,,n=,r=abc", b"n,,n="]
+)
+def test_first_messages_that_are_refused(first: bytes) -> None:
+    """Another user's name, an extension that is mandatory, no nonce, channel binding (RFC 5802, 5.1 and 7)."""
+    with pytest.raises(ValueError, match=r"offered|another user|extension|nonce"):
+        Exchange(Verifier(PASSWORD)).challenge(first)
 
 
 def test_beyond_this_machine(tmp_path: Path) -> None:
@@ -686,6 +859,11 @@ def test_a_new_copy_is_read_from_the_next_transaction_on(tmp_path: Path) -> None
             publish(file, "second")
             assert position(early) == "first"
             assert position(late) == "second"
+            early.execute("SAVEPOINT before")
+            with pytest.raises(psycopg.errors.UndefinedColumn):
+                early.execute("SELECT nothing")
+            early.execute("ROLLBACK TO before")
+            assert position(early) == "first"  # also after what has failed
             early.execute("COMMIT")
             assert position(early) == "second"
             file.write_bytes(b"this is no database")

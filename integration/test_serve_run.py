@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -189,6 +190,10 @@ def test_an_answer_as_arrow(running: Running) -> None:
         ("SELECT (SELECT count(*) FROM read_text('{file}'))", "read_text() is not answered"),
         ("FROM read_duckdb('{file}')", "read_duckdb() is not answered"),
         ("FROM query('SELECT 1')", "query() is not answered"),
+        ('FROM "{file}".csv', "There is no table"),
+        ('FROM (SUMMARIZE "{file}".csv)', "There is no table"),
+        ("SELECT json_serialize_plan('FROM read_csv(''{file}.csv'')')", "json_serialize_plan() is not answered"),
+        ("SELECT IF(range > 50000, error('late'), 1) FROM range(100000)", "late"),
         ("ATTACH '{file}' AS again", "Nothing is written here"),
         ("SELECT nothing", "nothing"),
     ],
@@ -197,6 +202,7 @@ def test_a_question_that_is_refused(running: Running, sql: str, said: str) -> No
     """What writes, takes too much, or opens a file: the target's own would lose its lock (fcntl(2)). The pipeline goes
     on, and still has its file to itself."""
     file = str(running.replica.path)
+    Path(f"{file}.csv").write_text("a\n1\n")
     ran = query(running, sql.format(file=file), "--timeout", "1s", "--limit", "100000")
 
     assert (ran.returncode, said in ran.stderr) == (2, True), ran
@@ -271,3 +277,15 @@ def test_what_a_run_refuses(database: Database, tmp_path: Path, options: tuple[s
     assert ran.returncode == 2
     assert said in ran.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_an_address_that_is_taken(database: Database, tmp_path: Path) -> None:
+    """A run says so before it makes anything, once it is not the address of a child that is about to end."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"pg://127.0.0.1:{taken.getsockname()[1]}"
+        publish = ("--publish", str(tmp_path / "copy.duckdb"), "--serve", address)
+        ran = cdc("run", database.dsn, f"duckdb:{tmp_path}/x.duckdb", *publish)
+    assert ran.returncode == 2
+    assert f"{address} cannot be listened at" in ran.stderr
+    assert not list(tmp_path.iterdir())
+    assert database.execute("SELECT count(*) FROM pg_publication") == [(0,)]

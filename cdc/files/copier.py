@@ -9,8 +9,8 @@ It is a process of its own since closing a file ends all locks that a process ha
 others from writing FILE, and must stay.
 
 Beside COPY lies `.COPY.spare`: the copy before the last one, into which only those blocks go that have changed. Readers
-may still have that file open. The system lets a process have a write lease only on a file that nobody else has open,
-however he has opened it (fcntl(2), F_SETLEASE), so without one a new file takes its place.
+may still have that file open. The system gives a process a write lease only on a file that nobody else has open, for
+reading or writing (fcntl(2), F_SETLEASE). Without that lease a new file takes its place.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import select
 import signal
 import stat
 import sys
@@ -28,6 +29,7 @@ from pathlib import Path
 from cdc import faults
 
 _BLOCK = 256 << 10  # bytes, which is DuckDB's own size of a block
+_TURN_EVERY = 0.05  # seconds
 _FICLONE = 0x40049409  # linux/fs.h: the file's blocks become those of another file, until one of the two is written
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
 
@@ -88,7 +90,7 @@ class Copier:
         self._spare.unlink(missing_ok=True)
 
     def _model(self) -> os.stat_result:
-        """Who may read the copy may read the next one."""
+        """Those who may read the copy may read the next one."""
         return self._copy.stat() if self._copy.exists() else os.fstat(self._from)
 
     def _open_spare(self) -> tuple[int, bool]:
@@ -156,16 +158,29 @@ def _is_answered(word: str) -> bool:
     return sys.stdin.readline() == f"{word}\n"
 
 
+def _has_turn(folder: int) -> bool:
+    """Wait until no other process copies to a folder; whether that was before the other end was gone."""
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if select.select([sys.stdin], [], [], _TURN_EVERY)[0]:  # it says nothing before it hears that this is ready
+                return False
+        else:
+            return True
+
+
 def main(file: str, copy: str) -> None:
     """Copy, as the module says."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGIO):
         signal.signal(number, signal.SIG_IGN)  # the other process decides; SIGIO comes if somebody opens a spare file
     path = Path(copy)
     # One at a time: a process whose other end was killed may not have noticed yet.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(folder, fcntl.LOCK_EX)
     copier = None
     try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if not _has_turn(folder):
+            return
         copier = Copier(Path(file), path)
         copier.prepare()
         _say("ready")

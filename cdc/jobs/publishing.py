@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from cdc.engine.pipeline import Pipeline
@@ -23,12 +24,16 @@ class Publisher:
 
     Args:
         every: seconds between the beginnings of two copies.
+        refuse_foreign: raises UsageError if there is a copy that is of another pipeline.
     """
 
-    def __init__(self, pipeline: Pipeline, publication: Publication, every: float) -> None:
+    def __init__(
+        self, pipeline: Pipeline, publication: Publication, every: float, refuse_foreign: Callable[[], None]
+    ) -> None:
         self._pipeline = pipeline
         self._publication = publication
         self._every = every
+        self._refuse_foreign = refuse_foreign
         self._seen = PublicationView(str(publication.file), every)
         self._say(self._seen)
 
@@ -59,11 +64,14 @@ class Publisher:
         if self._seen.at is not None and not self._publication.has_news:
             self._say(replace(self._seen, at=time.time(), problem=None))
             return
+        if self._publication.is_replaced:
+            self._refuse_foreign()
         began = time.monotonic()
         with self._publication.begin() as copying:
             position = self._take_open(copying) if is_open else self._take_closed(copying)
             at = time.time()
             copying.keep()
+        self._publication.note_kept()
         seconds = time.monotonic() - began
         late = f"It took {seconds:.1f} s, and is to be renewed every {self._every:g} s." if is_open else ""
         self._say(

@@ -16,7 +16,8 @@ chooses:
 
 There are 1,000 rows at most unless `limit` says otherwise. What went wrong is `{"error": "...", "hint": "..." or null,
 "sqlstate": "42P01"}` with the status 400 (the statement), 401 (the password), 403 (not a statement that only reads),
-413 (the answer is too large), 503 (nothing serves just now) or 504 (the time limit).
+408 (the question did not come in time), 413 (the answer is too large), 503 (nothing serves just now) or 504 (the time
+limit).
 
 `cdc.serve.forward.query_route(socket_of)` is a starlette route of the same interface for the port of the service, for
 JSON alone. It runs nothing itself: it passes each request to the child's socket (`cdc.serve.child.socket_of`), or

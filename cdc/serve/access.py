@@ -17,7 +17,7 @@ class Access:
     """Who may read.
 
     Attributes:
-        user, password: None if everybody may, who can reach this machine's own address.
+        user, password: None if everybody who can reach this machine's own address may read.
         certificate, key: files in PEM; None without TLS.
     """
 
@@ -40,6 +40,9 @@ class Access:
             raise UsageError("--tls-cert and --tls-key belong together.", hint="Give both, or neither.")
         if password is not None and not (user and password):
             raise UsageError(f"{USER} or {PASSWORD} is empty.", hint="Is a variable of the shell empty?")
+        for name, value in ((USER, user), (PASSWORD, password)):
+            if value is not None and any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise UsageError(f"{name} is not valid UTF-8.", hint="Set it again, in a terminal that uses UTF-8.")
         for file in (certificate, key):
             if file is not None and not file.is_file():
                 raise UsageError(f"There is no file {file}.")
@@ -56,7 +59,7 @@ class Access:
         """What a connection is wrapped in.
 
         Raises:
-            UsageError: the files are no certificate and its key.
+            UsageError: the files are not a certificate with its key.
         """
         if self.certificate is None or self.key is None:
             return None
@@ -65,5 +68,5 @@ class Access:
         try:
             context.load_cert_chain(self.certificate, self.key)
         except (ssl.SSLError, OSError) as error:
-            raise UsageError(f"{self.certificate} and {self.key} are no certificate and its key: {error}") from error
+            raise UsageError(f"{self.certificate} is not a certificate with the key {self.key}: {error}") from error
         return context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -58,6 +59,22 @@ def address_of(text: str) -> Address:
             hint="Write it as pg://127.0.0.1:5433, flight://127.0.0.1:31337 or http://127.0.0.1:8433.",
         )
     return Address(Protocol(protocol), found[2].strip("[]"), int(found[3]))
+
+
+def bound(address: Address) -> socket.socket:
+    """A socket that has an address, and does not listen yet.
+
+    Raises:
+        OSError: somebody else has it, or this machine does not.
+    """
+    link = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
+    try:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        link.bind((address.host, address.port))
+    except BaseException:
+        link.close()
+        raise
+    return link
 
 
 def refuse_open(addresses: list[Address], access: Access) -> None:

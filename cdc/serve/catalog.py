@@ -115,6 +115,7 @@ _MACROS = {
         ON _n.oid = _c.relnamespace WHERE _n.nspname NOT LIKE '\\_cdc%' ESCAPE '\\'))""",
     "pg_type_is_visible(oid)": "true",
     "pg_function_is_visible(oid)": "true",
+    "pg_statistics_obj_is_visible(oid)": "true",
     "pg_get_expr(expression, oid, pretty := false)": "CAST(expression AS VARCHAR)",
     "pg_get_viewdef(number, pretty := false)": f"""(SELECT sql FROM {PLACE}.views _v WHERE _v.oid = number)""",
     "pg_get_indexdef(oid, place := 0, pretty := false)": "CAST(NULL AS VARCHAR)",
@@ -123,6 +124,7 @@ _MACROS = {
     "pg_get_ruledef(oid, pretty := false)": "CAST(NULL AS VARCHAR)",
     "pg_get_partkeydef(oid)": "CAST(NULL AS VARCHAR)",
     "pg_get_functiondef(oid)": "CAST(NULL AS VARCHAR)",
+    "pg_get_function_sqlbody(oid)": "CAST(NULL AS VARCHAR)",
     "pg_get_function_result(oid)": "CAST(NULL AS VARCHAR)",
     "pg_get_function_arguments(oid)": "CAST(NULL AS VARCHAR)",
     "pg_get_function_identity_arguments(oid)": "CAST(NULL AS VARCHAR)",
@@ -249,17 +251,18 @@ _EMPTY = {
     "pg_extension": "oid t:extname extowner extnamespace b:extrelocatable t:extversion",
     "pg_enum": "oid enumtypid enumsortorder t:enumlabel",
     "pg_range": "rngtypid rngsubtype rngmultitypid",
-    "pg_collation": "oid t:collname collnamespace t:collprovider t:collcollate",
-    "pg_language": "oid t:lanname",
-    "pg_proc": "oid t:proname pronamespace proowner prolang t:prokind prorettype b:proretset pronargs l:proargtypes l:proallargtypes l:proargmodes l:proargnames t:prosrc t:provolatile b:proisagg b:prosecdef",
+    "pg_collation": "oid t:collname collnamespace collowner t:collprovider b:collisdeterministic collencoding t:collcollate t:collctype t:colliculocale t:collicurules t:collversion",
+    "pg_language": "oid t:lanname lanowner b:lanispl b:lanpltrusted lanplcallfoid laninline lanvalidator l:lanacl",
+    "pg_proc": "oid t:proname pronamespace proowner prolang t:prokind prorettype b:proretset pronargs l:proargtypes l:proallargtypes l:proargmodes l:proargnames t:prosrc t:provolatile b:proisagg b:prosecdef t:proparallel l:proacl",
     "pg_publication": "oid t:pubname pubowner b:puballtables b:pubinsert b:pubupdate b:pubdelete b:pubtruncate b:pubviaroot",
     "pg_publication_rel": "oid prpubid prrelid t:prqual l:prattrs",
     "pg_publication_namespace": "oid pnpubid pnnspid",
-    "pg_subscription": "oid t:subname",
+    "pg_subscription": "oid subdbid t:subname subowner b:subenabled b:subbinary t:substream t:subtwophasestate b:subdisableonerr t:suborigin b:subpasswordrequired b:subrunasowner t:subsynccommit t:subconninfo t:subskiplsn l:subpublications",
     "pg_statistic_ext": "oid stxrelid t:stxname stxnamespace stxstattarget l:stxkeys l:stxkind",
     "pg_foreign_table": "ftrelid ftserver l:ftoptions",
-    "pg_foreign_server": "oid t:srvname srvowner srvfdw l:srvoptions",
-    "pg_foreign_data_wrapper": "oid t:fdwname",
+    "pg_foreign_server": "oid t:srvname srvowner srvfdw t:srvtype t:srvversion l:srvacl l:srvoptions",
+    "pg_foreign_data_wrapper": "oid t:fdwname fdwowner fdwhandler fdwvalidator l:fdwacl l:fdwoptions",
+    "pg_user_mappings": "umid srvid t:srvname umuser t:usename l:umoptions",
     "pg_partitioned_table": "partrelid t:partstrat partnatts l:partattrs t:partexprs",
     "pg_shdescription": "objoid classoid t:description",
     "pg_depend": "classid objid objsubid refclassid refobjid refobjsubid t:deptype",
@@ -267,9 +270,20 @@ _EMPTY = {
     "pg_sequences": "t:schemaname t:sequencename",
     "pg_matviews": "t:schemaname t:matviewname t:matviewowner t:definition",
     "pg_indexes": "t:schemaname t:tablename t:indexname t:tablespace t:indexdef",
-    "pg_event_trigger": "oid t:evtname t:evtevent evtowner t:evtenabled",
+    "pg_event_trigger": "oid t:evtname t:evtevent evtowner evtfoid t:evtenabled l:evttags",
     "pg_cast": "oid castsource casttarget castfunc t:castcontext t:castmethod",
-    "pg_operator": "oid t:oprname oprnamespace",
+    "pg_operator": "oid t:oprname oprnamespace oprowner t:oprkind b:oprcanmerge b:oprcanhash oprleft oprright oprresult oprcom oprnegate oprcode oprrest oprjoin",
+    "pg_opclass": "oid opcmethod t:opcname opcnamespace opcowner opcfamily opcintype b:opcdefault opckeytype",
+    "pg_opfamily": "oid opfmethod t:opfname opfnamespace opfowner",
+    "pg_amop": "oid amopfamily amoplefttype amoprighttype amopstrategy t:amoppurpose amopopr amopmethod amopsortfamily",
+    "pg_amproc": "oid amprocfamily amproclefttype amprocrighttype amprocnum amproc",
+    "pg_conversion": "oid t:conname connamespace conowner conforencoding contoencoding conproc b:condefault",
+    "pg_largeobject_metadata": "oid lomowner l:lomacl",
+    "pg_ts_config": "oid t:cfgname cfgnamespace cfgowner cfgparser",
+    "pg_ts_config_map": "mapcfg maptokentype mapseqno mapdict",
+    "pg_ts_dict": "oid t:dictname dictnamespace dictowner dicttemplate t:dictinitoption",
+    "pg_ts_parser": "oid t:prsname prsnamespace prsstart prstoken prsend prsheadline prslextype",
+    "pg_ts_template": "oid t:tmplname tmplnamespace tmplinit tmpllexize",
     "pg_aggregate": "aggfnoid t:aggkind",
     "pg_auth_members": "roleid member grantor b:admin_option",
     "pg_db_role_setting": "setdatabase setrole l:setconfig",
@@ -296,14 +310,16 @@ STANDARD = {name: name for name in ("schemata", "tables", "columns", *(n for n i
 STANDARD["views"] = "views_of_standard"
 
 
-def _empty(columns: str) -> str:
-    named = (column.rpartition(":") for column in columns.split())
+def _empty(name: str, columns: str) -> str:
+    hidden = ("tableoid",) if name.startswith("pg_") else ()
+    named = (column.rpartition(":") for column in (*hidden, *columns.split()))
     return f"SELECT {', '.join(f'CAST(NULL AS {_EMPTY_TYPES[kind]}) AS {name}' for kind, _, name in named)} WHERE false"
 
 
 # DuckDB wants to see what a macro reads when it makes it.
 _ALL_MACROS = [f"CREATE MACRO {PLACE}.{signature} AS {body}" for signature, body in _MACROS.items()]
 _TABLE_MACROS = {
+    "pg_options_to_table(options)": "SELECT CAST(NULL AS VARCHAR) AS option_name, CAST(NULL AS VARCHAR) AS option_value WHERE options IS NULL AND false",
     "items_of(text, separator)": "SELECT string_split(text, separator) AS items",
     "pg_get_keywords()": "SELECT keyword_name AS word, 'U' AS catcode, 'unreserved' AS catdesc FROM duckdb_keywords()",
 }
@@ -312,7 +328,7 @@ _PRIVILEGES = [f"CREATE MACRO {PLACE}.{name}(a, b) AS true, (a, b, c) AS true, (
 SETUP = ";\n".join(
     [
         f"CREATE SCHEMA {PLACE}",
-        *(f"CREATE VIEW {PLACE}.{name} AS {_empty(columns)}" for name, columns in _EMPTY.items()),
+        *(f"CREATE VIEW {PLACE}.{name} AS {_empty(name, columns)}" for name, columns in _EMPTY.items()),
         *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" not in macro),
         *(f"CREATE VIEW {PLACE}.{name} AS {query}" for name, query in _VIEWS.items()),
         *(macro for macro in _ALL_MACROS if f"FROM {PLACE}" in macro),

@@ -31,7 +31,10 @@ _KEYWORD = re.compile(r"\bAS\s+(select|insert|update|delete|table|from|where|ord
 
 def as_duckdb(sql: str) -> str:
     """The query as DuckDB understands it; as it is, if that is no query of the catalogue or nobody can read it."""
-    return _rewritten(sql) if _OF_CATALOGUE.search(sql) else sql
+    return _rewritten(sql) if len(sql) <= _LONGEST and _OF_CATALOGUE.search(sql) else sql
+
+
+_LONGEST = 1 << 16  # letters: programs ask the catalogue in far fewer
 
 
 @lru_cache(maxsize=512)  # clients ask the same again and again
@@ -39,6 +42,13 @@ def _rewritten(sql: str) -> str:
     tree = _parsed(sql) or _parsed(_KEYWORD.sub(r'AS "\1"', sql))
     if tree is None:
         return sql
+    try:
+        return _translated(tree)
+    except RecursionError:  # DuckDB says of what is nested so deeply that it is
+        return sql
+
+
+def _translated(tree: exp.Expr) -> str:
     for select in tree.find_all(exp.Select):
         select.set("expressions", [_labelled(value) for value in select.expressions])
     for node in reversed(list(tree.walk())):  # what is inside first, since what is around it may move it
@@ -53,7 +63,7 @@ def _rewritten(sql: str) -> str:
 def _parsed(sql: str) -> exp.Expr | None:
     try:
         return sqlglot.parse_one(sql, dialect="postgres")
-    except SqlglotError:
+    except (SqlglotError, RecursionError):
         return None
 
 
@@ -152,7 +162,7 @@ def _cast(node: exp.Cast) -> exp.Expr:
         # A number is shown as a name, and a name stands for a number.
         is_name = isinstance(value, exp.Literal) and value.is_string
         return _macro("number_of_table" if is_name else "name_of_table", [value])
-    if kind in ("regtype", "regproc", "regnamespace", "regrole", "regprocedure", "regoper"):
+    if kind in ("regtype", "regproc", "regnamespace", "regrole", "regprocedure", "regoper", "regoperator"):
         if kind == "regtype" and isinstance(value, exp.Literal) and value.is_string:
             return _macro("number_of_type_named", [value])
         if kind == "regtype":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -15,9 +14,12 @@ from sqlglot import exp
 
 from cdc.serve import catalog
 from cdc.serve.limits import MEGABYTE, Limits
+from cdc.serve.spill import Spill
 from cdc.tables.sql import CATALOG
 from cdc.targets.duckdb.questions import look_in, schemas_of
-from cdc.targets.duckdb.refusals import NO_FILE, Refused
+from cdc.targets.duckdb.refusals import NO_FILE, Refused, refusal
+
+log = logging.getLogger(__name__)
 
 Identity = tuple[int, int, int, int]
 
@@ -75,12 +77,21 @@ class Edition:
         """Make PostgreSQL's catalogue, which takes longer than to open the file; whether it was not there before.
 
         A transaction that was begun before does not see it.
+
+        Raises:
+            Refused: it cannot be made just now, for example for want of memory.
         """
         with self._describing:
-            was, self._is_described = self._is_described, True
-            if not was:
-                self._connection.execute(catalog.SETUP)
-            return not was
+            if self._is_described:
+                return False
+            try:
+                self._connection.execute(f"BEGIN; {catalog.SETUP}; COMMIT")
+            except duckdb.Error as error:
+                with suppress(duckdb.Error):
+                    self._connection.rollback()
+                raise refusal(error) from error
+            self._is_described = True
+            return True
 
     def close(self) -> None:
         self._connection.close()
@@ -93,7 +104,7 @@ class Editions:
         self.file = file
         self.name = file.name.partition(".")[0]  # what readers see as the name of the database
         self.limits = limits
-        self._spill = Path(tempfile.mkdtemp(prefix="cdc-serve-"))
+        self._spill = Spill()
         self._lock = threading.Lock()
         self._current: Edition | None = None
 
@@ -106,13 +117,16 @@ class Editions:
         with self._lock:
             try:
                 if self._current is None or self._current.identity != identity(self.file):
-                    newest = Edition(self.file, self.limits, self._spill)
+                    newest = Edition(self.file, self.limits, self._spill.another())
                     self._let_go(self._current)
                     self._current = newest
             except FileNotFoundError as error:
-                raise Refused(f"Nothing is published yet: there is no {self.file}.", NO_FILE) from error
+                raise Refused(f"Nothing is published yet: there is no {self.file.name}.", NO_FILE) from error
             except (duckdb.Error, OSError) as error:
-                raise Refused(f"{self.file} cannot be read: {error}", NO_FILE) from error
+                log.warning("%s cannot be read: %s", self.file, error)
+                raise Refused(
+                    f"{self.file.name} cannot be read.", NO_FILE, hint="The log of the server says why."
+                ) from error
             self._current.readers += 1
             return self._current
 
@@ -135,7 +149,7 @@ class Editions:
         with self._lock:
             self._let_go(self._current)
             self._current = None
-        shutil.rmtree(self._spill, ignore_errors=True)
+        self._spill.close()
 
     def _let_go(self, edition: Edition | None) -> None:
         if edition is not None and not edition.readers:

@@ -5,6 +5,7 @@ A query must not run in the process that writes: that one only passes bytes on.
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from starlette.routing import Route
 _LARGEST_QUESTION = 1 << 20  # bytes
 _PATIENCE = 120.0  # seconds for an answer: the process that serves has a shorter time limit itself
 _PASSED = ("content-type", "accept")
+_AT_ONCE = 4  # answers, each of which this process has in memory as a whole
 _RETURNED = ("content-type", "x-cdc-truncated")
 
 
@@ -31,6 +33,8 @@ def query_route(socket_of: Callable[[str], Path | None]) -> Route:
         socket_of: of the process that serves a pipeline's copy, which need not be there yet; None if none is to.
     """
 
+    places = asyncio.Semaphore(_AT_ONCE)
+
     async def query(request: Request) -> Response:
         own_socket = socket_of(request.query_params.get("pipeline", ""))
         if own_socket is None:
@@ -43,7 +47,8 @@ def query_route(socket_of: Callable[[str], Path | None]) -> Route:
             if len(body) > _LARGEST_QUESTION:
                 return _error(413, f"A question has {_LARGEST_QUESTION >> 20} MB at most.", "54000")
         headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
-        return await run_in_threadpool(_forwarded, own_socket, bytes(body), headers)
+        async with places:
+            return await run_in_threadpool(_forwarded, own_socket, bytes(body), headers)
 
     return Route("/query", query, methods=["POST"])
 

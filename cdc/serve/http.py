@@ -23,17 +23,22 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from cdc.serve.access import Access
 from cdc.serve.editions import Editions
+from cdc.serve.limits import TRANSACTION
 from cdc.serve.reading import Question, Reader
-from cdc.targets.duckdb.refusals import NO_FILE, READ_ONLY, TOO_LARGE, TOO_LONG, Refused
+from cdc.targets.duckdb.refusals import NO_FILE, READ_ONLY, TOO_LARGE, TOO_LONG, TOO_MANY, Refused
 
 ARROW, CSV, JSON = "application/vnd.apache.arrow.stream", "text/csv", "application/json"
 _ROWS = 1_000  # unless a request says otherwise
 _LARGEST_QUESTION = 1 << 20  # bytes
 _LARGEST_ANSWER = 64 << 20  # bytes
-_STATUS = {READ_ONLY: 403, TOO_LARGE: 413, TOO_LONG: 504, NO_FILE: 503, "53300": 503}
+_TOO_SLOW = "08006"
+_STATUS = {READ_ONLY: 403, TOO_LARGE: 413, TOO_LONG: 504, NO_FILE: 503, TOO_MANY: 503, _TOO_SLOW: 408}
+_ASKED_WITHIN = 10.0  # seconds from the beginning of a request, and again for its body
+_LOOKS_EVERY = 2.0  # seconds
 _ENDS_WITHIN = 2  # seconds, for requests that are under way
 _LARGEST_EXACT = (1 << 53) - 1
 _EXACT = {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER", "BIGINT"}
@@ -78,10 +83,14 @@ def _is_known(request: Request, access: Access) -> bool:
 async def _question(request: Request, most: int) -> tuple[str, int]:
     """The SQL of a request, and how many rows it wants."""
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _LARGEST_QUESTION:
-            raise Refused(f"A question has {_LARGEST_QUESTION >> 20} MB at most.", TOO_LARGE)
+    try:
+        async with asyncio.timeout(_ASKED_WITHIN):
+            async for part in request.stream():
+                body += part
+                if len(body) > _LARGEST_QUESTION:
+                    raise Refused(f"A question has {_LARGEST_QUESTION >> 20} MB at most.", TOO_LARGE)
+    except TimeoutError as error:
+        raise Refused(f"The question did not come within {_ASKED_WITHIN:g} s.", _TOO_SLOW) from error
     try:
         if request.headers.get("content-type", "").partition(";")[0].strip() != JSON:
             return body.decode(), min(_ROWS, most)
@@ -177,6 +186,30 @@ def _content(body: bytes, media_type: str, is_cut: bool) -> Response:
     return Response(body, media_type=media_type, headers={"x-cdc-truncated": str(is_cut).lower()})
 
 
+class _Patience(H11Protocol):
+    """Ends the connections of clients that do not ask, or do not read their answer: uvicorn bounds neither, and their
+    places are counted."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look(None, self.loop.time())
+
+    def _look(self, cycle: RequestResponseCycle | None, since: float) -> None:
+        """
+        Args:
+            cycle: the last request; None before the first.
+            since: when it was seen first, by the clock of the loop.
+        """
+        now = self.loop.time()
+        if self.cycle is not cycle:
+            cycle, since = self.cycle, now
+        is_answered = cycle is None or cycle.response_complete
+        if now - since >= (_ASKED_WITHIN if is_answered else TRANSACTION):
+            self.transport.abort()
+        if not self.transport.is_closing():
+            self.loop.call_later(_LOOKS_EVERY, self._look, cycle, since)
+
+
 class HttpServer:
     """Answers at a socket that is bound."""
 
@@ -185,6 +218,7 @@ class HttpServer:
         key = str(access.key) if access.key is not None else None
         config = uvicorn.Config(
             application(editions, access),
+            http=_Patience,
             log_config=None,
             access_log=False,
             lifespan="off",

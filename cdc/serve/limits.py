@@ -7,6 +7,7 @@ from dataclasses import dataclass
 MEGABYTE = 1 << 20
 ROWS = 1_000_000
 CONNECTIONS = 64
+TRANSACTION = 600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +16,17 @@ class Limits:
 
     Attributes:
         memory: bytes of buffers that DuckDB has for all queries together.
-        seconds: for one query, from its beginning to its last row.
+        seconds: that DuckDB works on one query.
         rows: of one answer.
         connections: at a time, of each protocol.
+        transaction: seconds for which a reader may have one edition: its file stays on the disk meanwhile.
     """
 
     memory: int = 512 * MEGABYTE
     seconds: float = 60.0
     rows: int = ROWS
     connections: int = CONNECTIONS
+    transaction: float = TRANSACTION
 
     @property
     def resident(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cdc.errors import EXIT_RESTARTABLE, UsageError
 from cdc.serve.access import Access
-from cdc.serve.address import Address, Protocol
+from cdc.serve.address import Address, Protocol, bound
 from cdc.serve.editions import Editions
 from cdc.serve.limits import Limits
 
@@ -92,23 +92,16 @@ def _listen(address: Address, editions: Editions, access: Access) -> Callable[[]
             case Protocol.FLIGHT:
                 from cdc.serve.flight.server import FlightServer  # noqa: PLC0415
 
+                bound(address).close()  # gRPC would share the address with another gRPC server of this user
                 return FlightServer(address, editions, access).start()
             case Protocol.HTTP:
                 from cdc.serve.http import HttpServer  # noqa: PLC0415
 
-                return HttpServer(_tcp(address), editions, access).start()
+                return HttpServer(bound(address), editions, access).start()
     except ModuleNotFoundError as error:
         raise UsageError(f"{address} needs the package {error.name}.", hint=_PACKAGES) from error
     except OSError as error:
         raise UsageError(f"{address} cannot be listened at: {error.strerror or error}.") from error
-
-
-def _tcp(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    link = socket.socket(family)
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    link.bind((address.host, address.port))
-    return link
 
 
 def _unix(path: Path) -> socket.socket:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,12 +13,16 @@ import duckdb
 import pyarrow as pa
 from sqlglot import exp
 
+from cdc.errors import EXIT_RESTARTABLE
 from cdc.serve.catalog import DATABASE
 from cdc.serve.dialect import as_duckdb
 from cdc.serve.editions import Edition, Editions
-from cdc.targets.duckdb.refusals import TOO_LARGE, TOO_LONG, Refused, refusal
+from cdc.targets.duckdb.refusals import STREAM_ERRORS, TOO_LARGE, TOO_LONG, Refused, of_stream, refusal
 from cdc.targets.duckdb.statements import refuse_writing
 
+log = logging.getLogger(__name__)
+
+_HEEDS_WITHIN = 30.0  # seconds, in which DuckDB ends a query that is interrupted
 _BATCH = 2048  # rows: one of DuckDB's vectors, so that little is on its way at a time
 
 
@@ -27,6 +33,7 @@ class Reader:
         seconds: what DuckDB may work on one query.
         schemas: in which a name without one is looked for; None for all of the file.
         variables: DuckDB's, of this reader.
+        over_at: when the transaction has to have ended, by `time.monotonic`; None if there is none.
     """
 
     def __init__(self, editions: Editions) -> None:
@@ -34,6 +41,7 @@ class Reader:
         self.seconds = editions.limits.seconds
         self.schemas: Sequence[str] | None = None
         self.variables = {DATABASE: editions.name}
+        self.over_at: float | None = None
         self._editions = editions
         self._edition: Edition | None = None
         self._cursor: duckdb.DuckDBPyConnection | None = None
@@ -62,7 +70,9 @@ class Reader:
     def begin(self) -> None:
         """Begin a transaction unless one is open: what is read from here on is of one edition."""
         if self._cursor is None:
-            self._edition = self._editions.take()
+            if self._edition is None:
+                self._edition = self._editions.take()
+                self.over_at = time.monotonic() + self.limits.transaction
             self._cursor = self._begun(self._edition)
 
     def _begun(self, edition: Edition) -> duckdb.DuckDBPyConnection:
@@ -81,14 +91,19 @@ class Reader:
             self._cursor = self._begun(self._edition)
         self._sees_catalogue = True
 
-    def end(self) -> None:
-        """End the transaction."""
-        cursor, edition = self._cursor, self._edition
-        self._cursor = self._edition = None
+    def abandon(self) -> None:
+        """Let go of what has failed; what is read next is of the same edition, as before in the transaction."""
+        cursor, self._cursor = self._cursor, None
         self._sees_catalogue = False
         if cursor is not None:
             with suppress(duckdb.Error):
                 cursor.close()
+
+    def end(self) -> None:
+        """End the transaction."""
+        self.abandon()
+        edition = self._edition
+        self._edition = self.over_at = None
         if edition is not None:
             self._editions.give_back(edition)
 
@@ -123,21 +138,32 @@ class Clock:
             Refused: what DuckDB says, or that it took too long.
         """
         began = time.monotonic()
-        timer = threading.Timer(max(0.0, self._left), self._cursor.interrupt)
-        timer.daemon = True
-        timer.start()
+        done = threading.Event()
+        threading.Thread(target=self._end_late, args=(done,), daemon=True).start()
         try:
             yield
-        except duckdb.InterruptException as error:
-            if self._reader.was_cancelled():
-                raise Refused("The query was cancelled, as its reader asked.", TOO_LONG) from error
-            hint = "Ask for less, or raise the time limit with --timeout."
-            raise Refused(f"The query took longer than {self._seconds:g} s.", TOO_LONG, hint=hint) from error
-        except duckdb.Error as error:
-            raise refusal(error) from error
+        except (duckdb.Error, *STREAM_ERRORS) as error:
+            raise self._refusal(error if isinstance(error, duckdb.Error) else of_stream(error)) from error
         finally:
-            timer.cancel()
+            done.set()
             self._left -= time.monotonic() - began
+
+    def _end_late(self, done: threading.Event) -> None:
+        """DuckDB looks for an interrupt between two vectors: one call of a function for 2,048 rows can take hours."""
+        if done.wait(max(0.0, self._left)):
+            return
+        self._cursor.interrupt()
+        if not done.wait(_HEEDS_WITHIN):
+            log.error("A query does not end after its time is over: the process ends instead.")
+            os._exit(EXIT_RESTARTABLE)
+
+    def _refusal(self, error: duckdb.Error) -> Refused:
+        if not isinstance(error, duckdb.InterruptException):
+            return refusal(error)
+        if self._reader.was_cancelled():
+            return Refused("The query was cancelled, as its reader asked.", TOO_LONG)
+        hint = "Ask for less, or raise the time limit with --timeout."
+        return Refused(f"The query took longer than {self._seconds:g} s.", TOO_LONG, hint=hint)
 
 
 class Question:

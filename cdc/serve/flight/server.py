@@ -21,9 +21,10 @@ from cdc.serve.access import Access
 from cdc.serve.address import Address
 from cdc.serve.editions import Editions
 from cdc.serve.flight.messages import MESSAGES, packed, unpacked
+from cdc.serve.flight.readers import Readers
 from cdc.serve.pgwire.parameters import written
 from cdc.serve.reading import Reader
-from cdc.targets.duckdb.refusals import NO_FILE, NOT_OFFERED, READ_ONLY, TOO_LONG, Refused
+from cdc.targets.duckdb.refusals import NO_FILE, NOT_OFFERED, READ_ONLY, TOO_LONG, TOO_MANY, Refused
 from cdc.targets.duckdb.statements import places, refuse_writing, with_values
 from cdc.version import VERSION
 
@@ -170,6 +171,7 @@ class _Token(fl.ServerMiddleware):  # type: ignore[misc]
 class _Answering(fl.FlightServerBase):  # type: ignore[misc]
     def __init__(self, editions: Editions, location: str, **arguments: Any) -> None:
         self._editions = editions
+        self._readers = Readers(editions)
         self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         super().__init__(location, **arguments)
 
@@ -216,7 +218,8 @@ class _Answering(fl.FlightServerBase):  # type: ignore[misc]
                     )
                     query += "('pg_catalog', 'information_schema')"
                     query += _alike("schema_name", message, "db_schema_filter_pattern") + _of_catalog(message)
-                    return fl.RecordBatchStream(self._table(query + " ORDER BY 1, 2", _SCHEMAS[name]))
+                    with self._readers.one() as reader:
+                        return fl.RecordBatchStream(self._table(reader, query + " ORDER BY 1, 2", _SCHEMAS[name]))
                 case "CommandGetTables":
                     return fl.RecordBatchStream(self._tables(message))
             raise Refused(f"{name} is not offered.", NOT_OFFERED)
@@ -279,40 +282,21 @@ class _Answering(fl.FlightServerBase):  # type: ignore[misc]
         return with_values(prepared.sql, prepared.values) if prepared.values else prepared.sql
 
     def _schema(self, sql: str) -> pa.Schema:
-        reader = Reader(self._editions)
-        try:
+        with self._readers.one() as reader:
             return reader.ask(sql).reader().schema
-        finally:
-            reader.end()
 
     def _stream(self, context: fl.ServerCallContext, sql: str) -> fl.FlightDataStream:
-        reader = Reader(self._editions)
-        try:
-            question = reader.ask(sql)
-            rows = question.reader()
-        except BaseException:
-            reader.end()
-            raise
+        schema, found = self._readers.stream(sql, context.is_cancelled)
 
         def batches() -> Iterator[pa.RecordBatch]:
-            try:
-                with _as_flight():
-                    for batch in question.batches(rows):
-                        if context.is_cancelled():
-                            return
-                        yield batch
-            finally:
-                reader.end()
+            with _as_flight():
+                yield from found
 
-        return fl.GeneratorStream(rows.schema, batches())
+        return fl.GeneratorStream(schema, batches())
 
-    def _table(self, sql: str, schema: pa.Schema) -> pa.Table:
-        reader = Reader(self._editions)
-        try:
-            question = reader.ask(sql)
-            batches = list(question.batches(question.reader()))
-        finally:
-            reader.end()
+    def _table(self, reader: Reader, sql: str, schema: pa.Schema) -> pa.Table:
+        question = reader.ask(sql)
+        batches = list(question.batches(question.reader()))
         arrays = [pa.concat_arrays([batch.column(place) for batch in batches]) for place in range(len(schema))]
         return pa.table(arrays, schema=schema) if batches else schema.empty_table()
 
@@ -323,13 +307,15 @@ class _Answering(fl.FlightServerBase):  # type: ignore[misc]
         if message.table_types:
             kinds = ["BASE TABLE" if kind == "TABLE" else kind for kind in message.table_types]
             query += f" AND table_type IN ({', '.join(written(kind) for kind in kinds)})"
-        found = self._table(query + " ORDER BY 1, 2, 3", _TABLES)
-        if not message.include_schema:
-            return found
-        shapes = []
-        for row in found.to_pylist():
-            named = exp.table_(row["table_name"], row["db_schema_name"], quoted=True).sql(dialect="duckdb")
-            shapes.append(self._schema(f"SELECT * FROM {named}").serialize().to_pybytes())
+        with self._readers.one() as reader:
+            found = self._table(reader, query + " ORDER BY 1, 2, 3", _TABLES)
+            if not message.include_schema:
+                return found
+            shapes = []
+            for row in found.to_pylist():
+                named = exp.table_(row["table_name"], row["db_schema_name"], quoted=True).sql(dialect="duckdb")
+                shape = reader.ask(f"SELECT * FROM {named} LIMIT 0").reader().schema
+                shapes.append(shape.serialize().to_pybytes())
         return found.append_column(_TABLE_SCHEMA, pa.array(shapes, pa.binary()))
 
 
@@ -340,6 +326,7 @@ def _as_flight() -> Iterator[None]:
         READ_ONLY: fl.FlightUnauthorizedError,
         TOO_LONG: fl.FlightTimedOutError,
         NO_FILE: fl.FlightUnavailableError,
+        TOO_MANY: fl.FlightUnavailableError,
     }
     try:
         yield

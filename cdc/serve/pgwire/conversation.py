@@ -5,47 +5,30 @@ Source: "Frontend/Backend Protocol" of PostgreSQL's manual, version 3.0. Message
 
 from __future__ import annotations
 
-import logging
 import re
-import secrets
-import socket
-import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 from psycopg.pq import Format
 from pygwire import messages as m
-from pygwire.connection import BackendConnection
-from pygwire.constants import StartupRequestCode, TransactionStatus
-from pygwire.exceptions import PygwireError
+from pygwire.constants import TransactionStatus
 
-from cdc.serve.access import Access
 from cdc.serve.catalog import DATABASE, SETTINGS
+from cdc.serve.pgwire.link import Link
 from cdc.serve.pgwire.parameters import literal
-from cdc.serve.pgwire.scram import MECHANISM, Exchange, Verifier
 from cdc.serve.pgwire.values import TEXT, Column, column, data_rows
 from cdc.serve.reading import Question, Reader
 from cdc.targets.duckdb.refusals import Refused
 from cdc.targets.duckdb.statements import places, statements, with_values
 
-log = logging.getLogger(__name__)
-
-_LOGIN_WITHIN = 10.0  # seconds
-_IDLE_IN_TRANSACTION = 600.0  # seconds: an edition is held meanwhile
-_FIRST_BYTES = 10_000  # of a login, as PostgreSQL
 _LARGEST = 16 << 20  # bytes of a message
-_AT_ONCE = 1 << 18  # bytes gathered before they are sent
 
 _REPORTED = (
     *("server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "IntervalStyle"),
     *("integer_datetimes", "standard_conforming_strings", "is_superuser", "in_hot_standby"),
     "default_transaction_read_only",
 )
-
-
-class Ended(Exception):
-    """The client is gone, or has to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,185 +57,60 @@ class Portal:
 
 
 class Conversation:
-    """A client, from its first byte to its last.
+    """A client that was let in, to its last byte.
 
     Args:
-        link: to the client; may be wrapped in TLS on the way.
-        needs_tls: the client's words may pass over a network.
-        register: is given the number and the secret by which the client may have a query cancelled.
-        cancel: does that.
+        key: the number and the secret by which the client may have a query cancelled.
     """
 
-    def __init__(
-        self,
-        link: socket.socket,
-        reader: Reader,
-        access: Access,
-        verifier: Verifier | None,
-        tls: ssl.SSLContext | None,
-        *,
-        needs_tls: bool,
-        register: Callable[[int, bytes, Reader], None],
-        cancel: Callable[[int, bytes], None],
-    ) -> None:
+    def __init__(self, link: Link, reader: Reader, key: tuple[int, bytes]) -> None:
         self._link = link
         self._reader = reader
-        self._access = access
-        self._verifier = verifier
-        self._tls = tls
-        self._needs_tls = needs_tls
-        self._register = register
-        self._cancel = cancel
-        self._protocol = BackendConnection()
-        self._out: list[bytes] = []
-        self._gathered = 0
+        self._key = key
         self._prepared: dict[str, Prepared] = {}
         self._portals: dict[str, Portal] = {}
         self._settings = dict(SETTINGS)
-        self._is_full = False
         self._is_inside = False  # of a transaction that the client has begun
         self._has_failed = False
         self._skips = False  # until Sync, after an error
 
-    # --- the link ---------------------------------------------------------------------------------------------------
-
-    def hold(self, *, is_full: bool = False) -> None:
-        """Talk until the end.
-
-        Args:
-            is_full: there are too many readers. Only once a client has introduced itself, it listens to that.
-        """
-        self._is_full = is_full
+    def hold(self, introduction: m.StartupMessage) -> None:
+        """Talk until the end."""
+        self._link.over_at = lambda: self._reader.over_at
         try:
-            self._link.settimeout(_LOGIN_WITHIN)
-            if not self._log_in():
-                return
-            for message in self._received(_LARGEST):
-                self._take(message)
-                if isinstance(message, m.Terminate):
-                    return
-                self._link.settimeout(_IDLE_IN_TRANSACTION if self._is_inside else None)
-        except (PygwireError, UnicodeDecodeError) as error:
-            self.refuse("08P01", f"This is no message of the protocol: {error}")
-        except (Ended, OSError):
-            pass
-        except Exception:
-            self.refuse("XX000", "An answer failed in a way that is not foreseen: the log of the server says how.")
-            raise
+            with self._link.talking():
+                self._welcome(introduction)
+                for message in self._link.received(_LARGEST):
+                    self._take(message)
+                    if isinstance(message, m.Terminate):
+                        return
+        except TimeoutError:
+            longest = self._reader.limits.transaction
+            self._link.refuse("25P04", f"The transaction was open for longer than {longest:g} s. Begin another one.")
         finally:
             self._reader.end()
 
-    def _received(self, largest: int) -> Iterator[m.PGMessage]:
-        unfinished = 0
-        while True:
-            self._flush()
-            content = self._link.recv(1 << 16)
-            if not content:
-                raise Ended
-            unfinished += len(content)
-            for message in self._protocol.receive(content):
-                unfinished = 0
-                yield message
-            if unfinished > largest:
-                self.refuse("08P01", f"A message is longer than {largest} bytes.")
-                raise Ended
-
-    def _say(self, message: m.PGMessage) -> None:
-        self._put(self._protocol.send(message))
-
-    def _put(self, content: bytes) -> None:
-        self._out.append(content)
-        self._gathered += len(content)
-        if self._gathered > _AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        content, self._out, self._gathered = b"".join(self._out), [], 0
-        if content:
-            waits = self._link.gettimeout()
-            # Who does not read what he asked for would hold an edition, and memory.
-            self._link.settimeout(self._reader.limits.seconds)
-            self._link.sendall(content)
-            self._link.settimeout(waits)
-
-    def _error(self, sqlstate: str, text: str, hint: str | None = None, severity: str = "ERROR") -> None:
-        fields = {"S": severity, "V": severity, "C": sqlstate, "M": text.replace("\0", "")}
-        self._say(m.ErrorResponse(fields | ({"H": hint} if hint else {})))
-
-    def refuse(self, sqlstate: str, text: str) -> None:
-        fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": text}
-        try:
-            self._put(m.ErrorResponse(fields).to_wire())
-            self._flush()
-        except OSError:
-            pass
-
-    # --- logging in -------------------------------------------------------------------------------------------------
-
-    def _log_in(self) -> bool:
-        arrived = self._received(_FIRST_BYTES)
-        is_wrapped = False
-        for message in arrived:
-            match message:
-                case m.CancelRequest():
-                    self._cancel(message.process_id, message.secret_key)
-                    return False
-                case m.GSSEncRequest():
-                    self._say(m.GSSResponse(accepted=False))
-                case m.SSLRequest():
-                    self._say(m.SSLResponse(accepted=self._tls is not None))
-                    self._flush()
-                    if self._tls is not None and not is_wrapped:
-                        self._link = self._tls.wrap_socket(self._link, server_side=True)
-                        is_wrapped = True
-                case m.StartupMessage() if self._is_full:
-                    self.refuse("53300", "Too many readers are connected.")
-                    return False
-                case m.StartupMessage():
-                    if self._needs_tls and not is_wrapped:
-                        self.refuse("28000", "TLS is needed here. Connect with sslmode=require, or a stricter one.")
-                        return False
-                    return self._welcome(message, arrived)
-                case _:
-                    return False
-        return False
-
-    def _welcome(self, message: m.StartupMessage, arrived: Iterator[m.PGMessage]) -> bool:
-        if message.protocol_version != StartupRequestCode.V3_0:
-            self._say(m.NegotiateProtocolVersion(newest_minor=0))
-        user = message.params.get("user", "")
-        if not self._is_known(user, arrived):
-            self.refuse("28P01", f'Password authentication failed for user "{user}".')
-            return False
+    def _welcome(self, introduction: m.StartupMessage) -> None:
         self._say(m.AuthenticationOk())
         for name in _REPORTED:
             self._say(m.ParameterStatus(name, self._settings[name.lower()]))
-        number, secret = secrets.randbelow(1 << 31), secrets.token_bytes(4)
-        self._register(number, secret, self._reader)
-        self._reader.variables[DATABASE] = message.params.get("database") or user
-        self._say(m.BackendKeyData(number, secret))
+        database = introduction.params.get("database") or introduction.params.get("user", "")
+        self._reader.variables[DATABASE] = database
+        self._say(m.BackendKeyData(*self._key))
         self._ready()
-        return True
 
-    def _is_known(self, user: str, arrived: Iterator[m.PGMessage]) -> bool:
-        if self._verifier is None:
-            return True
-        self._say(m.AuthenticationSASL([MECHANISM]))
-        first = next(arrived)
-        if not isinstance(first, m.SASLInitialResponse) or first.mechanism != MECHANISM:
-            return False
-        try:
-            exchange = Exchange(self._verifier)
-            self._say(m.AuthenticationSASLContinue(exchange.challenge(first.data)))
-            final = next(arrived)
-            proof = exchange.proof(final.data) if isinstance(final, m.SASLResponse) else None
-        except (ValueError, KeyError):
-            return False
-        # The name is looked at last, so that a wrong one takes as long as a wrong password.
-        if proof is None or user != self._access.user:
-            return False
-        self._say(m.AuthenticationSASLFinal(proof))
-        return True
+    def _say(self, message: m.PGMessage) -> None:
+        self._link.say(message)
+
+    def _fail(self, error: Refused) -> None:
+        fields = {"S": "ERROR", "V": "ERROR", "C": error.sqlstate, "M": error.message.replace("\0", "")}
+        self._say(m.ErrorResponse(fields | ({"H": error.hint} if error.hint else {})))
+        self._portals.clear()
+        self._has_failed = self._is_inside
+        if self._is_inside:
+            self._reader.abandon()
+        else:
+            self._reader.end()
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -282,10 +140,7 @@ class Conversation:
                 case m.FunctionCall():
                     raise Refused("Functions are not called by their numbers here.", "0A000")
         except Refused as error:
-            self._has_failed = self._is_inside
-            self._error(error.sqlstate, error.message, error.hint)
-            self._portals.clear()
-            self._reader.end()
+            self._fail(error)
             self._skips = not isinstance(message, m.Query | m.FunctionCall)
         if isinstance(message, m.Query | m.FunctionCall):
             self._settle()
@@ -396,7 +251,7 @@ class Conversation:
             if most and batch.num_rows > most - sent:
                 portal.rest = batch.slice(most - sent)
                 batch = batch.slice(0, most - sent)
-            self._put(data_rows(batch, portal.columns))
+            self._link.put(data_rows(batch, portal.columns))
             sent += batch.num_rows
             if most and sent == most:
                 self._say(m.PortalSuspended())
@@ -457,7 +312,7 @@ class Conversation:
         if not described:
             self._say(_description([shown]))
         batch = pa.record_batch([pa.array([self._settings[name]])], ["value"])
-        self._put(data_rows(batch, [shown]))
+        self._link.put(data_rows(batch, [shown]))
         self._say(m.CommandComplete("SHOW"))
 
 

@@ -38,6 +38,8 @@ class Exchange:
         if kind not in (b"n", b"y"):  # `p=`: channel binding, which was not offered
             raise ValueError("channel binding was not offered")
         identity, _, bare = rest.partition(b",")
+        if identity:
+            raise ValueError("nobody reads in the name of another user")
         self._header = b",".join((kind, identity, b""))
         self._nonce = _fields(bare)[b"r"] + base64.b64encode(secrets.token_bytes(18))
         answer = b"r=%b,s=%b,i=%d" % (self._nonce, base64.b64encode(self._verifier.salt), _ROUNDS)
@@ -60,6 +62,10 @@ class Exchange:
 
 def _fields(message: bytes) -> dict[bytes, bytes]:
     fields = dict(field.split(b"=", 1) for field in message.split(b",") if b"=" in field)
-    if b"r" not in fields:
+    if not fields.get(b"r"):
         raise ValueError("no nonce")
+    if (
+        b"m" in fields
+    ):  # "its presence in a client or a server message MUST cause authentication failure" (RFC 5802, 5.1)
+        raise ValueError("an extension that is not known")
     return fields

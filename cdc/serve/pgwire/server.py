@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import socket
 import socketserver
 import threading
+from contextlib import closing
+
+from pygwire.messages import StartupMessage
 
 from cdc.serve.access import Access
 from cdc.serve.address import Address
 from cdc.serve.editions import Editions
 from cdc.serve.pgwire.conversation import Conversation
+from cdc.serve.pgwire.link import Link
+from cdc.serve.pgwire.login import Login
 from cdc.serve.pgwire.scram import Verifier
 from cdc.serve.reading import Reader
+from cdc.targets.duckdb.refusals import TOO_MANY
 
 log = logging.getLogger(__name__)
+
+_LOBBY = 4  # times as many clients may log in at once as may read
+_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    # A client may be gone without a word: it is found out within two minutes (tcp(7)), not within hours.
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
+)
 
 
 class PgServer(socketserver.ThreadingTCPServer):
@@ -36,42 +53,45 @@ class PgServer(socketserver.ThreadingTCPServer):
         self._tls = access.tls()
         self._needs_tls = not address.is_loopback
         self._places = threading.BoundedSemaphore(editions.limits.connections)
-        self._refusals = threading.BoundedSemaphore(editions.limits.connections)
+        # Whoever has no password can take these places alone, for the time of a login.
+        self._lobby = threading.BoundedSemaphore(_LOBBY * editions.limits.connections)
         self._running: dict[tuple[int, bytes], Reader] = {}
         super().__init__((address.host, address.port), socketserver.BaseRequestHandler)
 
     def finish_request(self, request: object, client_address: object) -> None:
-        """Hold one conversation, on its own thread."""
+        """Talk to one client, on a thread for it alone."""
         assert isinstance(request, socket.socket)
-        request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a client may be gone without a word
-        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        reader = Reader(self._editions)
-        mine: list[tuple[int, bytes]] = []
+        for level, option, value in _OPTIONS:
+            request.setsockopt(level, option, value)
+        with closing(Link(request, self._editions.limits.seconds)) as link:
+            introduction = self._introduction(link)
+            if introduction is None:
+                return
+            if not self._places.acquire(blocking=False):
+                link.refuse(TOO_MANY, "Too many readers are connected.")
+                return
+            try:
+                self._hold(link, introduction)
+            finally:
+                self._places.release()
 
-        def register(number: int, secret: bytes, reader: Reader) -> None:
-            mine.append((number, secret))
-            self._running[number, secret] = reader
-
-        conversation = Conversation(
-            request,
-            reader,
-            self._access,
-            self._verifier,
-            self._tls,
-            needs_tls=self._needs_tls,
-            register=register,
-            cancel=self._cancel,
-        )
-        is_full = not self._places.acquire(blocking=False)
-        place = self._refusals if is_full else self._places
-        if is_full and not place.acquire(blocking=False):
-            return  # so many at once that there is no time to tell them why
+    def _introduction(self, link: Link) -> StartupMessage | None:
+        if not self._lobby.acquire(blocking=False):
+            return None  # there are so many at once that no time is left to say why
         try:
-            conversation.hold(is_full=is_full)
+            login = Login(link, self._access, self._verifier, self._tls, needs_tls=self._needs_tls, cancel=self._cancel)
+            return login.introduction()
         finally:
-            place.release()
-            for key in mine:
-                del self._running[key]
+            self._lobby.release()
+
+    def _hold(self, link: Link, introduction: StartupMessage) -> None:
+        reader = Reader(self._editions)
+        key = secrets.randbelow(1 << 31), secrets.token_bytes(4)
+        self._running[key] = reader
+        try:
+            Conversation(link, reader, key).hold(introduction)
+        finally:
+            del self._running[key]
 
     def _cancel(self, number: int, secret: bytes) -> None:
         if (reader := self._running.get((number, secret))) is not None:

@@ -86,6 +86,7 @@ class DuckDbPublication:
         self._path = file
         self.file = to
         self._known: tuple[int, int] | None = None  # of the file, when it was copied last
+        self._kept: tuple[int, int] | None = None  # the copy that was made last, as the file system knows it
 
     def refuse_place(self) -> None:
         refuse_place(self._path, self.file)
@@ -114,6 +115,13 @@ class DuckDbPublication:
         found = self._path.stat()
         self._known = found.st_mtime_ns, found.st_size
 
+    @property
+    def is_replaced(self) -> bool:
+        return self.file.exists() and self._kept != _inode(self.file)
+
+    def note_kept(self) -> None:
+        self._kept = _inode(self.file)
+
     @contextmanager
     def begin(self) -> Iterator[DuckDbCopying]:
         refuse_place(self._path, self.file)
@@ -135,3 +143,8 @@ class DuckDbPublication:
         with control.opened(DuckDbEngine(self._path, 64 << 20)) as engine:
             settle(engine.connection, self._path)
             yield
+
+
+def _inode(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_dev, found.st_ino

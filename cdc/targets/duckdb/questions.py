@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from cdc.tables.sql import CATALOG
 from cdc.target import QueryAnswer, QueryWishes
-from cdc.targets.duckdb.refusals import NOT_OFFERED, TOO_LARGE, TOO_LONG, Refused, refusal
+from cdc.targets.duckdb.refusals import NOT_OFFERED, STREAM_ERRORS, TOO_LARGE, TOO_LONG, Refused, of_stream, refusal
 from cdc.targets.duckdb.statements import refuse_writing, statements
 
 _LARGEST = 32 << 20  # bytes of an answer, which goes through a socket as a text
@@ -32,10 +32,16 @@ _HARMLESS = {"range", "generate_series", "unnest", "repeat", "repeat_row", "json
 _HARMLESS |= {
     f"duckdb_{what}" for what in ("tables", "views", "columns", "schemas", "types", "functions", "constraints")
 }
+# `json_serialize_plan` binds the query in its text, which opens the files that are named there.
 _READS = re.compile(
-    r"(read|write|parquet|sniff|query|glob|scan|csv|copy|checkpoint|load|install|attach)", re.IGNORECASE
+    r"(read|write|parquet|sniff|query|glob|scan|csv|copy|checkpoint|load|install|attach|json_serialize_plan)",
+    re.IGNORECASE,
 )
 _FILE = re.compile(r"[/\\*?:]|\.\w+$")
+_RELATIONS = """
+SELECT lower(database_name), lower(schema_name), lower(table_name) FROM duckdb_tables()
+UNION ALL SELECT lower(database_name), lower(schema_name), lower(view_name) FROM duckdb_views()
+"""
 
 
 def schemas_of(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -64,10 +70,11 @@ def looking(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[d
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         timer.start()
         yield cursor
-    except duckdb.InterruptException as error:
-        raise Refused(f"The question took longer than {seconds:g} s.", TOO_LONG) from error
-    except duckdb.Error as error:
-        raise refusal(error) from error
+    except (duckdb.Error, *STREAM_ERRORS) as error:
+        failure = error if isinstance(error, duckdb.Error) else of_stream(error)
+        if isinstance(failure, duckdb.InterruptException):
+            raise Refused(f"The question took longer than {seconds:g} s.", TOO_LONG) from error
+        raise refusal(failure) from error
     finally:
         timer.cancel()
         cursor.close()  # which ends the transaction
@@ -87,6 +94,7 @@ def answer(connection: duckdb.DuckDBPyConnection, wishes: QueryWishes) -> QueryA
         raise Refused("One statement is answered at a time.", "42601")
     refuse_writing(found[0])
     with looking(connection, wishes.seconds) as cursor:
+        cursor.execute("SET SESSION python_enable_replacements = false")  # a name is no variable of this program
         _refuse_files(cursor, found[0])
         relation = cursor.sql(found[0])
         reader = relation.to_arrow_reader(_BATCH)
@@ -105,7 +113,10 @@ def answer(connection: duckdb.DuckDBPyConnection, wishes: QueryWishes) -> QueryA
 def _refuse_files(cursor: duckdb.DuckDBPyConnection, statement: str) -> None:
     inner = re.sub(r"^explain\s+(analy[sz]e\s+)?(\([^()]*\)\s*)?", "", statement, flags=re.IGNORECASE)
     ((tree,),) = cursor.execute("SELECT json_serialize_sql(?)", [inner]).fetchall()
-    read = orjson.loads(tree)
+    try:
+        read = orjson.loads(tree)
+    except orjson.JSONDecodeError as error:
+        raise Refused("The question is nested too deeply.", "54001") from error
     if read["error"]:
         raise Refused(f"This is answered as a SELECT only: {read.get('error_message', '')}", NOT_OFFERED)
     macros = {
@@ -114,6 +125,7 @@ def _refuse_files(cursor: duckdb.DuckDBPyConnection, statement: str) -> None:
             f"SELECT function_name FROM duckdb_functions() WHERE database_name = '{CATALOG}' AND NOT internal"
         ).fetchall()
     }
+    known = set(cursor.execute(_RELATIONS).fetchall())
     for node in _nodes(read):
         name = str(node.get("function_name") or "").lower()
         is_table = node.get("type") == "TABLE_FUNCTION"
@@ -126,9 +138,23 @@ def _refuse_files(cursor: duckdb.DuckDBPyConnection, statement: str) -> None:
             raise Refused(
                 f"{name}() is not answered: only the tables of the target are read here.", "42501", hint=_HINT
             )
-        table = str(node.get("table_name") or "")
-        if node.get("type") == "BASE_TABLE" and not node.get("schema_name") and _FILE.search(table):
+        if node.get("type") == "BASE_TABLE":
+            _refuse_unknown([str(node.get(f"{part}_name") or "") for part in ("catalog", "schema", "table")], known)
+
+
+def _refuse_unknown(parts: list[str], known: set[tuple[str, ...]]) -> None:
+    """Refuse a name that DuckDB may take as that of a file. It puts all parts together for that: `"/tmp/x".csv` is one.
+
+    Args:
+        known: database, schema and name of all tables and views.
+    """
+    database, schema, table = (part.lower() for part in parts)
+    if not schema:
+        if _FILE.search(table):
             raise Refused(f"{table} would be a file: only the tables of the target are read here.", "42501", hint=_HINT)
+    elif (schema, table) not in {names[1:] for names in known if database in ("", names[0])}:
+        named = ".".join(filter(None, parts))
+        raise Refused(f"There is no table {named} in the target, and nothing else is read here.", "42P01")
 
 
 _HINT = "Ask the published copy (`cdc run ... --publish FILE`), or open that with DuckDB."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import duckdb
+import pyarrow as pa
 
 from cdc.errors import UsageError
 
@@ -22,6 +23,7 @@ TOO_LONG = "57014"
 TOO_LARGE = "54000"
 NOT_OFFERED = "0A000"
 NO_FILE = "57P03"
+TOO_MANY = "53300"
 _INTERNAL = "XX000"
 
 _CODES: tuple[tuple[type[duckdb.Error], str], ...] = (
@@ -35,8 +37,25 @@ _CODES: tuple[tuple[type[duckdb.Error], str], ...] = (
     (duckdb.InvalidInputException, "22023"),
     (duckdb.NotImplementedException, NOT_OFFERED),
 )
+# An error that comes after the first rows is Arrow's, and only its text says which of DuckDB's it is.
+STREAM_ERRORS = (OSError, pa.ArrowException)
+_OF_STREAM: dict[str, type[duckdb.Error]] = {
+    "INTERRUPT Error": duckdb.InterruptException,
+    "Out of Memory Error": duckdb.OutOfMemoryException,
+    "Conversion Error": duckdb.ConversionException,
+    "Out of Range Error": duckdb.OutOfRangeException,
+    "Invalid Input Error": duckdb.InvalidInputException,
+    "Permission Error": duckdb.PermissionException,
+    "Not implemented Error": duckdb.NotImplementedException,
+}
 _NO_TABLE = re.compile(r"Table with name|View with name")
 _NO_FUNCTION = re.compile(r"Function with name|No function matches")
+
+
+def of_stream(error: Exception) -> duckdb.Error:
+    """DuckDB's error for one of `STREAM_ERRORS`."""
+    text = str(error)
+    return _OF_STREAM.get(text.partition(":")[0], duckdb.Error)(text)
 
 
 def refusal(error: duckdb.Error) -> Refused:

@@ -82,6 +82,12 @@ def refuse_writing(statement: str) -> None:
     if kinds == [duckdb.StatementType.EXPLAIN]:  # EXPLAIN ANALYZE carries out what follows
         inner = _EXPLAIN.match("".join(statements(statement)))
         kinds = _kinds("".join(statements(statement))[inner.end() :]) if inner is not None else []
+    if kinds == [duckdb.StatementType.MULTI]:
+        raise Refused(
+            "DuckDB makes a type for this statement, and nothing is written here.",
+            READ_ONLY,
+            hint="Name the values of a PIVOT: PIVOT orders ON kind IN ('a', 'b') USING sum(price)",
+        )
     if kinds != [duckdb.StatementType.SELECT]:
         named = ", ".join(kind.name.replace("_", " ") for kind in kinds) or "an empty statement"
         raise Refused(
