@@ -47,7 +47,7 @@ def test_what_is_neither(text: str) -> None:
 
 def test_bounds() -> None:
     """O38."""
-    with pytest.raises(UsageError, match="--memory 1MB is too little"):
+    with pytest.raises(UsageError, match="--memory 1MB is too small"):
         bytes_of("--memory", "1MB", least=64 << 20)
     with pytest.raises(UsageError, match="--segment 2GB is too large"):
         bytes_of("--segment", "2GB", most=1 << 30)
