@@ -239,7 +239,7 @@ def test_an_outage_of_the_source_is_two_alerts(tmp_path: Path, monkeypatch: pyte
     """O31: the pipeline tries again and again meanwhile. A person hears of it once, and once that it is over."""
     monkeypatch.setattr(alerts, "_LASTS", dict.fromkeys(Event, 2.0))
     monkeypatch.setattr(alerts, "_WELL_FOR", 2.0)
-    monkeypatch.setattr(service, "_LOOKS_PER_ALERT", 1)
+    monkeypatch.setattr(service, "_ALERT_EVERY", 1.0)
     monkeypatch.setattr(observed, "ASK_EVERY", 1.0)
     monkeypatch.setattr("cdc.engine.pipeline._LONGEST_WAIT", 0.5)
     file = tmp_path / "got"

@@ -16,7 +16,7 @@ import pytest
 from cdc.engine.liveness import Watch
 from cdc.engine.pipeline import Pipeline
 from cdc.engine.views import PipelineView, PublicationView
-from cdc.errors import SourceUnfit, UsageError
+from cdc.errors import SourceUnfit, Unavailable, UsageError
 from cdc.model.position import Position
 from cdc.service.address import Address
 from cdc.service.notify import Notifier
@@ -231,6 +231,19 @@ def test_a_pipeline_that_begins_again_is_not_well_before_it_goes_on() -> None:
     report = observed.report()
     assert (report["phase"], report["problems"]) == ("opening", ["It fails: It is unfit."])
     assert report["unready"] == ["It fails: It is unfit. Mend it."]
+
+
+def test_one_that_has_never_begun() -> None:
+    """What it fails with is said in each moment of its tries, and also at its end."""
+    pipeline = Pipeline(lambda: ScriptedSource([]), MemoryTarget, queue_bytes=1)
+    observed, view = observed_pipeline(pipeline), pipeline.view()
+    assert observed.report()["unready"] == ["The log is not followed yet."]
+    view.fail(Unavailable("The line is cut.", hint="Mend it."), is_red=False)
+    for view.phase in ("waiting", "opening"):
+        assert observed.report()["problems"] == ["It cannot begin: The line is cut."]
+    view.fail(SourceUnfit("It is unfit.", hint="Mend it."), is_red=True)
+    view.phase = "stopped"
+    assert observed.report()["problems"] == ["Nothing was ever applied.", "The last run has failed: It is unfit."]
 
 
 def test_a_copy_that_is_not_renewed_any_more() -> None:

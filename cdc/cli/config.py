@@ -92,14 +92,7 @@ def _holds(key: Key) -> str:
     if key.written is not None:
         return f"{key.written.what}: {key.written.example}"
     bounds = [f"at {word} {bound:g}" for word, bound in (("least", key.least), ("most", key.most)) if bound is not None]
-    kinds = {
-        str: "a text",
-        list: "a list of texts",
-        bool: "`true` or `false`",
-        int: "a whole number",
-        float: "a number",
-    }
-    return ", ".join([kinds[key.kind], *bounds])
+    return ", ".join([_KINDS[key.kind], *bounds])
 
 
 def _print(found: Plan) -> None:

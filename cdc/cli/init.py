@@ -13,8 +13,8 @@ import typer
 
 from cdc.cli.app import SOURCE_FORMS, TARGET_FORMS, app
 from cdc.cli.check import print_findings
+from cdc.cli.completion import FILE
 from cdc.cli.consoles import console
-from cdc.cli.settings import FILE
 from cdc.connectors import database_module, make_observer, target_module
 from cdc.errors import UsageError
 from cdc.files.durable import replacing

@@ -17,6 +17,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
 from cdc.cli.app import app, is_given
+from cdc.cli.completion import FILE
 from cdc.cli.quantity import WRITTEN
 from cdc.errors import UsageError
 from cdc.settings.key import Key
@@ -26,7 +27,6 @@ if TYPE_CHECKING:  # help loads nothing of what runs, and a run without a file n
     from cdc.settings.lines import Path as KeyPath
     from cdc.settings.reading import Settings
 
-FILE = Path("cdc.toml")
 PROCESS = "Options of the process"  # the panel of the help with options that concern all pipelines of a process
 
 # What another command takes of a pipeline: which one it is, and when it counts as late. What has no target looks at the

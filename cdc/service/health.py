@@ -149,12 +149,13 @@ def _problems(report: dict[str, Any], found: SourceStatus, max_lag: float) -> It
     """What an operator has to know of at once, a sentence each."""
     if found.problem is not None:
         yield found.problem
-    is_unknown = report["position"] is None  # since it has not opened the target yet, or there is none
-    if is_unknown and report["running"] and report["failure"] is not None:
+    is_unknown = report["position"] is None  # it has not opened the target yet, or nothing is there
+    cannot_begin = is_unknown and report["running"] and report["failure"] is not None
+    if cannot_begin:
         yield f"It cannot begin: {report['failure']}"
     elif is_unknown and report["phase"] not in ("opening", "copying"):
         yield "Nothing was ever applied."
-    elif report["is_red"]:
+    if report["is_red"] and not cannot_begin:
         yield f"{'It fails' if report['running'] else 'The last run has failed'}: {report['failure']}"
     if (published := report["publication"]) is not None and (why := _why_old(published, report)) is not None:
         yield f"{published['file']} is not as new as it should be: {why}"
