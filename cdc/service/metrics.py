@@ -273,7 +273,7 @@ METRICS = (
         "cdc_log_kept_bytes",
         Kind.GAUGE,
         (),
-        "Bytes of binary log that MySQL or MariaDB keeps, for whomever.",
+        "Bytes of binary log that MySQL or MariaDB keeps, for everybody.",
         "The server lets go of it by age (binlog_expire_logs_seconds), whether a pipeline has read it or not.",
         one("log", "bytes"),
     ),

@@ -59,7 +59,7 @@ class Database(Protocol):
         product: what the database is called, in messages.
         place: which one it is, in messages.
         failures: what the driver raises.
-        copies: in how many tables of the database the columns of a table are; set by whoever keeps them so.
+        copies: in how many tables of the database the columns of a table are; set by the layout that keeps them so.
     """
 
     product: str
