@@ -212,7 +212,7 @@ def assert_emitted(oracle: Oracle, tmp_path: Path, actions: str, *, exact: bool 
     for place in (before[-1], altered, behind[1], after[0], after[-1]):
         path = tmp_path / f"{time.monotonic_ns()}.duckdb"
         if place in unknown:
-            with pytest.raises(NotKnown, match="is not known") as error:
+            with pytest.raises(NotKnown, match="are not known") as error:
                 rebuilt(journal, path, place)
             hint = str(error.value.hint)
             assert hint.count(f"cdc rebuild {journal} TARGET --until") == 2
@@ -228,7 +228,7 @@ def assert_emitted(oracle: Oracle, tmp_path: Path, actions: str, *, exact: bool 
     if unknown:
         refusal = cdc("as-of", history, "t", behind[0])
         assert refusal.returncode == 2
-        assert "is not known" in in_words(refusal)
+        assert "are not known" in in_words(refusal)
         hint = re.findall(r"after it: cdc (as-of \S+ \S+ \S+)", in_words(refusal))
         assert cdc(*hint[0].rstrip(".").split()).returncode == 0
         events = [json.loads(line) for line in cdc("history", history, "t", "1", "--json").stdout.splitlines()]
@@ -448,7 +448,7 @@ def test_a_table_that_is_held_is_not_known(anywhere: Database | MySqlDatabase, t
     held = now()
     refusal = cdc("as-of", replica.target, "t", held)
     assert refusal.returncode == 2
-    assert "is not known" in in_words(refusal)
+    assert "are not known" in in_words(refusal)
     assert f"cdc resync SOURCE {replica.target} --tables" in in_words(refusal)
     found = as_of(replica.target, "t", held)
     assert isinstance(found, str)
