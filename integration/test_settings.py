@@ -198,7 +198,7 @@ def test_what_may_pass_is_tried_again_while_the_other_goes_on(file: Path, shop: 
         time.sleep(2.5)
         holder.close()
         until(lambda: phase("shop.duckdb") == "streaming")
-        assert cdc("wait", "shop").returncode == EXIT_DONE
+        assert cdc("wait", f"shop_{shop.name}").returncode == EXIT_DONE
         process.send_signal(signal.SIGTERM)
         code, error = ended(process)
     assert code == EXIT_DONE, error
@@ -219,7 +219,7 @@ def test_a_kill_and_a_signal_end_both(file: Path, shop: Database, billing: MySql
         until(lambda: phase("billing.duckdb") == phase("shop.duckdb") == "streaming")
         shop.execute("INSERT INTO orders VALUES (102, 'later')")
         billing.execute("INSERT INTO bills VALUES (3, 'c')")
-        assert cdc("wait", "shop").returncode == cdc("wait", "billing").returncode == EXIT_DONE
+        assert cdc("wait", f"shop_{shop.name}").returncode == cdc("wait", "billing").returncode == EXIT_DONE
         process.send_signal(signal.SIGTERM)
         code, error = ended(process)
     assert code == EXIT_DONE, error
