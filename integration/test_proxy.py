@@ -13,15 +13,18 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pymysql
 import pytest
 
+from cdc.engine.handoff import Handoff
 from cdc.model.selection import Selection
 from cdc.sources.postgres import identity
-from cdc.sources.postgres.connection import Dsn, connect_replication
+from cdc.sources.postgres.connection import Dsn, connect, connect_replication
+from cdc.sources.postgres.slot import create_slot
 from cdc.targets.duckdb.target import DuckDbTarget
 from integration.conftest import Database, MySqlDatabase
-from integration.line import Line, Running, write
+from integration.line import Line, Running, through, write
 from integration.processes import cdc
 from integration.proxy import FaultProxy, Way
 from tests.seeds import SEED, chosen_at_random
@@ -216,6 +219,23 @@ def test_a_target_that_takes_longer_than_the_server_waits(
     running.stop()
     line.replica.catch_up()
     line.end()
+
+
+def test_a_hole_inside_the_answer_about_a_slot(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """E-16: where only the last message of the answer is missing, libpq would wait for it and let no thread run."""
+    monkeypatch.setattr("cdc.sources.postgres.slot._PATIENCE", 1.0)
+    link = Handoff(1 << 20)
+    with FaultProxy(database.server.port) as proxy:
+        dsn = Dsn.parse(through(proxy, database))
+        with connect_replication(dsn, "slots") as session, connect(Dsn.parse(database.dsn), "other") as other:
+            before = proxy.down.passed
+            assert create_slot(session, "slot_1", other, link, temporary=True) is not None
+            length = proxy.down.passed - before
+            proxy.down.hole_after = proxy.down.passed + length - 6  # those of ReadyForQuery
+            with pytest.raises(psycopg.OperationalError, match="silent"):
+                create_slot(session, "slot_2", other, link, temporary=True)
+            assert proxy.down.holes == 1
+            proxy.down.is_hole = False
 
 
 @pytest.mark.usefixtures("little_patience")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import select
+import time
 
 import psycopg
 from psycopg import pq, sql
@@ -38,15 +39,11 @@ def create_slot(
     pgconn = replication.pgconn
     pgconn.send_query(_command(replication, name, temporary=temporary))
     said, quiet = False, 0.0
-    while pgconn.is_busy():
-        if select.select([pgconn.socket], [], [], _LOOK_EVERY)[0]:
-            pgconn.consume_input()
-            continue
+    while not _has_come(pgconn):
         if link.stopping:
             # Without this the server would go on, and leave a slot in the end that nobody knows of.
-            pgconn.get_cancel().cancel()
-            while pgconn.get_result() is not None:
-                pass
+            replication.cancel_safe(timeout=_PATIENCE)
+            _skip_rest(pgconn)
             return None
         if is_at_work(other, pgconn.backend_pid):
             link.alive()
@@ -55,12 +52,11 @@ def create_slot(
                 said = True
                 log.info("the slot %s waits for transactions that are open on the server", name)
         elif (quiet := quiet + _LOOK_EVERY) > _PATIENCE:
-            raise psycopg.OperationalError("the server has been silent, although it is done with the slot")
+            raise _silent()
     result = pgconn.get_result()
     if result is None or result.status != pq.ExecStatus.TUPLES_OK:
         raise server_error(result) if result is not None else InvariantError("The server said nothing about a slot.")
-    while pgconn.get_result() is not None:
-        pass
+    _skip_rest(pgconn)
     names = [result.fname(column) for column in range(result.nfields)]
     answer = {name: result.get_value(0, column) for column, name in enumerate(names)}
     snapshot, point = answer.get(b"snapshot_name"), answer.get(b"consistent_point")
@@ -81,3 +77,33 @@ def _command(replication: Connection, name: str, *, temporary: bool) -> bytes:
     if replication.info.server_version < 170000:
         return f"CREATE_REPLICATION_SLOT {identifier} LOGICAL pgoutput EXPORT_SNAPSHOT".encode()
     return f"CREATE_REPLICATION_SLOT {identifier} LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)".encode()
+
+
+def _has_come(pgconn: pq.abc.PGconn) -> bool:
+    """Wait for a moment; whether a result is there.
+
+    `get_result` itself waits inside libpq and keeps Python's lock (psycopg 3.3). On a line that is dead, no thread of
+    the process would run again, nor would the thread that watches the others (E-16).
+    """
+    if pgconn.is_busy() and select.select([pgconn.socket], [], [], _LOOK_EVERY)[0]:
+        pgconn.consume_input()
+    return not pgconn.is_busy()
+
+
+def _skip_rest(pgconn: pq.abc.PGconn) -> None:
+    """Skip what is left of an answer.
+
+    Raises:
+        psycopg.OperationalError: it does not come.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        while not _has_come(pgconn):
+            if time.monotonic() > until:
+                raise _silent()
+        if pgconn.get_result() is None:
+            return
+
+
+def _silent() -> psycopg.OperationalError:
+    return psycopg.OperationalError("the server has been silent, although it is done with the slot")
