@@ -386,7 +386,7 @@ def test_a_copy_of_another_pipeline(database: Database, tmp_path: Path) -> None:
         theirs.replace(file)
         before = file.read_bytes()
         database.execute("UPDATE accounts SET sent = 7 WHERE id = 1")
-        wait_until(lambda: "is no copy of" in (status(replica).get("problem") or ""), process)
+        wait_until(lambda: "is not a copy of" in (status(replica).get("problem") or ""), process)
         assert file.read_bytes() == before
         file.unlink()
         wait_until(lambda: first_account(file) == 7, process)
