@@ -41,7 +41,7 @@ class Replica:
         self._module, self._place = target_module(target)
 
     def wait_for(self, position: str, timeout: float = 60.0, *, published: bool = False) -> str:
-        """Wait until everything up to a position is in the replica, durable and for everybody to see.
+        """Wait until everything up to a position is in the replica. It is durable then, and every reader sees it.
 
         Args:
             position: as the source writes it: an LSN, GTIDs, or `file:byte`.

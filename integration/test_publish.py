@@ -316,7 +316,18 @@ def test_other_modes(database: Database, tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["other database", "not made by us", "not duckdb", "folder", "missing folder", "itself", "link", "jsonl"]
+    "what",
+    [
+        "other database",
+        "not made by us",
+        "not duckdb",
+        "folder",
+        "missing folder",
+        "itself",
+        "itself, which is new",
+        "link",
+        "jsonl",
+    ],
 )
 def test_what_is_refused(database: Database, tmp_path: Path, what: str) -> None:
     """Before anything is made, on the source or the target, and nothing is written to what is there."""
@@ -336,6 +347,8 @@ def test_what_is_refused(database: Database, tmp_path: Path, what: str) -> None:
         file, words = tmp_path / "no" / "read.duckdb", "There is no folder"
     elif what == "itself":
         cdc("run", database.dsn, replica.target, "--name", replica.options.name, "--until-caught-up")
+        file, words = replica.path, "is the target itself"
+    elif what == "itself, which is new":
         file, words = replica.path, "is the target itself"
     elif what == "link":
         file.symlink_to(tmp_path / "elsewhere.duckdb")

@@ -534,3 +534,20 @@ def test_a_run_that_is_given_both_ends_reads_no_file(tmp_path: Path, monkeypatch
     Path("cdc.toml").write_text("[defaults]\nmemory = '64MB'\n" + SHOP)
     given = parameters("run", *ends, before=["--config", "cdc.toml"])
     assert (given["memory"], given["name"]) == ("64MB", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run",), "There is no cdc.toml in this folder."),
+        (("config", "check"), "There is no cdc.toml in this folder."),
+        (("run", "shop"), "'shop' is not a DSN, and no cdc.toml in this folder has a pipeline of that name."),
+        (("run", "postgresql://h/d"), "There is no target."),
+    ],
+)
+def test_a_name_without_a_file(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    """What is missing is said, and the command that makes it."""
+    command = [sys.executable, "-m", "cdc", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: {message}\nHint: ")

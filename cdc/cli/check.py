@@ -27,7 +27,7 @@ def check(
     tables: TablesOption = None,
     exclude: ExcludeOption = None,
 ) -> None:
-    """Look for everything that would stop replication from SOURCE, and say how to fix it. Changes nothing."""
+    """Find everything that would stop replication from SOURCE, and say how to fix it. Changes nothing."""
     from cdc.connectors import source_module
     from cdc.runs import compare_log
 

@@ -23,7 +23,7 @@ class Command:
 COMMANDS = {
     "run": Command("run", "Copy what SOURCE holds into TARGET, then follow its log."),
     "status": Command("status", "Show how far TARGET is behind SOURCE, each table's state."),
-    "check": Command("check", "Look for everything that would stop replication from SOURCE."),
+    "check": Command("check", "Find everything that would stop replication from SOURCE."),
     "config": Command("config", "Check the file of settings, and show what it would do."),
     "init": Command("init", "Check SOURCE, then write a first cdc.toml with comments."),
     "verify": Command("verify", "Compare every value of every row."),

@@ -248,6 +248,11 @@ def run(
     """
     if journal is not None and target is not None:
         raise UsageError("With --journal, targets are named by --to.", hint=f"Write --to {without_password(target)}.")
+    if journal is None and target is None and ":" not in source:
+        raise UsageError(
+            f"{source!r} is not a DSN, and no cdc.toml in this folder has a pipeline of that name.",
+            hint="Write cdc run SOURCE TARGET, or name the file: cdc --config FILE run NAME",
+        )
     if journal is None and (target is None or to):
         raise UsageError(
             "There is no target." if target is None else "--to needs --journal.",

@@ -228,8 +228,8 @@ def the_settings(context: typer.Context) -> Settings:
     file = the_file(context)
     if file is None:
         raise UsageError(
-            "There is no SOURCE, and no cdc.toml in this folder.",
-            hint="Write cdc run SOURCE TARGET, or cdc init SOURCE for a first file.",
+            "There is no cdc.toml in this folder.",
+            hint="Write a first file: cdc init SOURCE. Without one: cdc run SOURCE TARGET",
         )
     return read(file)
 

@@ -46,7 +46,7 @@ class Manager:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Manager | None:
-        """The one that has started this process; None if there is none."""
+        """The service manager that has started this process; None if no service manager has."""
         address = environment.get("NOTIFY_SOCKET", "")
         if not address.startswith(("/", "@")):  # others lead out of a virtual machine, and are for its first process
             return None

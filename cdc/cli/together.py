@@ -69,7 +69,7 @@ class Together:
                 thread.join(_LOOK_EVERY)
         failed = [member.failure for member in self._members if member.failure is not None]
         if hung := [error for error in failed if isinstance(error, Stalled)]:
-            raise hung[0]  # only the end of the process lets go of what it holds
+            raise hung[0]  # what it holds is free only when the process has ended
         if failed:
             raise max(failed, key=lambda error: error.exit_code if isinstance(error, CdcError) else EXIT_RESTARTABLE)
 

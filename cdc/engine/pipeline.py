@@ -239,7 +239,7 @@ class Pipeline:
 
     @property
     def has_closed(self) -> bool:
-        """Whether the run has ended as it should, and let go of its target."""
+        """Whether the run has ended as it should, and has closed its target."""
         return self._has_ended and self._was_open and not self._is_hung and self._view.failure is None
 
     @property
@@ -265,7 +265,7 @@ class Pipeline:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether a stage of it hangs that only the end of the process lets go of."""
+        """Whether a stage hangs, which only the end of the process can solve."""
         return self._watch.is_over
 
     @property
@@ -282,8 +282,8 @@ class Pipeline:
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """What the target holds, durable and for everybody to see, all tables that are followed with their rows; None
-        while that is not so."""
+        """The target's checkpoint, if readers find there every table that is followed, with all of its rows; otherwise
+        None."""
         stage = self._stage
         return stage.checkpoint if stage is not None and self._view.phase == "streaming" and not self.copying else None
 

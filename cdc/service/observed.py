@@ -312,7 +312,7 @@ class ObservedProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether nothing hangs that only the end of the process lets go of; never waits for anything."""
+        """Whether no stage hangs, which only the end of the process can solve. This never waits."""
         return not any(pipeline.is_given_up for pipeline in self.all())
 
     def all(self) -> list[ObservedPipeline]:

@@ -1,7 +1,7 @@
 """The answers of the port: probes, metrics, and the document that a page shows.
 
 /               the page that people look at, and its parts below /page/
-/livez          200 as long as nothing hangs that only the end of the process lets go of
+/livez          200 as long as no stage hangs, which only the end of the process can solve
 /readyz         200, or 503 with the reasons as text, a line each
 /metrics        for Prometheus
 /status.json    `ObservedProcess.document`

@@ -332,7 +332,7 @@ def _as_flight() -> Iterator[None]:
         yield
     except Refused as error:
         text = f"{error.message} {error.hint}" if error.hint else error.message
-        if error.sqlstate == NOT_OFFERED:
+        if error.sqlstate == NOT_OFFERED:  # which pyarrow sends as the status UNIMPLEMENTED
             raise NotImplementedError(text) from error
         raise kinds.get(error.sqlstate, pa.ArrowInvalid)(text) from error
 

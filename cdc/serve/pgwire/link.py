@@ -72,7 +72,7 @@ class Link:
             largest: bytes of one.
 
         Raises:
-            Ended: there are no more.
+            Ended: the client has closed the connection.
             TimeoutError: the client has taken too long.
         """
         unfinished = 0

@@ -22,7 +22,7 @@ class Login:
     """The first words of one client.
 
     Args:
-        verifier: of the password; None if there is none.
+        verifier: of the password; None if no password is needed.
         tls: None if it is not offered.
         needs_tls: the client's words may pass over a network.
         cancel: ends the query of another client, which is known by a number and a secret.

@@ -108,7 +108,7 @@ def query(path: str, wishes: QueryWishes) -> QueryAnswer:
     """Answer a question to a file that no pipeline has open; raises TargetBusy if one does, UsageError."""
     file = Path(path)
     if not file.is_file():
-        raise UsageError(f"There is no file {file}.")
+        raise UsageError(f"There is no file {file}.", hint="`cdc run SOURCE TARGET` makes it.")
     from cdc.tables import control
     from cdc.targets.duckdb import questions
     from cdc.targets.duckdb.engine import DuckDbEngine

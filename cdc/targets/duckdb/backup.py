@@ -43,7 +43,7 @@ def refuse_place(file: Path, to: Path) -> None:
         raise UsageError(f"There is no folder {to.parent}.", hint="Make it, or name a file in a folder that exists.")
     if to.is_dir():
         raise UsageError(f"{to} is a folder.", hint=f"Name a file: {to / file.name}")
-    if to.exists() and file.exists() and os.path.samefile(file, to):
+    if to.resolve() == file.resolve() or (to.exists() and file.exists() and os.path.samefile(file, to)):
         raise UsageError(f"{to} is the target itself.", hint="Name another file.")
     if (wal := wal_of(to)).exists():
         raise UsageError(
