@@ -83,6 +83,7 @@ class Watched(NamedTuple):
 def watch(watched: Sequence[Watched], console: Console) -> None:
     """Show pipelines until all of them have stopped, and keep their status files. Says at the end how to go on."""
     written = dict.fromkeys(range(len(watched)), 0.0)
+    phases: dict[int, str] = {}
     caught_up: set[int] = set()
     left = set(written)
     with screen(console) as shown:
@@ -93,11 +94,14 @@ def watch(watched: Sequence[Watched], console: Console) -> None:
                     view = pipeline.view()
                     is_over = view.phase == "stopped"  # which it may become at any moment: what is written last says so
                     shown.show(name, view)
+                    is_news = phases.get(number) != view.phase
+                    phases[number] = view.phase
                     if number not in caught_up and _is_caught_up(view):
+                        is_news = True
                         caught_up.add(number)
                         log.info("Caught up with the source, at %s.", view.durable)
                 now = time.monotonic()
-                is_due = now - written[number] >= _FILE_EVERY or is_over
+                is_due = now - written[number] >= _FILE_EVERY or is_news
                 # A pipeline that has not got its target leaves the file to the one that has it (O28).
                 if status is not None and view.has_target and is_due:
                     written[number] = now

@@ -228,7 +228,7 @@ class ObservedPipeline:
             "segments": {"count": view.segments, "seconds": view.segment_seconds, "bytes": view.segment_bytes},
             "checkpoint_at": view.checkpoint_at,
             "tries": view.tries,
-            "query": self.query_socket is not None,
+            "query": self.query_socket is not None and self.query_socket.exists(),
             "samples": [list(sample) for sample in self._samples],
             "forecast": {
                 "slot_seconds_left": self._slot_left.seconds_left,
