@@ -23,10 +23,10 @@ class Buffer:
     """Bytes that many values are read from, with array access at arbitrary (unaligned) offsets."""
 
     def __init__(self, pieces: Sequence[bytes | memoryview]) -> None:
-        data = b"".join([*pieces, PADDING])
-        self.size = len(data) - len(PADDING)
-        self.bytes = np.frombuffer(data, dtype=np.uint8)
-        self.payload = pa.py_buffer(data)
+        self.data = b"".join([*pieces, PADDING])
+        self.size = len(self.data) - len(PADDING)
+        self.bytes = np.frombuffer(self.data, dtype=np.uint8)
+        self.payload = pa.py_buffer(self.data)
         self._overlapping: dict[str, np.ndarray] = {}
 
     def at(self, layout: str) -> np.ndarray:

@@ -19,7 +19,6 @@ from cdc.model.change import ChangeBatch, Transactions
 from cdc.model.position import Position
 from cdc.model.schema import TableName
 from cdc.model.segment import Changes, Step
-from cdc.sources.lockstep import Buffer
 from cdc.sources.mysql.batches import Plan, Replaced, decode_rows
 from cdc.sources.mysql.events import (
     DELETES,
@@ -38,6 +37,7 @@ from cdc.sources.mysql.gtid import Gtid
 from cdc.sources.mysql.notes import Placed, notes_of, statements
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.replaces import Replaces, Statements
+from cdc.sources.mysql.slices import Events, grouped
 from cdc.sources.mysql.tablemap import TableMap, parse_table_map
 from cdc.sources.mysql.transactions import Begun, Query, begin, event_end, event_start, is_artificial, query, xa_name
 from cdc.sources.mysql.values import Converter
@@ -199,21 +199,18 @@ class Decoder:
         Raises:
             DecodeError: an event is of an unknown kind or damaged.
         """
-        if not events:
+        if not len(events):
             return Decoded([], Transactions.none(), None, 0)
         try:
-            return self._decode(events, allow_part=allow_part)
+            return self._decode(Events.of(events), allow_part=allow_part)
         except (IndexError, OverflowError, UnicodeDecodeError) as error:  # of lengths and numbers that cannot be
             raise DecodeError(f"An event after {self.end.file}:{self.end.offset} is damaged.") from error
 
-    def _decode(self, events: Sequence[bytes], *, allow_part: bool) -> Decoded:
-        length = np.fromiter(map(len, events), dtype=np.int64, count=len(events))
+    def _decode(self, events: Events, *, allow_part: bool) -> Decoded:
+        length = events.length
         if (length < HEADER).any():
             raise DecodeError("A binlog event is shorter than its header.")
-        buffer = Buffer(events)
-        end = np.cumsum(length)
-        start = end - length
-        kind = buffer.bytes[start + 4]
+        kind = events.kind
         self._refuse_unknown(events, kind)
         if (length < _SHORTEST[kind]).any():
             short = events[int(np.argmax(length < _SHORTEST[kind]))]
@@ -244,11 +241,10 @@ class Decoder:
                 self._advance(events[-1])
             self.end = self.place  # behind what comes after the last transaction as well: the head of another file
         transactions = _transactions(run)
-        found = _Events(events, buffer, start, end, kind, count)
         placed: list[Placed] = []
-        steps = list(self._steps(found, run, transactions, placed))
+        steps = list(self._steps(events[:count], run, transactions, placed))
         if self._replaces is not None:
-            self._replaces.passed(found.statements())
+            self._replaces.passed(_statements(events[:count], kind[:count]))
         if self._tells_notes:
             said = statements(events[:count], kind[:count], run.first, self._statement_text)
             notes, self._statement_text = notes_of(said, placed, run.begun, goes_on=self._open is not None)
@@ -450,29 +446,28 @@ class Decoder:
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
-    def _steps(self, events: _Events, run: _Run, transactions: Transactions, placed: list[Placed]) -> Iterator[Step]:
+    def _steps(self, events: Events, run: _Run, transactions: Transactions, placed: list[Placed]) -> Iterator[Step]:
         """Walk from barrier to barrier: statements, and wherever a table number means another table than before."""
         is_row = _ROWS[events.kind]
-        is_row[events.count :] = False
         for begin_, end in run.unread:
             is_row[begin_:end] = False
         rows = np.flatnonzero(is_row)
-        of = np.searchsorted(np.array(run.first, dtype=np.int64), np.arange(len(events.kind)), side="right") - 1
+        of = np.searchsorted(np.array(run.first, dtype=np.int64), np.arange(len(events)), side="right") - 1
         if len(rows) and of[rows[0]] < 0:
             raise DecodeError("The log has a row event outside of any transaction.")
         statements = dict(run.statements)
         barriers = [*statements, *run.unsaid]
-        stops = sorted({*self._descriptions(events), *(i for i in barriers if i < events.count)})
+        stops = sorted({*self._descriptions(events), *(i for i in barriers if i < len(events))})
         done = 0
         for index in stops:
             statement, unsaid = statements.get(index), run.unsaid.get(index)
-            if statement is None and unsaid is None and not self._is_news(events.raw[index]):
+            if statement is None and unsaid is None and not self._is_news(events[index]):
                 continue
             until = int(np.searchsorted(rows, index))
             yield from self._changes(events, rows[done:until], of, run, transactions, placed)
             done = until
             if statement is None and unsaid is None:
-                self._describe(events.raw[index])
+                self._describe(events[index])
                 continue
             transaction = int(of[index])
             begun, order = run.begun[transaction], int(transactions.order[transaction])
@@ -487,31 +482,24 @@ class Decoder:
             yield from steps
         yield from self._changes(events, rows[done:], of, run, transactions, placed)
 
-    def _descriptions(self, events: _Events) -> list[int]:
+    def _descriptions(self, events: Events) -> list[int]:
         """The indexes of table maps and of whatever makes them void, without those that say what is known already.
 
         Every statement has its own, so that they are compared as arrays.
         """
-        kind = events.kind[: events.count]
+        kind = events.kind
         resets = np.flatnonzero(kind == Event.FORMAT_DESCRIPTION)
         maps = np.flatnonzero(kind == Event.TABLE_MAP)
-        numbers = events.numbers(maps)
         news: list[int] = resets.tolist()
-        for number in np.unique(numbers).tolist():
-            of = maps[numbers == number]
+        for number, which in grouped(events.numbers(maps)):
+            of = maps[which]
             known = self._maps.get(number)
             if known is None or len(resets):
-                known = events.raw[of[0]][HEADER + 6 :]
-                news.append(int(of[0]))
-            body = np.frombuffer(known + bytes(8), dtype=np.uint8)
-            start, length = events.start[of] + HEADER + 6, events.end[of] - events.start[of] - HEADER - 6
-            same = length == len(known)
-            for offset in range(0, len(known), 8):
-                word = int.from_bytes(body[offset : offset + 8].tobytes(), "little")
-                mask = (1 << 8 * min(8, len(known) - offset)) - 1
-                found = events.buffer.at("<u8")[np.minimum(start + offset, len(events.buffer.bytes) - 8)]
-                same &= found & np.uint64(mask) == np.uint64(word & mask)
-            news += of.tolist() if len(resets) or not same.all() else []
+                known = events[of[0]][HEADER + 6 :]
+                _, firsts = np.unique(np.searchsorted(resets, of), return_index=True)
+                news += of[firsts].tolist()
+            if not events.all_end_in(of, HEADER + 6, known):
+                news += of.tolist()
         return news
 
     def _is_news(self, event: bytes) -> bool:
@@ -537,7 +525,7 @@ class Decoder:
 
     def _changes(
         self,
-        events: _Events,
+        events: Events,
         at: np.ndarray,
         of: np.ndarray,
         run: _Run,
@@ -547,14 +535,13 @@ class Decoder:
         """Batches of the row events `at` (int64[n]), one per table; the places of their changes go into `placed`."""
         if not len(at):
             return
-        start, end = events.start[at], events.end[at]
-        numbers = events.numbers(at)
+        start, end, kind = events.begin[at], events.end[at], events.kind[at]
         decoded = []
         count = np.zeros(len(at), dtype=np.int64)
-        for number in np.unique(numbers).tolist():
+        for number, which_ in grouped(events.numbers(at)):
             if number == _END_OF_STATEMENT and number not in self._maps:
                 continue
-            which = np.flatnonzero(numbers == number)
+            which = which_
             table = self._table(number)
             first = self._catalog.start(TableName(table.schema, table.table))
             if first:
@@ -568,7 +555,7 @@ class Decoder:
                     events.buffer,
                     start[which],
                     end[which],
-                    events.kind[at[which]],
+                    kind[which],
                     plan,
                     self._converter,
                     self._replaced(events, at[which], plan),
@@ -622,13 +609,13 @@ class Decoder:
             found += steps
         return found
 
-    def _replaced(self, events: _Events, at: np.ndarray, plan: Plan) -> Replaced | None:
+    def _replaced(self, events: Events, at: np.ndarray, plan: Plan) -> Replaced | None:
         replaces = self._replaces
         if replaces is None:
             return None
 
         def replaced(event: np.ndarray) -> np.ndarray:
-            return replaces.among(events.statements(), at[event], plan.schema.table)
+            return replaces.among(_statements(events, events.kind), at[event], plan.schema.table)
 
         return replaced
 
@@ -646,29 +633,10 @@ class Decoder:
         return self._plans[number]
 
 
-@dataclass(frozen=True, slots=True)
-class _Events:
-    """A run of events as arrays, one entry per event; those from `count` on are given again later."""
-
-    raw: Sequence[bytes]
-    buffer: Buffer
-    start: np.ndarray
-    end: np.ndarray
-    kind: np.ndarray
-    count: int
-
-    def numbers(self, at: np.ndarray) -> np.ndarray:
-        """int64[n]: the table numbers of table maps and row events."""
-        body = self.start[at] + HEADER
-        low: np.ndarray = self.buffer.at("<u4")[body].astype(np.int64)
-        low |= self.buffer.at("<u2")[body + 4].astype(np.int64) << 32
-        return low
-
-    def statements(self) -> Statements:
-        """Where statements have their texts, and where they end."""
-        kind = self.kind[: self.count]
-        ends = _ROWS[kind] & (self.buffer.bytes[self.start[: self.count] + HEADER + 6] & _STATEMENT_ENDS > 0)
-        return Statements(self.raw, kind, ends)
+def _statements(events: Events, kind: np.ndarray) -> Statements:
+    """Where statements have their texts, and where they end."""
+    ends = _ROWS[kind] & (events.buffer.bytes[events.begin + HEADER + 6] & _STATEMENT_ENDS > 0)
+    return Statements(events, kind, ends)
 
 
 def _totals(transaction: np.ndarray, count: np.ndarray) -> tuple[list[int], list[int]]:

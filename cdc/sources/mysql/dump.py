@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from cdc import faults
 from cdc.errors import LogLost, SourceChanged
 from cdc.sources.mysql.connection import Connection, Dsn, server_error
@@ -14,6 +16,7 @@ from cdc.sources.mysql.events import DELETES, GTIDS, UPDATES, WRITES, Event
 from cdc.sources.mysql.framing import Framer, ServerSaid, event_mark
 from cdc.sources.mysql.gtid import MySqlGtids
 from cdc.sources.mysql.position import LogPlace
+from cdc.sources.mysql.slices import Events
 from cdc.sources.mysql.state import SourceState
 from cdc.sources.mysql.stream import HEARTBEAT_EVERY, SILENT_FOR, UNREAD_FOR
 from cdc.sources.mysql.transactions import event_end, xa_name
@@ -76,7 +79,7 @@ class FramerBehind(Framer):
         self._at = place.at(4)
         self._is_there = False
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> Events:
         """As those of a `Framer`.
 
         Raises:
@@ -98,7 +101,7 @@ class FramerBehind(Framer):
                 self._is_there = True
                 return events[number:]
             self._at = at
-        return [event for event in events if event[4] in _OF_NO_PLACE]
+        return events.chosen(np.isin(events.kind, list(_OF_NO_PLACE)))
 
 
 def log_mark(dsn: Dsn, server_id: int, place: LogPlace) -> list[int]:
@@ -179,7 +182,7 @@ def file_events(dsn: Dsn, server_id: int, file: str, size: int) -> Iterator[byte
                     return
 
 
-def _events(connection: Connection, framer: Framer) -> list[bytes]:
+def _events(connection: Connection, framer: Framer) -> Events:
     try:
         return framer.feed(connection.receive(1 << 20))
     except ServerSaid as said:

@@ -8,19 +8,28 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 
+import numpy as np
 import zstandard
 
 from cdc.errors import DecodeError
+from cdc.sources.lockstep import Buffer
 from cdc.sources.mysql.events import COMPRESSED, HEADER, Event
 from cdc.sources.mysql.reader import Reader
+from cdc.sources.mysql.slices import Events
 
 _LONGEST = 0xFFFFFF  # a packet of this length goes on in the next one
+_HEAD = 4  # bytes before a packet: three of its length, and its number
 _OK, _EOF, _ERROR = 0x00, 0xFE, 0xFF
 _CRC32 = 1  # checksum algorithm in a format description
 _ZSTD, _UNCOMPRESSED = 0, 255  # compression types of a transaction payload
 _MOST = 1 << 30  # bytes: max_allowed_packet cannot be more, so neither can an event that was compressed
 _MOST_PACKETS = _MOST // _LONGEST + 2  # of one event
+_RESIDUE = zlib.crc32(bytes(4) + zlib.crc32(bytes(4)).to_bytes(4, "little"))  # of whatever ends in its own CRC32
+_GLUE = bytes.fromhex("0080fdfbab")  # zlib.crc32(_GLUE, _RESIDUE) == 0
+_SPECIAL = np.zeros(256, dtype=bool)  # what becomes other events, or says how the next ones are read
+_SPECIAL[[Event.FORMAT_DESCRIPTION, Event.TRANSACTION_PAYLOAD, *COMPRESSED]] = True
 
 
 class ServerSaid(Exception):
@@ -41,28 +50,52 @@ class Framer:
 
     def __init__(self, *, has_checksum: bool) -> None:
         self._has_checksum = has_checksum
-        self._rest = b""
+        self._pieces: list[bytes] = []  # of packets that have not come as a whole
+        self._size = 0
+        self._wanted = _HEAD  # bytes of them, before which there is nothing to do
         self._long: list[bytes] = []
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> Events:
         """The events that are complete with these bytes, each with its header and without its checksum.
 
         Raises:
             ServerSaid: the server ended the stream.
             DecodeError: an event is damaged (B-14).
         """
-        data = self._rest + data if self._rest else data
-        view = memoryview(data)
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size < self._wanted:
+            return Events.of([])
+        buffer = Buffer(self._pieces)
+        begin = _packets(buffer.data, buffer.size)
+        done = int(begin[-1])
+        self._pieces, self._size = [buffer.data[done : buffer.size]], buffer.size - done
+        self._wanted = _HEAD + _length(buffer.data, done) if self._size >= _HEAD else _HEAD
+        events = self._ordinary(buffer, begin)
+        return events if events is not None else self._one_by_one(buffer, begin)
+
+    def _ordinary(self, buffer: Buffer, packets: np.ndarray) -> Events | None:
+        """The events of packets, by where they begin and the last one ends (int64[n+1]), without Python for each.
+
+        None if anything is out of the ordinary, a wrong checksum for example.
+        """
+        begin, end = packets[:-1] + _HEAD + 1, packets[1:]
+        length = end - begin
+        if self._long or (length < HEADER + 4 * self._has_checksum).any() or (length >= _LONGEST - 1).any():
+            return None
+        if (buffer.bytes[begin - 1] != _OK).any() or _SPECIAL[buffer.bytes[begin + 4]].any():
+            return None
+        if not self._has_checksum:
+            return Events(buffer, begin, end)
+        return Events(buffer, begin, end - 4) if _have_checksums(buffer, packets) else None
+
+    def _one_by_one(self, buffer: Buffer, packets: np.ndarray) -> Events:
+        view = memoryview(buffer.data)
         events: list[bytes] = []
-        at, end = 0, len(data)
-        unpack = struct.Struct("<I").unpack_from
-        while end - at >= 4:
-            length = unpack(data, at)[0] & _LONGEST
-            after = at + 4 + length
-            if after > end:
-                break
+        for at, after in pairwise(packets.tolist()):
+            length = after - at - _HEAD
             if length == _LONGEST or self._long:
-                self._long.append(data[at + 4 : after])
+                self._long.append(buffer.data[at + _HEAD : after])
                 if len(self._long) > _MOST_PACKETS:
                     raise DecodeError("The server sent a binlog event that is larger than an event can be.")
                 if length < _LONGEST:
@@ -70,10 +103,8 @@ class Framer:
                     self._long = []
                     self._take(memoryview(packet), events)
             else:
-                self._take(view[at + 4 : after], events)
-            at = after
-        self._rest = data[at:]
-        return events
+                self._take(view[at + _HEAD : after], events)
+        return Events.of(events)
 
     def _take(self, packet: memoryview, events: list[bytes]) -> None:
         if not packet or packet[0] != _OK:
@@ -97,6 +128,34 @@ class Framer:
             events.append(_uncompressed(event))
         else:
             events.append(event)
+
+
+def _length(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 3], "little")
+
+
+def _packets(data: bytes, size: int) -> np.ndarray:
+    """int64[n+1]: where each whole packet in so many bytes begins, and where the last one ends."""
+    found: list[int] = []
+    begin, unpack, at, last = found.append, struct.Struct("<I").unpack_from, 0, size - _HEAD
+    while at <= last:
+        begin(at)
+        at += _HEAD + (unpack(data, at)[0] & _LONGEST)
+    if at <= size:
+        begin(at)
+    return np.array(found, dtype=np.int64)
+
+
+def _have_checksums(buffer: Buffer, packets: np.ndarray) -> bool:
+    """Whether the events of packets all end in their CRC32, which one look at all of them tells.
+
+    Whatever ends in its own CRC32 leaves one and the same number, and _GLUE, in place of the bytes before an event,
+    makes that what a CRC32 begins with. Bursts of up to 32 bits are found for certain, as in a single event.
+    """
+    glued = buffer.bytes[: packets[-1]].copy()
+    for offset, byte in enumerate(_GLUE):
+        glued[packets[:-1] + offset] = byte
+    return zlib.crc32(glued.data, _RESIDUE) == _RESIDUE
 
 
 def event_mark(event: bytes) -> int:
