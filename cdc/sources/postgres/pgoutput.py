@@ -38,8 +38,6 @@ _SHORTEST[list(b"BCRIUDT")] = 20, 25, 8, 5, 5, 5, 5
 _IS_FIXED = np.zeros(256, dtype=bool)
 _IS_FIXED[list(b"BC")] = True
 _IDENTITIES = "dnfi"
-_CACHED = 512 << 10  # bytes of tuples that are read at a time
-_FEWEST = 512  # tuples, below which it costs more to call than to compute
 # In front of a value are its kind and its length in four bytes. With those it is read as three words, in which the
 # bytes of the value begin behind the first five.
 _VALUE_HEAD = "V24"
@@ -409,12 +407,6 @@ class _Column:
     valid: np.ndarray
     unchanged: np.ndarray | None
 
-    def leave_out(self, unchanged: np.ndarray, part: slice) -> None:
-        """Say which values the log left out of a part of the tuples."""
-        if self.unchanged is None:
-            self.unchanged = np.zeros(len(self.valid), dtype=bool)
-        self.unchanged[part] = unchanged
-
 
 def _batch(run: _Messages, rows: np.ndarray, schema: TableSchema, relation: Relation) -> ChangeBatch:
     """Decode the messages `rows` (int64[n]), all of one table in one shape.
@@ -466,31 +458,14 @@ def _batch(run: _Messages, rows: np.ndarray, schema: TableSchema, relation: Rela
 
 
 def _tuples(buffer: Buffer, cursor: np.ndarray, width: int, schema: TableSchema) -> tuple[list[_Column], np.ndarray]:
-    """Read one tuple per cursor; returns the columns and where each tuple ends.
-
-    Every column is read from all over the tuples. So they are taken as many at a time as stay in the processor's cache:
-    with 16 MB at once most of the time is spent waiting for memory.
-    """
-    count = len(cursor)
-    columns = [_Column(np.empty((count, 16), dtype=np.uint8), np.empty(count, dtype=bool), None) for _ in range(width)]
-    end = np.empty(count, dtype=np.int64)
-    step = max(_FEWEST, count * _CACHED // max(buffer.size, 1))
-    for begin in range(0, count, step):
-        part = slice(begin, begin + step)
-        end[part] = _read_tuples(buffer, cursor[part], schema, columns, part)
-    return columns, end
-
-
-def _read_tuples(
-    buffer: Buffer, cursor: np.ndarray, schema: TableSchema, columns: list[_Column], part: slice
-) -> np.ndarray:
-    """Read a part of the tuples, column by column; returns where each tuple ends."""
-    if (buffer.uint16(cursor) != len(columns)).any():
+    """Read one tuple per cursor, column by column; returns the columns and where each tuple ends."""
+    if (buffer.uint16(cursor) != width).any():
         raise DecodeError(f"A row of {schema.table} has another number of columns than the table.")
     cursor = cursor + 2
-    for index, column in enumerate(columns):
-        # Kind, length and the first bytes of the value at once. A cursor on the last value may stand near the end of
-        # the buffer: the padding makes the read harmless.
+    columns = []
+    for index in range(width):
+        # Most of the time is spent waiting for memory: what there is at a cursor is fetched once. One on the last value
+        # may stand near the end of the buffer: the padding makes the read harmless.
         head = buffer.at(_VALUE_HEAD)[cursor].view("<u8").reshape(-1, 3)
         first, second, third = head[:, 0], head[:, 1], head[:, 2]
         kind = first.astype(np.uint8)
@@ -501,19 +476,16 @@ def _read_tuples(
             cursor = start + length
         else:
             if not (is_text | is_unchanged | (kind == ord("n"))).all():
-                name = schema.columns[index].name
-                raise DecodeError(f"A value of {schema.table}.{name} is in a format that was not asked for.")
+                column = schema.columns[index].name
+                raise DecodeError(f"A value of {schema.table}.{column} is in a format that was not asked for.")
             length = np.where(is_text, length, 0)
             start = cursor + 5 * is_text
             cursor = start + length + ~is_text
         if len(cursor) and cursor.max() > buffer.size:
             raise DecodeError(f"A row of {schema.table} is longer than its message.")
-        first, rest = first >> _BEFORE | second << _BEHIND, second >> _BEFORE | third << _BEHIND
-        column.views[part] = views_of(first, rest, start, length)
-        column.valid[part] = is_text
-        if is_unchanged.any():
-            column.leave_out(is_unchanged, part)
-    return cursor
+        views = views_of(first >> _BEFORE | second << _BEHIND, second >> _BEFORE | third << _BEHIND, start, length)
+        columns.append(_Column(views, is_text, is_unchanged if is_unchanged.any() else None))
+    return columns, cursor
 
 
 def _restore_unchanged(after: list[_Column], before: list[_Column], before_row: np.ndarray) -> None:
