@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 INLINE = 12  # an Arrow view holds up to 12 bytes in itself; longer values point into a buffer
-_HEAD = f"V{INLINE}"
-# For each length that fits inside, ones over its bytes and zeros over the rest.
-_INSIDE = np.array([[255] * length + [0] * (INLINE - length) for length in range(INLINE + 1)], dtype=np.uint8).view(
-    _HEAD
-)[:, 0]
+_HEAD = "V16"
+# For each length that fits inside, ones over its bytes and zeros over the rest: of the first eight, and of the others.
+_FIRST, _REST = (
+    np.array([(1 << 8 * min(max(length - before, 0), 8)) - 1 for length in range(INLINE + 1)], dtype=np.uint64)
+    for before in (0, 8)
+)
+_HALF = np.uint64(32)
 PADDING = bytes(32)  # so that gathers of a fixed width near the end stay inside
 
 
@@ -63,14 +65,19 @@ def string_views(buffer: Buffer, start: np.ndarray, length: np.ndarray) -> np.nd
     A struct is the length, then either the bytes themselves or a 4-byte prefix, a buffer number and an offset:
     https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
     """
-    words = np.empty((len(start), 4), dtype=np.uint32)
-    words[:, 0] = length
-    head = buffer.at(_HEAD)[start].view(np.uint32).reshape(-1, 3)
-    inside = _INSIDE[np.minimum(length, INLINE)].view(np.uint32).reshape(-1, 3)
-    np.bitwise_and(head, inside, out=words[:, 1:])
+    head = buffer.at(_HEAD)[start].view("<u8").reshape(-1, 2)
+    return views_of(head[:, 0], head[:, 1], start, length)
+
+
+def views_of(first: np.ndarray, rest: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """The same for values whose first eight bytes, and at least the next four, were read already (uint64[n] each)."""
+    shown = np.minimum(length, INLINE)
+    first = first & _FIRST[shown]
+    words = np.empty((len(start), 2), dtype=np.uint64)
+    np.bitwise_or(first << _HALF, length.astype(np.uint64), out=words[:, 0])
+    np.bitwise_or(first >> _HALF, (rest & _REST[shown]) << _HALF, out=words[:, 1])
     long = np.flatnonzero(length > INLINE)
-    words[long, 2] = 0  # every value lives in buffer 0
-    words[long, 3] = start[long]
+    words[long, 1] = start[long] << 32  # every value lives in buffer 0
     return words.view(np.uint8)
 
 

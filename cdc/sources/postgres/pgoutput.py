@@ -19,7 +19,7 @@ from cdc.model.change import ABSENT, ChangeBatch, Op, Rows, Transactions
 from cdc.model.position import Position
 from cdc.model.schema import TableSchema
 from cdc.model.segment import Changes, Evolve, Note, Step, Suspect, Truncate
-from cdc.sources.lockstep import Buffer, string_array, string_views
+from cdc.sources.lockstep import Buffer, string_array, views_of
 from cdc.sources.postgres.notes import read_note
 from cdc.sources.postgres.position import EPOCH, lsn, write_lsn
 from cdc.sources.postgres.relation import HEADER, Moved, Relation, RelationColumn
@@ -38,6 +38,10 @@ _SHORTEST[list(b"BCRIUDT")] = 20, 25, 8, 5, 5, 5, 5
 _IS_FIXED = np.zeros(256, dtype=bool)
 _IS_FIXED[list(b"BC")] = True
 _IDENTITIES = "dnfi"
+# In front of a value are its kind and its length in four bytes. With those it is read as three words, in which the
+# bytes of the value begin behind the first five.
+_VALUE_HEAD = "V24"
+_BYTE, _BEFORE, _BEHIND = np.uint64(8), np.uint64(40), np.uint64(24)
 _OPS = np.zeros(256, dtype=np.uint8)
 _OPS[ord("I")], _OPS[ord("U")], _OPS[ord("D")] = Op.INSERT, Op.UPDATE, Op.DELETE
 
@@ -460,25 +464,27 @@ def _tuples(buffer: Buffer, cursor: np.ndarray, width: int, schema: TableSchema)
     cursor = cursor + 2
     columns = []
     for index in range(width):
-        kind = buffer.bytes[cursor]
+        # Most of the time is spent waiting for memory: what there is at a cursor is fetched once. One on the last value
+        # may stand near the end of the buffer: the padding makes the read harmless.
+        head = buffer.at(_VALUE_HEAD)[cursor].view("<u8").reshape(-1, 3)
+        first, second, third = head[:, 0], head[:, 1], head[:, 2]
+        kind = first.astype(np.uint8)
+        length = (first >> _BYTE).astype(np.uint32).byteswap().astype(np.int64)
         is_text, is_unchanged = kind == ord("t"), kind == ord("u")
-        if not (is_text | is_unchanged | (kind == ord("n"))).all():
-            column = schema.columns[index].name
-            raise DecodeError(f"A value of {schema.table}.{column} is in a format that was not asked for.")
         if is_text.all():
-            length = buffer.uint32(cursor + 1)
             start = cursor + 5
             cursor = start + length
         else:
-            # A cursor on the last value may stand near the end of the buffer: the padding makes the read harmless.
-            length = np.where(is_text, buffer.uint32(cursor + 1), 0)
+            if not (is_text | is_unchanged | (kind == ord("n"))).all():
+                column = schema.columns[index].name
+                raise DecodeError(f"A value of {schema.table}.{column} is in a format that was not asked for.")
+            length = np.where(is_text, length, 0)
             start = cursor + 5 * is_text
             cursor = start + length + ~is_text
         if len(cursor) and cursor.max() > buffer.size:
             raise DecodeError(f"A row of {schema.table} is longer than its message.")
-        columns.append(
-            _Column(string_views(buffer, start, length), is_text, is_unchanged if is_unchanged.any() else None)
-        )
+        views = views_of(first >> _BEFORE | second << _BEHIND, second >> _BEFORE | third << _BEHIND, start, length)
+        columns.append(_Column(views, is_text, is_unchanged if is_unchanged.any() else None))
     return columns, cursor
 
 
