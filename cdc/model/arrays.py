@@ -23,6 +23,8 @@ def take(array: pa.Array, rows: np.ndarray) -> pa.Array:
     """The values of an array at `rows` (int64[n]); a negative row gives null. No value of a view is copied."""
     if len(array) == 0:
         return pa.nulls(len(rows), array.type)
+    if len(rows) == 0:
+        return array.slice(0, 0)
     if array.type not in _VIEWS:
         return array.take(pa.array(rows, mask=rows < 0) if (rows < 0).any() else pa.array(rows))
     bitmap, structs, *data = array.buffers()
