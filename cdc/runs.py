@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdc.connectors import (
     JOURNAL,
@@ -32,17 +32,12 @@ from cdc.connectors import (
     target_factory,
     target_module,
 )
-from cdc.engine.fanout import FanOut
 from cdc.engine.liveness import Stall, Watch
 from cdc.engine.pipeline import Pipeline
 from cdc.errors import CheckpointUnreadable, TargetBusy, Unavailable, UsageError
-from cdc.jobs import answers
 from cdc.jobs.backfill import Backfill
 from cdc.jobs.control import Progress, Values, ask, is_served, serve
 from cdc.jobs.healing import Healing
-from cdc.jobs.past import AskedHistories
-from cdc.jobs.publishing import Publisher
-from cdc.jobs.requests import JOBS
 from cdc.jobs.tidying import tidy
 from cdc.jobs.verify import verify_every
 from cdc.journal import rebuild_factory
@@ -65,6 +60,11 @@ from cdc.whereabouts import (
     refuse_other,
     status_file,
 )
+
+if TYPE_CHECKING:
+    from cdc.engine.fanout import FanOut
+    from cdc.jobs.publishing import Publisher
+    from cdc.observer import Observer
 
 T = TypeVar("T")
 
@@ -135,6 +135,8 @@ def _publisher(pipeline: Pipeline, source: str, target: str, options: Options, f
     module, place = target_module(target)
     if not isinstance(module, Publishes):
         raise UsageError(f"{without_password(target)} is not one file, so no copy of it can be published.")
+    from cdc.jobs.publishing import Publisher  # noqa: PLC0415  # few runs publish
+
     publication = module.make_publication(place, file)
     publication.refuse_place()
     refuse_foreign = partial(_refuse_foreign, module, source, target, options.name, file)
@@ -212,6 +214,8 @@ def open_fanout(
         return make
 
     feeds = {target: feed(target) for target in targets}
+    from cdc.engine.fanout import FanOut  # noqa: PLC0415  # few runs have a journal
+
     writer = open_pipeline(source, journal, fitting(options, journal), on_stall)
     return FanOut(writer, feeds, until_caught_up=options.until_caught_up)
 
@@ -282,8 +286,14 @@ def have_done(source: str, target: str, options: Options, what: str, arguments: 
         pipeline = open_pipeline(source, target, replace(chosen, until_caught_up=False, only_looks=what != "resync"))
         pipeline.meant = kept.selection if kept is not None else None
         done: list[Values] = []
-        pipeline.run_beside(lambda _: done.append(JOBS[what](pipeline, observer, arguments, progress)))
+        pipeline.run_beside(lambda _: done.append(_do(what, pipeline, observer, arguments, progress)))
     return done[0]
+
+
+def _do(what: str, pipeline: Pipeline, observer: Observer, arguments: Values, progress: Progress) -> Values:
+    from cdc.jobs.requests import JOBS  # noqa: PLC0415  # most runs end before anybody asks
+
+    return JOBS[what](pipeline, observer, arguments, progress)
 
 
 def _asked_first(
@@ -342,6 +352,8 @@ def query(target: str, wishes: QueryWishes) -> QueryAnswer:
             hint="It asks DuckDB files and lakes. A server is asked with its own client, for example psql.",
         )
     arguments = {"sql": wishes.sql, "limit": wishes.limit, "seconds": wishes.seconds}
+    from cdc.jobs import answers  # noqa: PLC0415  # which has arrays
+
     found = _by_whom_it_has(target, "query", arguments, lambda: module.query(place, wishes))
     return answers.read(found) if isinstance(found, dict) else found
 
@@ -361,6 +373,7 @@ def open_histories(target: str) -> Iterator[Any]:
             hint="`cdc run ... --mode history` keeps one; `cdc targets` lists the targets that can.",
         )
     if isinstance(module, OneFile) and is_served(control_socket(target, NAMELESS)):
+        from cdc.jobs.past import AskedHistories  # noqa: PLC0415  # which has statements
 
         def asked(what: str, arguments: Values) -> Values:
             answer = ask(control_socket(target, NAMELESS), what, arguments, lambda _: None)
@@ -395,7 +408,7 @@ def serve_jobs(pipeline: Pipeline, source: str, target: str, options: Options) -
 
     def answer(what: str, arguments: Values, progress: Progress) -> Values:
         with closing(make_observer(source, options)) as observer:
-            return JOBS[what](pipeline, observer, arguments, progress)
+            return _do(what, pipeline, observer, arguments, progress)
 
     def listen() -> None:
         while pipeline.is_running and not pipeline.is_open:

@@ -25,7 +25,8 @@ from cdc.screen import rates as clocks
 from cdc.screen.lines import Lines
 from cdc.screen.picture import counts, picture
 from cdc.screen.rates import Rates, duration, size
-from cdc.screen.terminal import Nothing, Terminal, screen
+from cdc.screen.shown import Nothing, screen
+from cdc.screen.terminal import Terminal
 
 log = logging.getLogger("cdc.test")
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cdc.cli.consoles import messages
 from cdc.cli.systemd import reported
 from cdc.cli.view import StatusFile, Watched, keep_status, watch
 from cdc.connectors import JOURNAL, kind_of
@@ -30,9 +30,13 @@ from cdc.service.observed import ObservedPipeline
 from cdc.service.service import Service
 from cdc.whereabouts import own_socket
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.1  # seconds
+_FORCE_A_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE")  # variables by which rich takes something else for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +202,19 @@ def _run_alone(
     ending.stops(run.stop)
     try:
         with reported(lambda: {wanted.options.name: run.watched.pipeline}):
-            run.run(lambda _: watch([run.watched], messages))
+            run.run(lambda _: watch([run.watched], _screen()))
     except OperatorNeeded as error:
         say_stopped(wanted.options.name, error)
         raise
+
+
+def _screen() -> Console | None:
+    """Standard error, if it may be a terminal. A service has none, and loads nothing that draws."""
+    if not sys.stderr.isatty() and not any(os.environ.get(name) for name in _FORCE_A_TERMINAL):
+        return None
+    from cdc.cli.consoles import messages
+
+    return messages
 
 
 class Ending:
@@ -237,7 +250,7 @@ def end_process(stall: Stall) -> None:
     goes_on = "The process ends; it goes on from the checkpoint when it is started again. It hangs here:"
     log.error("%s %s", stall, goes_on)
     faulthandler.dump_traceback(file=sys.stderr)
-    if messages.is_terminal:
-        messages.show_cursor()
+    if (console := _screen()) is not None and console.is_terminal:
+        console.show_cursor()
     sys.stderr.flush()
     os._exit(EXIT_RESTARTABLE)

@@ -9,11 +9,8 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from cdc.cli.app import NameOption, SourceArgument, TargetArgument, app
-from cdc.cli.consoles import console
 from cdc.cli.quantity import seconds_of
 from cdc.errors import EXIT_RESTARTABLE
 from cdc.logs import printable
@@ -53,6 +50,11 @@ def status(
 
 
 def _print(report: dict[str, Any], lines: Mapping[str, str]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cdc.cli.consoles import console
+
     rows = {
         "pipeline": f"{report['name']}, {report['phase'] or 'open in another process'}",
         "healthy": {"green": "yes", "amber": "yes, but see the tables"}.get(report["health"])

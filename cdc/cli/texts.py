@@ -11,6 +11,8 @@ this method any more, `tests/test_commands.py` fails, since a command then loads
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from enum import EnumType
 from typing import Any
 
 from typer.core import TyperArgument, TyperOption
@@ -19,7 +21,7 @@ _TEXTS = (str, list[str])
 
 
 def read_lightly(parameters: Iterable[object]) -> None:
-    """Have texts taken as they are, and whatever else only be read if it was given."""
+    """Have texts and words of a list taken as they are, and whatever else only be read if it was given."""
     for parameter in parameters:
         if isinstance(parameter, TyperArgument | TyperOption):
             lightly = _Lightly(parameter)
@@ -37,6 +39,10 @@ class _Lightly:
             return () if param.multiple or param.nargs == -1 else None
         if ctx.resilient_parsing:  # of a completion, which looks no further
             return value
-        if param.type_descriptor.annotation in _TEXTS and param.type_descriptor.parameter_info.parser is None:
+        kind = param.type_descriptor.annotation
+        if kind in _TEXTS and param.type_descriptor.parameter_info.parser is None:
             return value
+        if isinstance(kind, EnumType):
+            with suppress(ValueError):  # of which typer says which words there are
+                return kind(value)
         return self._by_typer().coerce(value, param=param, ctx=ctx)

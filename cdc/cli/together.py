@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
-
 from cdc.cli.process import Prepared, Wanted, prepare
 from cdc.cli.view import watch
 from cdc.engine.pipeline import Pipeline
@@ -23,7 +21,6 @@ _FIRST_AGAIN_IN = 1.0  # seconds
 _LONGEST_AGAIN_IN = 60.0
 _FINE_AFTER = 60.0  # seconds that a run has lasted, after which its end counts as the first one
 _LOOK_EVERY = 0.1
-_LINES = Console(stderr=True, force_terminal=False)  # each has lines: there is one screen
 
 
 class Together:
@@ -129,7 +126,7 @@ class _Member:
             run = self._run
             if self._stop.is_set():  # the run before may be the one that was asked to end
                 return self.failure
-            run.run(lambda _: watch([run.watched], _LINES))
+            run.run(lambda _: watch([run.watched], None))
         except OSError as error:
             return meaning_of(error)
         except Exception as error:  # of this run alone, whatever it is

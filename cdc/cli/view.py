@@ -10,17 +10,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
-from rich.console import Console
 
 from cdc.engine.pipeline import Pipeline
 from cdc.engine.views import PipelineView
 from cdc.files.durable import replacing
 from cdc.logs import of_pipeline, settings
-from cdc.screen.terminal import Terminal, screen
+from cdc.screen.lines import Lines
+from cdc.screen.shown import Nothing, screen
 from cdc.whereabouts import own_socket, status_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 log = logging.getLogger("cdc")
 
@@ -80,8 +83,12 @@ class Watched(NamedTuple):
     status: StatusFile | None = None
 
 
-def watch(watched: Sequence[Watched], console: Console) -> None:
-    """Show pipelines until all of them have stopped, and keep their status files. Says at the end how to go on."""
+def watch(watched: Sequence[Watched], console: Console | None) -> None:
+    """Show pipelines until all of them have stopped, and keep their status files. Says at the end how to go on.
+
+    Args:
+        console: None if it is no terminal.
+    """
     written = dict.fromkeys(range(len(watched)), 0.0)
     phases: dict[int, str] = {}
     caught_up: set[int] = set()
@@ -112,20 +119,20 @@ def watch(watched: Sequence[Watched], console: Console) -> None:
             if left:
                 time.sleep(_LOOK_EVERY)
     for each in watched:
-        _say_last(each, console, is_drawn=isinstance(shown, Terminal))
+        _say_last(each, None if isinstance(shown, Lines | Nothing) else console)
 
 
 def _is_caught_up(view: PipelineView) -> bool:
     return view.phase == "streaming" and view.durable is not None and not view.lag_bytes
 
 
-def _say_last(watched: Watched, console: Console, *, is_drawn: bool) -> None:
+def _say_last(watched: Watched, drawn_on: Console | None) -> None:
     """Say what happened and how to go on, unless that is what the error says that has ended it."""
     word = last_word(watched)
     if word is None or settings().is_quiet:
         return
-    if is_drawn:
-        console.print(word, highlight=False, markup=False, soft_wrap=True)
+    if drawn_on is not None:
+        drawn_on.print(word, highlight=False, markup=False, soft_wrap=True)
         return
     with of_pipeline(watched.name):
         log.info("%s", word)

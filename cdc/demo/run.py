@@ -23,7 +23,7 @@ from cdc.model.selection import Selection
 from cdc.options import Options
 from cdc.runs import TableComparison, compare_tables, open_pipeline
 from cdc.screen.lines import Lines
-from cdc.screen.terminal import screen
+from cdc.screen.shown import screen
 
 TARGET = Path("demo.duckdb")
 _MARK = "_cdc_demo"  # a schema of the target

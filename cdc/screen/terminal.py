@@ -8,8 +8,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from cdc.engine.views import PipelineView
-from cdc.logs import Form, settings
-from cdc.screen.lines import Lines
 from cdc.screen.picture import counts, picture
 from cdc.screen.rates import Rates
 
@@ -63,32 +61,3 @@ class Terminal:
         shown = list(self._views.items())[:lines]
         each = lines // max(1, len(shown))
         return Group(*(picture(name, view, self._rates[name], columns, each) for name, view in shown))
-
-
-class Nothing:
-    """What those see who want to hear of errors alone."""
-
-    def __enter__(self) -> Nothing:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def show(self, name: str, view: PipelineView) -> None: ...
-
-    def draw(self) -> None: ...
-
-
-Screen = Terminal | Lines | Nothing
-
-
-def screen(console: Console, lines: Lines | None = None) -> Screen:
-    """What shows pipelines to those who look at a console: a picture if it is a terminal that can have one.
-
-    Args:
-        lines: for any other, if it is not the log that they are written to.
-    """
-    if settings().is_quiet:
-        return Nothing()
-    if console.is_terminal and not console.is_dumb_terminal and settings().form is Form.TEXT:
-        return Terminal(console)
-    return lines or Lines()

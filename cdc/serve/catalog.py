@@ -8,7 +8,7 @@ table is made of its name, so it is the same in the next edition.
 from __future__ import annotations
 
 from cdc.serve.pgwire import values
-from cdc.tables.sql import CATALOG
+from cdc.tables.names import CATALOG
 
 PLACE = "memory.pg"
 DATABASE = "cdc_database"  # the variable that holds what the reader calls the database

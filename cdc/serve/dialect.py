@@ -15,7 +15,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from cdc.serve import catalog
-from cdc.tables.sql import CATALOG
+from cdc.tables.names import CATALOG
 
 _OF_CATALOGUE = re.compile(
     r"""\bpg_\w+|\binformation_schema\b|\breg(class|type|proc|procedure|namespace|role|oper)\b|\bcurrent_(database|catalog|schemas|user|role|setting)\b

@@ -15,7 +15,7 @@ from sqlglot import exp
 from cdc.serve import catalog
 from cdc.serve.limits import MEGABYTE, Limits
 from cdc.serve.spill import Spill
-from cdc.tables.sql import CATALOG
+from cdc.tables.names import CATALOG
 from cdc.targets.duckdb.questions import look_in, schemas_of
 from cdc.targets.duckdb.refusals import NO_FILE, Refused, refusal
 

@@ -39,6 +39,7 @@ from cdc.model.segment import (
 from cdc.model.standing import Standing, State, Suspicion
 from cdc.tables import places
 from cdc.tables.engine import Database
+from cdc.tables.failures import mapped_errors
 from cdc.tables.layout import Layout
 from cdc.tables.moments import Moments
 from cdc.tables.owned import OwnedTables, first_come
@@ -498,12 +499,3 @@ def _last_before(checkpoint: Checkpoint | None) -> Position | None:
     if checkpoint is None:
         return None
     return Position(checkpoint.position.order - 1, checkpoint.position.text)
-
-
-@contextmanager
-def mapped_errors(database: Database) -> Iterator[None]:
-    """Turn what a driver raises into what it means for a pipeline."""
-    try:
-        yield
-    except database.failures as error:
-        raise database.meaning(error) from error

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from sqlglot import exp
 
-from cdc.errors import CdcError
 from cdc.model.schema import Column, TableName, TableSchema
+from cdc.tables.failures import Failing
 from cdc.typed.codec import Codec
 from cdc.typed.fitting import Reading, Readings
 
@@ -52,20 +52,18 @@ class Abilities:
     others_build_on: bool = False
 
 
-class Database(Protocol):
+class Database(Failing, Protocol):
     """One open database with tables.
 
     Attributes:
         product: what the database is called, in messages.
         place: which one it is, in messages.
-        failures: what the driver raises.
         copies: in how many tables of the database the columns of a table are; set by the layout that keeps them so.
     """
 
     product: str
     place: str
     abilities: Abilities
-    failures: tuple[type[Exception], ...]
     copies: int
 
     def open(self) -> None:
@@ -91,9 +89,6 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Let go of the lease. May be called twice."""
-
-    def meaning(self, failure: Exception) -> CdcError:
-        """What one of `failures` means for a pipeline."""
 
     def is_taken(self, failure: Exception) -> bool:
         """Whether a statement failed since there is something else of the name that it was to make."""

@@ -12,8 +12,8 @@ from cdc.model.moment import HOW_TO_WRITE, Moment, written
 from cdc.model.schema import TableName
 from cdc.tables import sql
 from cdc.tables.answers import Event, Known, Place, Row, events, named, not_known, plain, unknown
-from cdc.tables.applied import mapped_errors
 from cdc.tables.engine import Engine
+from cdc.tables.failures import mapped_errors
 from cdc.tables.gaps import Gaps
 from cdc.tables.places import SCHEMA, place_query
 from cdc.tables.published import BEGIN, END, SINCE, as_of, inside, stored, versions_view

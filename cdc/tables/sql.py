@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp, parse_one
 
 from cdc.model.schema import TableName
+from cdc.tables.names import CATALOG
 from cdc.typed import fitting
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 DIALECT = fitting.DIALECT
 ROWS = fitting.ROWS
-CATALOG = "_cdc_target"  # of every name, since a schema may be called like a catalog; an engine without leaves it out
 ROW_ID = "rowid"  # the column by which a row is found again as long as a transaction is open
 
 COMPLETED = exp.Table(this=exp.to_identifier("_cdc_completed"))

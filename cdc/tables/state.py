@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from cdc import faults
 from cdc.errors import CheckpointUnreadable, TargetBusy, UsageError
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import TableName
 from cdc.model.standing import Standing, State, Suspicion
-from cdc.tables.engine import Engine
+from cdc.tables.failures import Failing
 from cdc.tables.owned import OwnedTables
 from cdc.target import Mode
 
@@ -59,6 +60,26 @@ class Stored:
 
     checkpoint: Checkpoint | None
     sequence: int
+
+
+class Asked(Failing, Protocol):
+    """A database that holds state tables. It takes texts in DuckDB's words with `?` for values, which need nothing that
+    makes statements."""
+
+    def open(self) -> None:
+        """Take the lease; raises TargetBusy, UsageError."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+    def columns(self, table: TableName) -> Mapping[str, str]:
+        """Names and types of a table's columns, or a view's; empty if there is no such table."""
+
+    def run(self, statement: str, values: Sequence[object] = ()) -> int:
+        """Run a statement; how many rows it changed."""
+
+    def ask(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
 
 
 class KeptState(Protocol):
@@ -122,7 +143,7 @@ class KeptState(Protocol):
 class StateTables:
     """The state tables of one open target. Nothing here commits."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Asked) -> None:
         self._engine = engine
         self._stored = Stored(None, 0)
 
@@ -250,7 +271,7 @@ class StateTables:
         return {row[0] for row in self._engine.ask(f"SELECT identity FROM {SCHEMA}.apart")}
 
 
-def read(engine: Engine) -> Stored:
+def read(engine: Asked) -> Stored:
     """The checkpoint of an open target; that it has no state tables counts as none."""
     if not engine.columns(TableName(SCHEMA, "checkpoint")):
         return Stored(None, 0)
@@ -266,13 +287,13 @@ def read(engine: Engine) -> Stored:
     return Stored(Checkpoint(Position(int(order), position), state), sequence)
 
 
-def read_mode(engine: Engine) -> Mode:
+def read_mode(engine: Asked) -> Mode:
     """How the tables of an open target are kept; before there were modes, all were mirrors."""
     found = engine.ask(f"SELECT mode FROM {SCHEMA}.mode") if engine.columns(TableName(SCHEMA, "mode")) else []
     return Mode(found[0][0]) if found else Mode.MIRROR
 
 
-def read_marks(engine: Engine) -> dict[int, Standing]:
+def read_marks(engine: Asked) -> dict[int, Standing]:
     """The tables, by identity, of an open target that are copied by parts or suspect."""
     state = StateTables(engine)
     found = {table: Standing(State.COPYING) for table in state.copying()}
@@ -281,6 +302,6 @@ def read_marks(engine: Engine) -> dict[int, Standing]:
     return found | {table: Standing(State.SUSPECT, doubt.reason) for table, doubt in state.suspects().items()}
 
 
-def drop(engine: Engine) -> None:
+def drop(engine: Asked) -> None:
     """Remove the state tables."""
     engine.run(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cdc.model.change import ChangeBatch
 from cdc.model.parts import Digest, HashedRow, Key, Part
@@ -10,9 +10,7 @@ from cdc.model.schema import TableSchema
 from cdc.tables.applied import AppliedTables
 from cdc.tables.digest import digest, hashed_rows, keys, values
 from cdc.tables.engine import Engine
-from cdc.tables.history import History
 from cdc.tables.layout import Layout, Mirror
-from cdc.tables.soft_delete import SoftDelete
 from cdc.tables.state import StateTables
 from cdc.tables.table import TargetTable
 from cdc.target import Mode
@@ -60,9 +58,14 @@ class TableTarget(AppliedTables):
 
 def layout_for(mode: Mode, engine: Engine) -> Layout:
     """What keeps the tables of a target."""
-    kinds: dict[Mode, Callable[[Engine], Layout]] = {
-        Mode.MIRROR: Mirror,
-        Mode.HISTORY: History,
-        Mode.SOFT_DELETE: SoftDelete,
-    }
-    return kinds[mode](engine)
+    match mode:
+        case Mode.MIRROR:
+            return Mirror(engine)
+        case Mode.HISTORY:
+            from cdc.tables.history import History  # noqa: PLC0415  # most targets are mirrors
+
+            return History(engine)
+        case Mode.SOFT_DELETE:
+            from cdc.tables.soft_delete import SoftDelete  # noqa: PLC0415
+
+            return SoftDelete(engine)

@@ -49,6 +49,7 @@ BINLOG = {
     "decoding": binlog.decoding,
     "snapshot": binlog.copy,
     "large": binlog.large,
+    "startup": startup.following,
 }
 SOURCES = ("postgresql", "mariadb", "mysql")
 

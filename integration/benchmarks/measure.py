@@ -70,8 +70,7 @@ def server_cpu(server: PrivatePostgres) -> float:
 
 def process_cpu(process: int) -> float:
     """Seconds of CPU that a process has taken so far."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(~process << 3 | 2)  # its clock in Linux, as `clock_getcpuclockid` gives it
 
 
 def report(

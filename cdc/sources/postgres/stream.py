@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NoReturn
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import pq
 
 from cdc import faults
 from cdc.errors import DecodeError, Unavailable
@@ -20,6 +19,7 @@ from cdc.model.position import Checkpoint, Position
 from cdc.model.segment import Segment, bytes_held, fitting
 from cdc.source import Head, Link
 from cdc.sources.postgres.connection import Dsn, classify, mapped_errors, server_error
+from cdc.sources.postgres.conversation import LINE_IS_DEAD, raise_end, start_command, status_update
 from cdc.sources.postgres.pgoutput import Decoder
 from cdc.sources.postgres.position import EPOCH, lsn
 from cdc.sources.postgres.relation import HEADER
@@ -43,7 +43,6 @@ _LITTLE = 64 << 10  # bytes: less than this goes to an idle applier at once
 _PATIENCE = 0.25  # seconds that more than that may wait for what comes behind it: a few large merges beat many small
 _LULL = 0.05  # seconds without anything new, after which it waits no longer
 _WAIT = 0.1  # seconds to wait for the server when there is nothing to do
-LINE_IS_DEAD = "The connection is dead, or something between drops or damages data. It is opened again."
 
 
 class ReplicationStream:
@@ -317,34 +316,3 @@ class ReplicationStream:
     def close(self) -> None:
         """End the session; the server lets go of the slot."""
         self._connection.close()
-
-
-def start_command(session: Session, slot: str, publications: list[str], after: Position) -> bytes:
-    """The command that asks for what was committed at a position or later."""
-    names = ",".join('"' + name.replace('"', '""') + '"' for name in publications)
-    options = [f"proto_version '1', publication_names {sql.Literal(names).as_string(session)}"]
-    if session.info.server_version >= 140000:
-        options.append("messages 'true'")  # the heartbeat's
-    name = sql.Identifier(slot).as_string(session)
-    return f"START_REPLICATION SLOT {name} LOGICAL {after.text} ({', '.join(options)})".encode()
-
-
-def status_update(received: int, flushed: int, clock: int, *, ask: bool) -> bytes:
-    """The message by which a client says how far it is; 0 says nothing.
-
-    Args:
-        received, flushed: LSNs; up to the second one, the server need keep nothing.
-        clock: microseconds since the Unix epoch.
-        ask: the server is to answer at once.
-    """
-    return struct.pack(">cQQQqB", b"r", received, flushed, flushed, clock - EPOCH, ask)
-
-
-def raise_end(session: Session, dsn: Dsn) -> NoReturn:
-    """get_copy_data says -1 for an error as for an end; only the result tells which (A-32)."""
-    result = session.pgconn.get_result()
-    if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-        raise classify(server_error(result), dsn)
-    raise Unavailable(
-        f"{dsn}: the server ended the stream.", hint="It is shutting down, or somebody ended the connection."
-    )

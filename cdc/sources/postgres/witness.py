@@ -22,6 +22,7 @@ from psycopg import pq
 from cdc.errors import CdcError, SlotBusy, SourceChanged, Unavailable
 from cdc.model.position import Position
 from cdc.sources.postgres.connection import Dsn, connect_replication, mapped_errors, server_error
+from cdc.sources.postgres.conversation import LINE_IS_DEAD, raise_end, start_command, status_update
 from cdc.sources.postgres.identity import (
     RESYNC,
     identify,
@@ -34,7 +35,6 @@ from cdc.sources.postgres.position import EPOCH, lsn, write_lsn
 from cdc.sources.postgres.relation import HEADER
 from cdc.sources.postgres.session import Session
 from cdc.sources.postgres.state import SourceState, Witness
-from cdc.sources.postgres.stream import LINE_IS_DEAD, raise_end, start_command, status_update
 from cdc.waiting import MACHINE, Waiting
 
 if TYPE_CHECKING:  # `status` needs no arrays

@@ -10,8 +10,8 @@ from cdc.model.parts import WHOLE, Digest
 from cdc.model.position import Checkpoint
 from cdc.model.schema import TableSchema
 from cdc.model.standing import Standing, State
-from cdc.tables.applied import mapped_errors
 from cdc.tables.digest import digest
+from cdc.tables.failures import mapped_errors
 from cdc.tables.versioned import state
 from cdc.tables.versioned.layout import Versioned
 from cdc.tables.versioned.looking import Looking

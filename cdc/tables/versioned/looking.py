@@ -13,6 +13,7 @@ from cdc.model.parts import Part
 from cdc.model.schema import TableName, TableSchema
 from cdc.tables import sql
 from cdc.tables.digest import part_condition
+from cdc.tables.names import CATALOG
 from cdc.tables.table import TargetTable
 from cdc.typed.digests import DuckDbDigests
 from cdc.typed.memory import Memory
@@ -28,7 +29,7 @@ class Looking(DuckDbDigests):
 
     def __init__(self) -> None:
         self._memory = Memory()
-        self._memory.ask(f"ATTACH ':memory:' AS {sql.CATALOG}")
+        self._memory.ask(f"ATTACH ':memory:' AS {CATALOG}")
 
     def close(self) -> None:
         """May be called twice."""

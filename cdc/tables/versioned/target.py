@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cdc.model.parts import Digest, HashedRow, Key, Part
-from cdc.tables.applied import AppliedTables, mapped_errors
+from cdc.tables.applied import AppliedTables
 from cdc.tables.digest import digest, hashed_rows, keys, values
+from cdc.tables.failures import mapped_errors
 from cdc.tables.table import TargetTable
 from cdc.tables.versioned.cleanup import Cleanup
 from cdc.tables.versioned.history import VersionedHistory

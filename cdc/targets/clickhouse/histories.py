@@ -11,7 +11,7 @@ from cdc.errors import InvariantError, UsageError
 from cdc.model.moment import HOW_TO_WRITE, Moment, written
 from cdc.model.schema import TableName
 from cdc.tables.answers import Event, Known, Place, Row, events, named, not_known, plain, unknown
-from cdc.tables.applied import mapped_errors
+from cdc.tables.failures import mapped_errors
 from cdc.tables.gaps import GapInHistory
 from cdc.tables.published import BEGIN, END, versions_view
 from cdc.tables.state import SCHEMA

@@ -62,25 +62,25 @@ def read_checkpoint(path: str, _pipeline: str) -> Checkpoint | None:
     if not file.exists():
         return None
     from cdc.tables import control
-    from cdc.targets.duckdb.engine import DuckDbEngine
+    from cdc.targets.duckdb.file import DuckDbFile
 
-    return control.read_checkpoint(DuckDbEngine(file, _SMALL, read_only=True))
+    return control.read_checkpoint(DuckDbFile(file, _SMALL, read_only=True))
 
 
 def read_marks(path: str, _pipeline: str) -> dict[int, Standing]:
     """The tables, by identity, that are copied by parts or suspect; raises TargetBusy if a pipeline has the file."""
     from cdc.tables import control
-    from cdc.targets.duckdb.engine import DuckDbEngine
+    from cdc.targets.duckdb.file import DuckDbFile
 
-    return control.read_marks(DuckDbEngine(Path(path), _SMALL, read_only=True))
+    return control.read_marks(DuckDbFile(Path(path), _SMALL, read_only=True))
 
 
 def copy_parts(path: str, _pipeline: str, schemas: Iterable[TableSchema]) -> None:
     """Have tables of a file that no pipeline has open copied again, part by part, when one does again."""
     from cdc.tables import control
-    from cdc.targets.duckdb.engine import DuckDbEngine
+    from cdc.targets.duckdb.file import DuckDbFile
 
-    control.copy_parts(DuckDbEngine(Path(path), _SMALL), schemas)
+    control.copy_parts(DuckDbFile(Path(path), _SMALL), schemas)
 
 
 def back_up(path: str, to: Path) -> Checkpoint | None:
@@ -140,9 +140,9 @@ def target_removals(path: str, _pipeline: str) -> list[Removal]:
     """What a pipeline keeps in a file beside its tables, which stay."""
     from cdc.tables import control
     from cdc.tables.state import SCHEMA
-    from cdc.targets.duckdb.engine import DuckDbEngine
+    from cdc.targets.duckdb.file import DuckDbFile
 
-    return [Removal(f"schema {SCHEMA} in {path}", lambda: control.drop_state(DuckDbEngine(Path(path), _SMALL)))]
+    return [Removal(f"schema {SCHEMA} in {path}", lambda: control.drop_state(DuckDbFile(Path(path), _SMALL)))]
 
 
 def target_factory(path: str, settings: TargetSettings) -> Callable[[], DuckDbTarget]:

@@ -22,7 +22,7 @@ from cdc.errors import (
     UsageError,
 )
 from cdc.files.disk import meaning
-from cdc.tables.sql import CATALOG
+from cdc.tables.names import CATALOG
 
 _LOCKED = re.compile(r"could not set lock|conflicting lock|already open", re.IGNORECASE)
 _FULL = re.compile(r"no space left|disk full|file too large|disk quota|max_temp_directory_size", re.IGNORECASE)

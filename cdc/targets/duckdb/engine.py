@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from sqlglot import exp
 
-from cdc.errors import CdcError
 from cdc.files.durable import DurableNames
 from cdc.files.inode import Inode
 from cdc.model.arrays import TEXT
@@ -21,8 +20,8 @@ from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables import sql
 from cdc.tables.engine import Abilities, Input
 from cdc.tables.table import TargetTable
-from cdc.targets.duckdb.connection import classify, open_file
-from cdc.targets.duckdb.product import PRODUCT, SEES_CASE
+from cdc.targets.duckdb.file import DuckDbFile
+from cdc.targets.duckdb.product import SEES_CASE
 from cdc.targets.duckdb.room import Room
 from cdc.typed.codec import Codec
 from cdc.typed.codecs import TEXT_CODEC, codec_for, codec_of
@@ -51,34 +50,28 @@ def _parsed(text: str) -> duckdb.Statement:
     return parsed
 
 
-class DuckDbEngine(DuckDbDigests):
+class DuckDbEngine(DuckDbFile, DuckDbDigests):
     """One file. DuckDB's lock on it is the lease (D-17).
 
     Args:
         memory: bytes of buffers.
     """
 
-    product = PRODUCT
     abilities = Abilities(sees_case=SEES_CASE, row_id="rowid")
-    failures: tuple[type[Exception], ...] = (duckdb.Error, UnicodeDecodeError, OSError)
     text = TEXT_CODEC
 
     def __init__(self, path: Path, memory: int, *, read_only: bool = False) -> None:
-        self.place = str(path)
+        super().__init__(path, memory, read_only=read_only)
         self.address = f"duckdb:{path}"  # as a command has it
         self.copies = 1
-        self.connection: duckdb.DuckDBPyConnection
         self.inode: Inode
-        self._path = path
-        self._memory = memory
-        self._read_only = read_only
         self._names = DurableNames(path.resolve(), path.with_name(f"{path.name}.wal"))
         self._rows = pa.table({})
         self._room: Room
         self._fitting = Fitting()
 
     def open(self) -> None:
-        self.connection = open_file(self._path, self._memory, read_only=self._read_only)
+        super().open()
         self.inode = Inode.at(self._path)
         self._room = Room(self.connection, self._memory)
 
@@ -98,26 +91,10 @@ class DuckDbEngine(DuckDbDigests):
     def rollback(self) -> None:
         self.connection.execute("ROLLBACK")
 
-    def close(self) -> None:
-        self.connection.close()
-
-    def meaning(self, failure: Exception) -> CdcError:
-        return classify(failure, self._path)
-
     def is_taken(self, failure: Exception) -> bool:
         return isinstance(failure, duckdb.CatalogException)
 
     # --- statements -------------------------------------------------------------------------------------------------
-
-    def render(self, statement: exp.Expr) -> str:
-        return statement.sql(dialect=sql.DIALECT)
-
-    def run(self, statement: exp.Expr | str, values: Sequence[object] = ()) -> int:
-        answer = self._execute(statement, values).fetchone()
-        return answer[0] if answer is not None and isinstance(answer[0], int) else 0
-
-    def ask(self, query: exp.Expr | str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        return self._execute(query, values).fetchall()
 
     def numbers(self, query: exp.Expr | str) -> list[np.ndarray]:
         return [np.asarray(column, dtype=np.int64) for column in self._execute(query).fetchnumpy().values()]
@@ -131,14 +108,6 @@ class DuckDbEngine(DuckDbDigests):
         _cdc_rows = self._rows
         parsed = _parsed(statement if isinstance(statement, str) else self.render(statement))
         return self.connection.execute(parsed, list(values)) if values else self.connection.execute(parsed)
-
-    def columns(self, table: TableName) -> dict[str, str]:
-        # Asked of each table that changes: `duckdb_columns()` would go through those of all tables (P25).
-        try:
-            described = self.ask(exp.Describe(this=sql.table(table)))
-        except duckdb.CatalogException:
-            return {}
-        return {str(name): str(kind) for name, kind, *_ in described}
 
     def names(self) -> set[TableName]:
         query = "SELECT lower(table_schema), lower(table_name) FROM information_schema.tables"

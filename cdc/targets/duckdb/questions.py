@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 from sqlglot import exp
 
-from cdc.tables.sql import CATALOG
+from cdc.tables.names import CATALOG
 from cdc.target import QueryAnswer, QueryWishes
 from cdc.targets.duckdb.refusals import NOT_OFFERED, STREAM_ERRORS, TOO_LARGE, TOO_LONG, Refused, of_stream, refusal
 from cdc.targets.duckdb.statements import refuse_writing, statements

@@ -21,6 +21,7 @@ from cdc.files.inode import Inode
 from cdc.model.schema import Column, TableName, TableSchema
 from cdc.tables import sql
 from cdc.tables.engine import Input
+from cdc.tables.names import CATALOG
 from cdc.tables.table import TargetTable
 from cdc.targets.duckdb.connection import classify
 from cdc.targets.duckdb.engine import DuckDbEngine
@@ -114,7 +115,7 @@ class DuckLakeEngine(DuckDbEngine):
         self._lease.verify()
         self.verify_place()
         if note:
-            self.connection.execute(f"CALL {sql.CATALOG}.set_commit_message('cdc', ?)", [note])
+            self.connection.execute(f"CALL {CATALOG}.set_commit_message('cdc', ?)", [note])
         self._sync_files()
         self.connection.execute("COMMIT")
         self._names.sync()
@@ -173,7 +174,7 @@ class DuckLakeEngine(DuckDbEngine):
         """
         if time.monotonic() < self._upkeep_at:
             return
-        catalogue = sql.CATALOG
+        catalogue = CATALOG
         for work in (
             f"ducklake_flush_inlined_data('{catalogue}')",
             f"ducklake_rewrite_data_files('{catalogue}', delete_threshold => 0.5)",
@@ -212,8 +213,8 @@ def open_lake(lake: Lake, memory: int, *, read_only: bool) -> duckdb.DuckDBPyCon
         attached = [f"DATA_PATH '{_quoted(lake.data)}'", f"DATA_INLINING_ROW_LIMIT {inlined}"]
         attached += ["READ_ONLY"] if read_only else []
         name = _quoted(f"ducklake:{lake.catalogue}")
-        connection.execute(f"ATTACH '{name}' AS {sql.CATALOG} ({', '.join(attached)})")
-        connection.execute(f"USE {sql.CATALOG}")
+        connection.execute(f"ATTACH '{name}' AS {CATALOG} ({', '.join(attached)})")
+        connection.execute(f"USE {CATALOG}")
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET preserve_insertion_order = false")
     except duckdb.Error as error:

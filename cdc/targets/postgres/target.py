@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cdc.model.position import Checkpoint
-from cdc.tables.applied import mapped_errors
+from cdc.tables.failures import mapped_errors
 from cdc.tables.target import TableTarget
 from cdc.target import Keys, Mode
 from cdc.targets.postgres.engine import PostgresEngine

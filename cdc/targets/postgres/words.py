@@ -7,6 +7,7 @@ from functools import lru_cache
 from sqlglot import exp, parse_one
 
 from cdc.tables import sql
+from cdc.tables.names import CATALOG
 from cdc.targets.postgres.codecs import DIALECT, OutputCodec
 
 _NUMBER = "((value_::text::point)[0]::int8 << 16) | (value_::text::point)[1]::int8"  # of a place in a table
@@ -38,7 +39,7 @@ def _adapted(statement: exp.Expr) -> exp.Expr:
         using, on = statement.args["using"], exp.Where(this=statement.args["on"])
         statement = exp.Delete(this=statement.this, using=[using], where=on)
     for table in list(statement.find_all(exp.Table)):
-        if table.catalog == sql.CATALOG:
+        if table.catalog == CATALOG:
             table.set("catalog", None)
     for equal in list(statement.find_all(exp.EQ)):
         if _is_row_id(equal.this):
