@@ -95,8 +95,10 @@ docs: .venv/dev.done
 reference: .venv/dev.done
 	$(BIN)/python -m integration.reference
 
+# NAMES chooses among them and has further options: make bench NAMES="peers --pairs 3". INGESTR is the program that `peers`
+# runs beside ours.
 bench: .venv/dev.done servers
-	$(BIN)/python -m integration.benchmarks
+	$(BIN)/python -m integration.benchmarks $(NAMES)
 
 # What `make demo`, the gate and the image install, exactly: the newest releases that pyproject.toml admits, with hashes.
 # Beside them the oldest DuckDB that it admits, the one that there are extensions for, and ClickHouse's engine, for the tests.

@@ -6,7 +6,6 @@ Every figure is of this machine in these minutes; only ratios of what ran in tur
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -21,16 +20,19 @@ from integration.benchmarks import (
     kafka,
     large,
     latency,
+    peers,
     publish,
     readers,
     snapshot,
     startup,
     tables,
 )
+from integration.benchmarks.neighbours import watched
 
 BENCHMARKS = {
     "w1": drain.inserts,
     "w2": drain.updates_and_deletes,
+    "w2_random": drain.updates_and_deletes_at_random,
     "w3": drain.pgbench,
     "kafka": kafka.inserts,
     "snapshot": snapshot.copy,
@@ -42,10 +44,12 @@ BENCHMARKS = {
     "publish": publish.copies,
     "startup": startup.commands,
     "readers": readers.served,
+    "peers": peers.in_turn,
 }
 BINLOG = {
     "w1": binlog.inserts,
     "w2": binlog.updates_and_deletes,
+    "w2_random": binlog.updates_and_deletes_at_random,
     "decoding": binlog.decoding,
     "snapshot": binlog.copy,
     "large": binlog.large,
@@ -62,14 +66,14 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of the rows; below 1 for a quick look")
     arguments = parser.parse_args()
     console = Console(width=140)
-    console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", highlight=False)
     for source in arguments.source or SOURCES:
         if not _of(BENCHMARKS if source == "postgresql" else BINLOG, arguments.names):
             continue
         if source == "postgresql":
             with PrivatePostgres(18, settings=drain.SETTINGS) as server:
                 for name in _of(BENCHMARKS, arguments.names):
-                    BENCHMARKS[name](server, console, arguments.pairs, arguments.scale)
+                    with watched(console, name):
+                        BENCHMARKS[name](server, console, arguments.pairs, arguments.scale)
             continue
         settings = {
             "innodb-buffer-pool-size": "1G",
@@ -77,7 +81,8 @@ def main() -> None:
         }
         with PrivateMySql(source, settings) as other:
             for name in _of(BINLOG, arguments.names):
-                BINLOG[name](other, console, arguments.pairs, arguments.scale)
+                with watched(console, f"{source}, {name}"):
+                    BINLOG[name](other, console, arguments.pairs, arguments.scale)
 
 
 def _of(benchmarks: Iterable[str], names: list[str]) -> list[str]:

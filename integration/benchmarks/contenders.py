@@ -13,7 +13,7 @@ import psycopg
 
 from cdc.demo.server import PrivatePostgres
 from integration.benchmarks.measure import Took, process_cpu, run, server_cpu
-from integration.benchmarks.slots import kept_slot
+from integration.benchmarks.slots import kept_slot, take_recvlogical
 from integration.clickhouse import PrivateClickHouse
 from integration.other_duckdb import OtherDuckDb
 
@@ -26,11 +26,13 @@ class Backlog:
 
     Attributes:
         name: of the database and the benchmark.
+        rows: that change.
         last: true, on a copy of the tables, once all of it is there.
     """
 
     server: PrivatePostgres
     name: str
+    rows: int
     last: str
 
     @property
@@ -54,6 +56,25 @@ class Contender(Protocol):
         """Let the server forget what it has kept for this."""
 
 
+class Recvlogical:
+    """The server's own tool, which keeps nothing, beside cdc into DuckDB: from a copy of its slot."""
+
+    title = "pg_recvlogical -f /dev/null"
+    goal = None
+
+    def __init__(self) -> None:
+        self._backlog: Backlog
+
+    def begin(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+
+    def take(self, *, is_idle: bool) -> Took:
+        return take_recvlogical(self._backlog.server, self._backlog.name, f"cdc_{self._backlog.name}_duckdb")
+
+    def end(self) -> None:
+        """Nothing is left."""
+
+
 class IntoFolder:
     """cdc into a target that is files in one folder, which is put back each time.
 
@@ -75,6 +96,10 @@ class IntoFolder:
     def _name(self) -> str:
         return f"{self._backlog.name}_{self._kind}"
 
+    @property
+    def _slot(self) -> str:
+        return f"cdc_{self._name}"
+
     def begin(self, backlog: Backlog) -> None:
         self._backlog = backlog
         self._now.mkdir()
@@ -84,11 +109,22 @@ class IntoFolder:
     def take(self, *, is_idle: bool) -> Took:
         shutil.rmtree(self._now)
         shutil.copytree(self._base, self._now)
-        with kept_slot(self._backlog.server, self._backlog.name, self._name):
+        with kept_slot(self._backlog.server, self._backlog.name, self._slot):
             return self._run()
+
+    def copy(self, backlog: Backlog, *, is_idle: bool) -> Took:
+        """Copy what is there into a new target, which goes again."""
+        self._backlog = backlog
+        self._now.mkdir()
+        took = self._run()
+        self.end()
+        return took
 
     def end(self) -> None:
         _drop_slot(self._backlog.server, self._name)
+        self._backlog.server.execute(f"DROP PUBLICATION IF EXISTS {self._slot}", self._backlog.name)
+        for folder in (self._now, self._base):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _run(self) -> Took:
         target = f"{self._kind}:{self._now / 'copy'}"
@@ -115,7 +151,7 @@ class IntoPostgres:
 
     def take(self, *, is_idle: bool) -> Took:
         target = copied(self.copies, self.base, "copy")
-        with kept_slot(self._backlog.server, self._backlog.name, self._name):
+        with kept_slot(self._backlog.server, self._backlog.name, f"cdc_{self._name}"):
             before = server_cpu(self.copies)
             took = run(_command(self._backlog, target, self._name))
         return took.with_server(server_cpu(self.copies) - before)
@@ -151,7 +187,7 @@ class IntoClickHouse:
         shutil.rmtree(self._house.folder)
         shutil.copytree(self._base, self._house.folder, symlinks=True)
         self._house.start()
-        with kept_slot(self._backlog.server, self._backlog.name, self._name):
+        with kept_slot(self._backlog.server, self._backlog.name, f"cdc_{self._name}"):
             before = process_cpu(self._house.process)
             took = self._run()
         return took.with_server(process_cpu(self._house.process) - before)

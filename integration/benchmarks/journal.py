@@ -64,7 +64,7 @@ def _take(server: PrivatePostgres, dsn: str, what: str, at: Path) -> Took:
         (at / "new.duckdb").unlink(missing_ok=True)
         source = copy if copy.exists() else at / "base"
         return run([*python, "cdc", "rebuild", f"journal:{source}", f"duckdb:{at / 'new.duckdb'}"])
-    with kept_slot(server, _NAME, _NAME):
+    with kept_slot(server, _NAME, f"cdc_{_NAME}"):
         if what == "nowhere":
             return run([*python, "integration.benchmarks.nowhere", dsn, f"journal:{at / 'base'}", _NAME])
         shutil.rmtree(copy, ignore_errors=True)

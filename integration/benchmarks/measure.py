@@ -17,6 +17,7 @@ from rich.table import Table
 from cdc.demo.server import PrivatePostgres
 
 LIMIT_MB = 700
+_COLUMNS = ("", "rows/s", "seconds", "CPU s / 1 M", "server's", "peak MB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +94,49 @@ def compare(
     Args:
         others: names, runs in turn with the tool's, and the ratios that are to be reached.
     """
-    columns = ("", "rows/s", "seconds", "CPU s", "server CPU s", "peak MB", "ratio", "to reach")
-    table = Table(*columns, title=title, title_justify="left")
-    for name, runs, goal in ((tool, theirs, None), *others):
-        seconds = median(run.seconds for run in runs)
-        ratio = median(t.seconds / o.seconds for t, o in zip(theirs, runs, strict=True))
-        table.add_row(
-            name,
-            f"{rows / seconds:,.0f}",
-            f"{seconds:.2f} ({min(r.seconds for r in runs):.2f}-{max(r.seconds for r in runs):.2f})",
-            f"{median(r.cpu for r in runs):.2f}",
-            f"{server:.2f}" if (server := median(r.server_cpu for r in runs)) else "",
-            f"{max(r.peak_mb for r in runs):.0f}",
-            f"{ratio:.2f}" if runs is not theirs else "",
-            str(goal or ""),
-        )
+    table = Table(*_COLUMNS, "ratio", "to reach", title=title, title_justify="left")
+    table.add_row(tool, *_measured(rows, theirs))
+    for name, runs, goal in others:
+        table.add_row(name, *_measured(rows, runs), f"{_times(theirs, runs):.2f}", str(goal or ""))
     console.print(table)
-    console.print(f"medians of {len(theirs)} pairs; peak memory: limit {LIMIT_MB} MB\n", highlight=False)
+    console.print(
+        f"medians of {len(theirs)} pairs; CPU s for 1,000,000 rows; peak memory: limit {LIMIT_MB} MB\n", highlight=False
+    )
+
+
+def beside(
+    console: Console, title: str, rows: int, ours: list[Took], peers: Sequence[tuple[str, list[Took], float]]
+) -> None:
+    """Print the medians of cdc and of its peers, with how many times as fast as each of them it was.
+
+    Args:
+        peers: names, runs in turn with those of cdc, and the ratios that are to be reached.
+    """
+    table = Table(*_COLUMNS, "cdc: times as fast", "to reach", "CPU: times ours", title=title, title_justify="left")
+    table.add_row("cdc", *_measured(rows, ours))
+    for name, runs, goal in peers:
+        cpu = median(p.cpu / o.cpu for p, o in zip(runs, ours, strict=True))
+        table.add_row(name, *_measured(rows, runs), f"{_times(runs, ours):.2f}", str(goal), f"{cpu:.2f}")
+    console.print(table)
+    console.print(
+        f"medians of {len(ours)} runs in turn; CPU s of each side's own process, for 1,000,000 rows\n", highlight=False
+    )
+
+
+def _measured(rows: int, runs: list[Took]) -> list[str]:
+    """The medians of runs as `_COLUMNS` has them."""
+    seconds = [run.seconds for run in runs]
+    million = rows / 1_000_000
+    server = median(run.server_cpu for run in runs)
+    return [
+        f"{rows / median(seconds):,.0f}",
+        f"{median(seconds):.2f} ({min(seconds):.2f}-{max(seconds):.2f})",
+        f"{median(run.cpu for run in runs) / million:.2f}",
+        f"{server / million:.2f}" if server else "",
+        f"{max(run.peak_mb for run in runs):.0f}",
+    ]
+
+
+def _times(slower: list[Took], faster: list[Took]) -> float:
+    """The median, over pairs, of how many times as long one took as the other."""
+    return median(s.seconds / f.seconds for s, f in zip(slower, faster, strict=True))

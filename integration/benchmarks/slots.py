@@ -24,13 +24,13 @@ def take_recvlogical(server: PrivatePostgres, database: str, slot: str) -> Took:
 
 
 @contextmanager
-def kept_slot(server: PrivatePostgres, database: str, name: str) -> Iterator[None]:
-    """Afterwards the slot of a pipeline is where it was."""
-    keep = f"keep_{name}"
-    server.execute(f"SELECT pg_copy_logical_replication_slot('cdc_{name}', '{keep}')", database)
+def kept_slot(server: PrivatePostgres, database: str, slot: str) -> Iterator[None]:
+    """Afterwards a slot is where it was."""
+    keep = f"keep_{slot}"
+    server.execute(f"SELECT pg_copy_logical_replication_slot('{slot}', '{keep}')", database)
     try:
         yield
     finally:
-        server.execute(f"SELECT pg_drop_replication_slot('cdc_{name}')")
-        server.execute(f"SELECT pg_copy_logical_replication_slot('{keep}', 'cdc_{name}')", database)
+        server.execute(f"SELECT pg_drop_replication_slot('{slot}')")
+        server.execute(f"SELECT pg_copy_logical_replication_slot('{keep}', '{slot}')", database)
         server.execute(f"SELECT pg_drop_replication_slot('{keep}')")
