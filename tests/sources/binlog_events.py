@@ -15,7 +15,7 @@ from cdc.sources.mysql.events import Event
 from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.tablemap import TableMap
 from cdc.sources.mysql.transactions import Query
-from cdc.sources.mysql.types import logical_type, source_type
+from cdc.sources.mysql.types import fits, logical_type, source_type
 
 
 class Log:
@@ -86,6 +86,8 @@ class Tables:
 
     def plan(self, table_map: TableMap) -> Plan | None:
         sources = (source_type("int"), source_type("varchar(20) character set utf8mb4"))
+        if len(table_map.columns) == len(sources) and not all(map(fits, sources, table_map.columns)):
+            return None
         columns = tuple(
             Column(name, "", logical_type(source), number, 0 if number == 1 else None)
             for number, (name, source) in enumerate(zip(("id", "v"), sources, strict=True), 1)

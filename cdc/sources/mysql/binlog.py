@@ -39,7 +39,17 @@ from cdc.sources.mysql.position import LogPlace
 from cdc.sources.mysql.replaces import Replaces, Statements
 from cdc.sources.mysql.slices import Events, grouped
 from cdc.sources.mysql.tablemap import TableMap, parse_table_map
-from cdc.sources.mysql.transactions import Begun, Query, begin, event_end, event_start, is_artificial, query, xa_name
+from cdc.sources.mysql.transactions import (
+    Begun,
+    Query,
+    begin,
+    event_end,
+    event_start,
+    is_artificial,
+    is_begin,
+    query,
+    xa_name,
+)
 from cdc.sources.mysql.values import Converter
 
 _ROWS = np.zeros(256, dtype=bool)
@@ -265,7 +275,7 @@ class Decoder:
 
     # --- framing ----------------------------------------------------------------------------------------------------
 
-    def _frame(self, events: Sequence[bytes], kind: np.ndarray) -> _Run:
+    def _frame(self, events: Events, kind: np.ndarray) -> _Run:
         """Walk the events that begin, end or interrupt transactions."""
         run = _Run(kind)
         if self._open is not None:
@@ -273,8 +283,8 @@ class Decoder:
             run.begun.append(run.carried)
             run.first.append(0)
             run.place.append(self._open[1])
-        for index in np.flatnonzero(_MARKERS[kind]).tolist():
-            event = events[index]
+        markers = np.flatnonzero(_MARKERS[kind])
+        for index, event in zip(markers.tolist(), events.chosen(markers), strict=True):
             code = event[4]
             if code in GTIDS:
                 begun = begin(event)
@@ -283,6 +293,9 @@ class Decoder:
             elif code == Event.XID:
                 self._end(run, event)
             elif code == Event.QUERY:
+                if self._open is not None and is_begin(event):
+                    self._open[0].is_block = True
+                    continue
                 self._statement(run, index, events)
                 if run.wanted is not None:
                     break

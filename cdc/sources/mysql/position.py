@@ -38,7 +38,7 @@ class LogPlace:
             full += _WORD
         elif full > self.offset + _WORD // 2 and full >= _WORD:
             full -= _WORD
-        return replace(self, offset=full)
+        return LogPlace(self.file, self.base, full)
 
     def following(self, file: str, offset: int) -> LogPlace:
         """A place in the file after this one, which ends here."""

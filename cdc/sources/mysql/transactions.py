@@ -7,6 +7,7 @@ COMMIT (of engines without transactions, B-29), an XA PREPARE, or, if it is a si
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from cdc.errors import DecodeError
@@ -97,7 +98,7 @@ def _mariadb(event: bytes, start: int, seconds: int) -> Begun:
 
 def _untagged(event: bytes, start: int, seconds: int) -> Begun:
     at = HEADER
-    uuid = str(UUID(bytes=event[at + 1 : at + 17]))
+    uuid = _written(event[at + 1 : at + 17])
     number = int.from_bytes(event[at + 17 : at + 25], "little")
     committed = int.from_bytes(event[at + 42 : at + 49], "little") & ~(1 << 55) if len(event) >= at + 49 else seconds
     return Begun(start, None if event[4] == Event.ANONYMOUS_GTID else Gtid((uuid, ""), number), committed)
@@ -127,7 +128,13 @@ def _tagged(event: bytes, start: int, seconds: int) -> Begun:
             reader.unsigned()
     if tag and not is_tag(tag):
         raise ValueError(tag)
-    return Begun(start, Gtid((str(UUID(bytes=uuid)), tag), number), committed)
+    return Begun(start, Gtid((_written(uuid), tag), number), committed)
+
+
+@lru_cache(maxsize=64)
+def _written(uuid: bytes) -> str:
+    """A server's UUID as text; a log has few of them, many times."""
+    return str(UUID(bytes=uuid))
 
 
 class _Serialized:
@@ -157,6 +164,12 @@ class _Serialized:
         if self.at > len(self._data):
             raise IndexError
         return self._data[self.at - size : self.at]
+
+
+def is_begin(event: bytes) -> bool:
+    """Whether a query event is the BEGIN that MySQL writes for every transaction; nothing else of it is read."""
+    length = sum(event[HEADER + 8 : HEADER + 9]) + int.from_bytes(event[HEADER + 11 : HEADER + 13], "little")
+    return event[HEADER + 13 + length :] == b"\0BEGIN"
 
 
 def query(event: bytes) -> Query:
