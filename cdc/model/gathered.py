@@ -78,28 +78,32 @@ def key_codes(changes: Gathered, key: Sequence[int]) -> tuple[np.ndarray, np.nda
         key: the columns of it.
     """
     has_old, has_new = changes.before_row != ABSENT, changes.after_row != ABSENT
+    was, becomes = changes.before_row[has_old], changes.after_row[has_new]
     columns = [
-        pa.concat_arrays(
-            unified([take(changes.before[index], changes.before_row), take(changes.after[index], changes.after_row)])
-        )
+        pa.concat_arrays(unified([take(changes.before[index], was), take(changes.after[index], becomes)]))
         for index in key
     ]
     numbers, first = codes(columns)
-    count = len(changes.op)
-    said_old, said_new = numbers[:count], numbers[count:]
+    old, new = np.empty((2, len(changes.op)), dtype=np.int64)
+    old[has_old], new[has_new] = numbers[: len(was)], numbers[len(was) :]
     return (
-        np.where(has_old, said_old, said_new),
-        np.where(has_new, said_new, said_old),
+        np.where(has_old, old, new),
+        np.where(has_new, new, old),
         [take(column, first) for column in columns],
     )
 
 
 def codes(columns: Sequence[pa.Array]) -> tuple[np.ndarray, np.ndarray]:
-    """Number the distinct rows of some columns: int64[n] the number of each row, and int64[m] a row of each number."""
-    numbers = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        encoded = column.dictionary_encode(null_encoding="encode")
-        step = np.asarray(encoded.indices, dtype=np.int64)
-        _, numbers = np.unique(numbers * (len(encoded.dictionary) + 1) + step, return_inverse=True)
-    _, first = np.unique(numbers, return_index=True)
-    return numbers, first
+    """Number the distinct rows of some columns in the order in which they come: int64[n] the number of each row, and
+    int64[m] the first row of each number."""
+    numbers, _ = _codes(columns[0])
+    for column in columns[1:]:
+        step, most = _codes(column)
+        numbers, _ = _codes(pa.array(numbers * most + step))
+    return numbers, np.flatnonzero(np.diff(np.maximum.accumulate(numbers), prepend=-1))
+
+
+def _codes(column: pa.Array) -> tuple[np.ndarray, int]:
+    """The distinct values of a column, null among them, numbered in the order in which they come; how many there are."""
+    encoded = column.dictionary_encode(null_encoding="encode")
+    return np.asarray(encoded.indices, dtype=np.int64), len(encoded.dictionary)
