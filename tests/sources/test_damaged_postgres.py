@@ -10,7 +10,7 @@ from cdc.errors import CheckpointUnreadable, DecodeError, UsageError
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.model.selection import Selection
 from cdc.sources.postgres.connection import Dsn
-from cdc.sources.postgres.copytext import decode_copy
+from cdc.sources.postgres.copytext import CopyDecoder
 from cdc.sources.postgres.pgoutput import Decoder
 from cdc.sources.postgres.position import parse_lsn
 from cdc.sources.postgres.state import SourceState
@@ -82,7 +82,7 @@ def test_descriptions_of_no_table(described: bytes) -> None:
 
 def copied(width: int, *rows: bytes) -> list[list[str | None]]:
     columns = tuple(Column(f"c{i}", "text", LogicalType(Kind.TEXT), i) for i in range(width))
-    batch = decode_copy(list(rows), TableSchema(TableName("s", "t"), 1, columns))
+    batch = CopyDecoder(TableSchema(TableName("s", "t"), 1, columns)).decode(list(rows))
     assert batch.after is not None
     return [column.to_pylist() for column in batch.after.columns]
 

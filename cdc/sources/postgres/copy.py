@@ -17,11 +17,10 @@ from cdc import faults
 from cdc.errors import TableChanged, Unavailable
 from cdc.logs import Thread
 from cdc.model.change import VALUE_BYTES, ChangeBatch
-from cdc.model.schema import TableSchema
 from cdc.source import Link
 from cdc.sources.postgres.catalog import Connection, Table
 from cdc.sources.postgres.connection import Dsn, classify, connect, mapped_errors, server_error
-from cdc.sources.postgres.copytext import decode_copy
+from cdc.sources.postgres.copytext import CopyDecoder
 from cdc.sources.postgres.session import Session, of_type, readable
 
 CHUNK_PAGES = 8192  # 64 MB of heap: long enough to hide the start of a query, short enough to share out
@@ -59,6 +58,7 @@ class Copied:
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     table: Table
+    decoder: CopyDecoder  # of all chunks of the table
     rows: sql.Composed
 
 
@@ -161,7 +161,7 @@ class SnapshotReader:
         with mapped_errors(self._dsn):
             begin_snapshot(connection, self._snapshot)
         try:
-            for batch in copy_rows(connection, self._dsn, chunk.table.schema, chunk.rows, self._alive):
+            for batch in copy_rows(connection, self._dsn, chunk.decoder, chunk.rows, self._alive):
                 self._put(chunk.table, batch)
                 if self._stop.is_set():
                     return
@@ -201,11 +201,13 @@ def _chunks(connection: Connection, tables: Sequence[Table]) -> list[_Chunk]:
 
 
 def _pieces(table: Table, pages: int | None) -> list[_Chunk]:
+    decoder = CopyDecoder(table.schema)
     if pages is None:
-        return [_Chunk(table, _rows(table, None, None))]
+        return [_Chunk(table, decoder, _rows(table, None, None))]
     borders = list(range(0, max(pages, 1), CHUNK_PAGES))
     # The last range is open: what was appended since belongs to it if the snapshot sees it.
-    return [_Chunk(table, _rows(table, begin, end)) for begin, end in zip(borders, [*borders[1:], None], strict=True)]
+    ranges = zip(borders, [*borders[1:], None], strict=True)
+    return [_Chunk(table, decoder, _rows(table, begin, end)) for begin, end in ranges]
 
 
 def _rows(table: Table, begin: int | None, end: int | None) -> sql.Composed:
@@ -225,7 +227,7 @@ def _rows(table: Table, begin: int | None, end: int | None) -> sql.Composed:
 def copy_rows(
     connection: Session,
     dsn: Dsn,
-    schema: TableSchema,
+    decoder: CopyDecoder,
     rows: sql.Composed,
     alive: Callable[[], None] = lambda: None,
 ) -> Iterator[ChangeBatch]:
@@ -238,6 +240,7 @@ def copy_rows(
     Raises:
         TableChanged: the table is not what the schema says any more.
     """
+    schema = decoder.schema
     names = sql.SQL(", ").join(sql.Identifier(column.name) for column in schema.columns)
     query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(names, rows)
     result = connection.run(query.as_bytes(connection))
@@ -246,19 +249,18 @@ def copy_rows(
         if isinstance(error, (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable)):
             raise TableChanged(f"{schema.table} has another shape than a moment ago.")
         raise classify(error, dsn)
-    gathered: list[bytes] = []
-    size = 0
+    gathered, size = list[bytes](), 0
     most = _DECODED_BYTES // (VALUE_BYTES * max(1, len(schema.columns)))
     for arrived in connection.copied():
         gathered += arrived
         size += sum(map(len, arrived))
         alive()
         if size >= BATCH_BYTES or len(gathered) >= most:
-            yield decode_copy(gathered, schema)
+            yield decoder.decode(gathered)
             gathered, size = [], 0
     end = connection.run_out()
     if end.status == pq.ExecStatus.FATAL_ERROR:
         raise classify(server_error(end), dsn)
     faults.point("copy.rows")
     if gathered:
-        yield decode_copy(gathered, schema)
+        yield decoder.decode(gathered)

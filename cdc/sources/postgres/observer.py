@@ -24,6 +24,7 @@ from cdc.observer import Selected
 from cdc.sources.postgres.catalog import Connection, generated_columns, tables_by_oid, user_tables
 from cdc.sources.postgres.connection import Dsn, connect, mapped_errors
 from cdc.sources.postgres.copy import copy_rows
+from cdc.sources.postgres.copytext import CopyDecoder
 from cdc.sources.postgres.digest import ORDERED, border, digest, hashed_rows, keys, rows_of, values
 from cdc.sources.postgres.notes import HEARTBEAT
 from cdc.sources.postgres.position import lsn, parse_lsn
@@ -98,7 +99,8 @@ class PostgresLook:
     def read(self, schema: TableSchema, part: Part) -> Iterator[ChangeBatch]:
         self._verify_shape(schema)
         with _mapped(self._dsn, schema):
-            yield from copy_rows(self._connection, self._dsn, schema, rows_of(self._connection, schema, part))
+            rows = rows_of(self._connection, schema, part)
+            yield from copy_rows(self._connection, self._dsn, CopyDecoder(schema), rows)
 
     def _verify_shape(self, schema: TableSchema) -> None:
         """The log has a new shape only with the next row, so that a look may be ahead of it (A-51)."""
