@@ -111,7 +111,7 @@ class Options:
     workers: int = os.cpu_count() or 1
     segment_bytes: int = SEGMENT_BYTES
     queue_bytes: int = 48 * MEGABYTE
-    live_share: float = 0.2
+    live_share: float = 0.1
     every: float | None = None
     target_memory: int | None = None
     mode: Mode | None = None

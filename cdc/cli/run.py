@@ -153,9 +153,9 @@ def run(
     live_cpu: Annotated[
         str,
         typer.Option(
-            "--live-cpu", metavar="PERCENT", help="How much of a core commits of small changes may take: 20%."
+            "--live-cpu", metavar="PERCENT", help="How much of a core commits of small changes may take: 10%."
         ),
-    ] = "20%",
+    ] = "10%",
     every: Annotated[
         str | None,
         typer.Option(

@@ -8,6 +8,8 @@ type has no place for the value and the column becomes text. Where `suspect(text
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -34,6 +36,7 @@ class Codec:
     _fits: str | None = None
     dialect: str = "duckdb"
     is_text: bool = False
+    _plain: re.Pattern[bytes] | None = None
 
     @property
     def type(self) -> exp.DataType:
@@ -56,6 +59,11 @@ class Codec:
     def suspect(self, text: exp.Expression) -> exp.Expression | None:
         """Whether `parse` must not be trusted with a text; None if it always may be."""
         return self._fill(self._suspect, text) if self._suspect is not None else None
+
+    def is_plain(self, texts: Iterable[bytes | None]) -> bool:
+        """Whether `suspect` is known to be false for each of some texts, without a question to the database."""
+        plain = self._plain
+        return plain is not None and all(text is None or plain.fullmatch(text) for text in texts)
 
     def misfit(self, text: exp.Expression) -> exp.Expression:
         """Whether the type has no place for a text: it does not come back as it went in."""

@@ -79,6 +79,14 @@ def _off_calendar(sql_type: str) -> str:
     )
 
 
+# What most values look like, so that nobody has to ask the database about a few of them (`Codec.is_plain`).
+_PLAIN_DAY = rb"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
+_PLAIN_DATE = re.compile(_PLAIN_DAY)
+_PLAIN_TIMESTAMP = re.compile(_PLAIN_DAY + rb" [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:\+00)?")
+_PLAIN_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?")
+_PLAIN_JSON = re.compile(rb"[^\\]*")
+
+
 # DuckDB writes years before Christ as `0044-03-15 (BC) 12:00:00`, and, read with BC at the end, takes them for years
 # after: nothing that ends so, or whose year has another number of digits, goes through the plain cast.
 _DATE = Codec(
@@ -87,6 +95,7 @@ _DATE = Codec(
     f"replace(CAST({_VALUE} AS VARCHAR), ' (BC)', ' BC')",
     f"TRY_CAST(replace({_VALUE}, ' BC', ' (BC)') AS DATE)",
     f"length({_VALUE}) <> 10 OR {_off_calendar('DATE')}",
+    _plain=_PLAIN_DATE,
 )
 
 
@@ -100,6 +109,7 @@ def _timestamp(sql_type: str) -> Codec:
         f"split_part({_VALUE}, ' ', 2)) ELSE {_VALUE} END AS {sql_type})",
         f"substr({_VALUE}, 5, 1) <> '-' OR substr({_VALUE}, 11, 1) <> ' ' OR suffix({_VALUE}, 'C') "
         f"OR {_off_calendar(sql_type)}",
+        _plain=_PLAIN_TIMESTAMP,
     )
 
 
@@ -140,6 +150,7 @@ _JSON = Codec(
     _AS_TEXT,
     f"TRY_CAST({_VALUE} AS JSON)",
     f"contains({_VALUE}, '\\u')",  # half of a surrogate pair is refused by DuckDB
+    _plain=_PLAIN_JSON,
 )
 
 _CODECS = {
@@ -231,6 +242,7 @@ def _decimal(logical: LogicalType) -> Codec:
         _AS_TEXT,
         f"TRY_CAST({_VALUE} AS {sql_type})",
         f"prefix({_VALUE}, 'N')",  # NaN; a bounded numeric has no infinities
+        _plain=_PLAIN_NUMBER,
     )
 
 

@@ -37,6 +37,7 @@ BENCHMARKS = {
     "kafka": kafka.inserts,
     "snapshot": snapshot.copy,
     "latency": latency.commit_to_visible,
+    "live-size": latency.by_size,
     "large": large.one_transaction,
     "journal": journal.write_and_replay,
     "formats": formats.events,

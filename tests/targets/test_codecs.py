@@ -5,6 +5,8 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlglot import exp
 
 from cdc.model.schema import Kind, LogicalType
@@ -74,6 +76,38 @@ def test_what_fits_comes_back_as_it_was(logical: LogicalType, texts: list[str]) 
         assert not misfit
         if not suspect:
             assert ask([text], codec.render(codec.parse(TEXT))) == [(text,)]
+
+
+LIKELY = [
+    (of(Kind.DECIMAL, 12, 2), r"N?-?[0-9N]{0,3}(\.[0-9]{1,3})?"),
+    (of(Kind.DATE), r"[0-9]{4,5}-[013][0-9]-[0-3][0-9]( BC)?"),
+    (of(Kind.TIMESTAMP), r"[0-9]{4,5}-[013][0-9]-[0-3][0-9] [0-2][0-9]:00:59(\.[0-9]{1,6})?( BC)?"),
+    (of(Kind.TIMESTAMPTZ), r"[0-9]{4,5}-[013][0-9]-[0-3][0-9] [0-2][0-9]:00:59(\.[0-9]{1,6})?[+-]0[0-9]( BC)?"),
+    (of(Kind.JSON), r'"(\\|\\\\|\\u00e9|\\n|[a-zé\n])*"'),
+]
+
+
+@pytest.mark.parametrize(("logical", "likely"), LIKELY, ids=lambda value: str(getattr(value, "kind", "")))
+@given(data=st.data())
+def test_what_looks_plain_needs_no_care(logical: LogicalType, likely: str, data: st.DataObject) -> None:
+    """O50: a few values are looked at, and DuckDB is not asked about them."""
+    codec = codec_for(logical)
+    texts = data.draw(st.lists(st.from_regex(likely, fullmatch=True) | st.text(max_size=12), max_size=20))
+    plain = [text for text in texts if codec.is_plain([text.encode()])]
+    assert all(suspect is False for (suspect,) in ask(plain, codec.suspect(TEXT)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Kind.DATE, "2024-02-28"),
+        (Kind.TIMESTAMP, "2024-12-01 23:59:59.5"),
+        (Kind.TIMESTAMPTZ, "2024-12-01 00:00:00+00"),
+        (Kind.JSON, '{"a": [1, null]}'),
+    ],
+)
+def test_most_values_look_plain(kind: Kind, text: str) -> None:
+    assert codec_for(of(kind)).is_plain([text.encode(), None])
 
 
 @pytest.mark.parametrize(("logical", "text"), MISFITS, ids=str)

@@ -89,7 +89,7 @@ def test_what_depends_on_a_shape_alone_is_built_once(tmp_path: Path, monkeypatch
     target.apply(replace(reset, steps=[Reset(DATES)]))
     counts = []
     for number in range(1, 6):
-        changes = [(Op.INSERT, None, (str(number), f"2026-01-0{number}"))]
+        changes = [(Op.INSERT, None, (str(number), f"2026-01-3{number % 2}"))]  # of which a look does not tell
         order = np.array([10 + 2 * number], dtype=np.int64)
         at = Checkpoint(Position(11 + 2 * number, str(number)), "{}")
         target.apply(Segment([Changes(batch(DATES, changes))], Transactions(order, order, order, str), at))

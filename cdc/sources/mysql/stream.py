@@ -176,6 +176,8 @@ class BinlogStream:
 
     def _read(self, link: Link) -> bool:
         """Take what the server has sent, up to the budget, and say whether there was anything."""
+        if self._size < _LITTLE and (rest := link.rest):
+            self._waiting.sleep(min(rest, _WAIT))  # what comes meanwhile is taken at once, not commit by commit (O50)
         if not self._is_readable(0):
             if not self._is_readable(self._worth_waiting(link)):
                 self._mind_the_silence()
