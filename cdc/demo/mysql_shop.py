@@ -53,7 +53,7 @@ class Workload(WorkloadThread):
                 cursor.execute("COMMIT" if commits else "ROLLBACK")
                 self.transactions += commits
                 self.rolled_back += not commits
-                self._pace(began)
+                self._pace(began, self.changes)
 
     def _statements(self, number: int) -> list[str]:
         rng = self._rng

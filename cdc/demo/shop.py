@@ -87,7 +87,7 @@ class Workload(WorkloadThread):
                 with connection.transaction():
                     self.changes += act(connection)
                 self.transactions += 1
-                self._pace(began)
+                self._pace(began, self.changes)
 
     def _place_order(self, connection: Connection) -> int:
         lines = self._rng.randint(1, 5)

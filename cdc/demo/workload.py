@@ -9,10 +9,10 @@ from abc import ABC, abstractmethod
 
 
 class WorkloadThread(ABC):
-    """What both workloads have in common.
+    """What workloads have in common.
 
     Args:
-        rate: changes per second, about; None for as many as there can be.
+        rate: changes per second, about, or whatever a workload counts; None for as many as there can be.
         seed: makes the choices repeatable.
 
     Attributes:
@@ -50,11 +50,12 @@ class WorkloadThread(ABC):
     def _work(self) -> None:
         """Make transactions until it is stopped."""
 
-    def _pace(self, began: float) -> None:
-        """Wait where the changes are ahead of their rate.
+    def _pace(self, began: float, done: int) -> None:
+        """Wait where the work is ahead of its rate.
 
         Args:
-            began: on the monotonic clock, when the first one was made.
+            began: on the monotonic clock, when the work began.
+            done: how much of what the rate counts was done since then.
         """
         if self._rate is not None:
-            self._stop.wait(max(0.0, self.changes / self._rate - (time.monotonic() - began)))
+            self._stop.wait(max(0.0, done / self._rate - (time.monotonic() - began)))

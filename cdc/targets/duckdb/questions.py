@@ -30,7 +30,8 @@ ORDER BY schema_name <> 'public', schema_name = 'main', schema_name
 # What reads no file. A macro of the target's, as those of a history, is looked up in the catalog.
 _HARMLESS = {"range", "generate_series", "unnest", "repeat", "repeat_row", "json_each", "json_tree", "summary"}
 _HARMLESS |= {
-    f"duckdb_{what}" for what in ("tables", "views", "columns", "schemas", "types", "functions", "constraints")
+    f"duckdb_{what}"
+    for what in ("tables", "views", "columns", "schemas", "types", "functions", "constraints", "memory")
 }
 # `json_serialize_plan` binds the query in its text, which opens the files that are named there.
 _READS = re.compile(
