@@ -35,11 +35,8 @@ from cdc.connectors import (
 from cdc.engine.liveness import Stall, Watch
 from cdc.engine.pipeline import Pipeline
 from cdc.errors import CheckpointUnreadable, TargetBusy, Unavailable, UsageError
-from cdc.jobs.backfill import Backfill
 from cdc.jobs.control import Progress, Values, ask, is_served, serve
-from cdc.jobs.healing import Healing
 from cdc.jobs.tidying import tidy
-from cdc.jobs.verify import verify_every
 from cdc.journal import rebuild_factory
 from cdc.journal.observer import source_state
 from cdc.logs import without_password
@@ -70,6 +67,7 @@ T = TypeVar("T")
 
 _LISTENS_WITHIN = 5.0  # seconds
 _TRY_AGAIN_IN = 0.2
+_LOOK_EVERY = 0.2
 
 
 def open_pipeline(
@@ -103,10 +101,16 @@ def open_pipeline(
     pipeline.meant = options.selection
 
     def backfill() -> None:
+        if not _comes(pipeline, lambda: bool(pipeline.copying)):
+            return
+        from cdc.jobs.backfill import Backfill  # noqa: PLC0415  # most runs have copied all tables
+
         with closing(make_observer(source, options)) as observer:
             Backfill(pipeline, observer).follow()
 
     def verify() -> None:
+        from cdc.jobs.verify import verify_every  # noqa: PLC0415
+
         with closing(make_observer(source, options)) as observer:
             verify_every(pipeline, observer, options.verify_every or 0.0)
 
@@ -165,11 +169,24 @@ def heal(pipeline: Pipeline, source: str, options: Options) -> None:
     """Have a pipeline compare tables that are suspect with their source, for as long as it runs."""
 
     def follow() -> None:
+        if not _comes(pipeline, lambda: bool(pipeline.suspects or pipeline.evolved)):
+            return
+        from cdc.jobs.healing import Healing  # noqa: PLC0415  # most runs have no suspect table
+
         with closing(make_observer(source, options)) as observer:
             Healing(pipeline, observer, options.after_shape, options.max_rate).follow()
 
     pipeline.heals = True
     pipeline.companions.append(follow)
+
+
+def _comes(pipeline: Pipeline, work: Callable[[], bool]) -> bool:
+    """Wait until there is work; whether there was any before the end of the run."""
+    while pipeline.is_running:
+        if work():
+            return True
+        pipeline.rest(_LOOK_EVERY)
+    return False
 
 
 def open_fanout(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +20,12 @@ from cdc.runs import open_pipeline
 from cdc.whereabouts import name_of
 from integration.conftest import Database, MySqlDatabase
 from integration.processes import cdc, start
+from tests.test_commands import COMMANDS, loaded_by
+
+# What a run loads if it is asked for something that this one is not asked for.
+_NOT_ASKED_FOR = {"pydantic", "rich", "starlette", "uvicorn", "prometheus_client", "apprise", "pymysql", "cryptography"}
+_NOT_ASKED_FOR |= {"confluent_kafka", "clickhouse_connect", "sqlglot.dialects.duckdb", "cdc.tables.history"}
+_NOT_ASKED_FOR |= {"cdc.jobs.backfill", "cdc.jobs.healing", "cdc.jobs.requests", "cdc.targets.duckdb.questions"}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +59,23 @@ def test_bounds() -> None:
         bytes_of("--memory", "1MB", least=64 << 20)
     with pytest.raises(UsageError, match="--segment 2GB is too large"):
         bytes_of("--segment", "2GB", most=1 << 30)
+
+
+def test_a_run_loads_what_it_needs(database: Database, tmp_path: Path) -> None:
+    """One that goes on with tables that are copied, and finds nothing new: neither what serves, draws, notifies or
+    answers, nor what makes statements; and pandas never, not even for the first array, where it is installed."""
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'x')")
+    ends = ("run", database.dsn, f"duckdb:{tmp_path / 'x.duckdb'}", "--until-caught-up")
+    (tmp_path / "pandas.py").write_text("raise SystemExit('pandas was loaded')")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    loaded_by(*ends, PYTHONPATH=path)
+    loaded = loaded_by(*ends, PYTHONPATH=path)
+    assert not loaded & _NOT_ASKED_FOR
+    assert {f"cdc.cli.{command.module}" for command in COMMANDS.values()} & loaded == {"cdc.cli.run"}
+    assert cdc("query", ends[2], "SELECT count(*) FROM public.t", "--format", "csv").stdout.split() == [
+        "count_star()",
+        "1",
+    ]
 
 
 def test_numbers_without_a_unit_are_taken_with_a_warning(database: Database, tmp_path: Path) -> None:

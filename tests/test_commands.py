@@ -15,6 +15,11 @@ from typer.main import get_command
 
 from cdc.cli.app import app
 from cdc.cli.commands import COMMANDS, apart, load_all
+from cdc.model.position import Checkpoint, Position
+from cdc.sources.postgres.state import SourceState
+from cdc.tables.control import opened
+from cdc.tables.state import StateTables
+from cdc.targets.duckdb.file import DuckDbFile
 
 _GROUPS = {"journal": "ls", "config": "check"}  # commands that have commands, and one of those
 LOADED = """
@@ -80,8 +85,11 @@ def test_help_loads_nothing_that_is_heavy(arguments: list[str]) -> None:
 @pytest.mark.parametrize("line", ["cdc ", "cdc ru", "cdc run postgresql://h/d duckdb:", "cdc status x y --na"])
 def test_a_completion_loads_nothing_that_is_heavy(line: str) -> None:
     words = line.split(" ")
-    asked = {"_CDC_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
-    assert not loaded_by(**asked) & HEAVY
+    in_bash = {"_CDC_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
+    in_zsh = {"_CDC_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+    in_fish = in_zsh | {"_CDC_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    for asked in (in_bash, in_zsh, in_fish):
+        assert not loaded_by(**asked) & (HEAVY | {"rich"})
 
 
 def test_status_of_a_pipeline_that_runs_opens_nothing(tmp_path: Path) -> None:
@@ -92,6 +100,19 @@ def test_status_of_a_pipeline_that_runs_opens_nothing(tmp_path: Path) -> None:
     loaded = loaded_by("status", "postgresql://u@127.0.0.1:1/d", target, "--name", "shop", "--json")
     assert "psycopg" in loaded
     assert not loaded & (HEAVY - {"psycopg", "asyncio"})
+
+
+def test_status_of_a_pipeline_that_is_stopped_loads_duckdb_alone(tmp_path: Path) -> None:
+    """It reads the checkpoint: no statement has to be made for that, and no array."""
+    file = DuckDbFile(tmp_path / "shop.duckdb", 64 << 20)
+    with opened(file):
+        state = StateTables(file)
+        state.open()
+        source = SourceState(pipeline="shop", system="1", database="d", timeline=1, slot="cdc_shop")
+        state.write(Checkpoint(Position(16, "0/10"), source.dump()), None)
+    loaded = loaded_by("status", "postgresql://u@127.0.0.1:1/d", f"duckdb:{tmp_path / 'shop.duckdb'}", "--json")
+    assert {"duckdb", "psycopg"} <= loaded
+    assert not loaded & (HEAVY - {"duckdb", "psycopg", "asyncio"} | {"pandas", "rich"})
 
 
 def test_a_command_loads_no_other() -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from enum import EnumType
 from typing import Any
 
+from typer import _completion_classes
 from typer.core import TyperArgument, TyperOption
 
 _TEXTS = (str, list[str])
@@ -26,6 +27,12 @@ def read_lightly(parameters: Iterable[object]) -> None:
         if isinstance(parameter, TyperArgument | TyperOption):
             lightly = _Lightly(parameter)
             parameter.get_runtime_param = lambda lightly=lightly: lightly  # type: ignore[method-assign, misc]
+
+
+def offer_plainly() -> None:
+    """Have shells show the help of what they offer as it is: our texts have no markup, to take which out of them typer
+    loads rich."""
+    _completion_classes._sanitize_help_text = lambda text: text
 
 
 class _Lightly:

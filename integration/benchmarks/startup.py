@@ -24,7 +24,7 @@ from integration.benchmarks.measure import process_cpu, run
 
 _CDC = (sys.executable, "-m", "cdc")
 _TABLES = ("CREATE TABLE a (id int PRIMARY KEY, v varchar(20), n numeric(10,2))", "INSERT INTO a VALUES (1, 'x', 1)")
-_LINE = "cdc run x duckdb:"
+_LINE = "cdc run x --li"
 _COMPLETIONS = {
     "bash": {"COMP_WORDS": _LINE.replace(" ", "\n"), "COMP_CWORD": "3"},
     "zsh": {"_TYPER_COMPLETE_ARGS": _LINE},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from cdc.model.schema import TableName
 
@@ -43,7 +44,7 @@ def cut(text: str, *, sql_mode: int, is_mariadb: bool) -> list[Word]:
     Raises:
         NotUnderstood: a quotation or a comment does not end.
     """
-    lexemes = _LEXEMES[sql_mode & (ANSI_QUOTES | NO_BACKSLASH_ESCAPES), is_mariadb]
+    lexemes = _lexemes(sql_mode & (ANSI_QUOTES | NO_BACKSLASH_ESCAPES), is_mariadb=is_mariadb)
     words: list[Word] = []
     at, executed = 0, 0
     while at < len(text):
@@ -69,6 +70,7 @@ def cut(text: str, *, sql_mode: int, is_mariadb: bool) -> list[Word]:
     return words
 
 
+@cache  # there are eight, of which a server needs one or two
 def _lexemes(mode: int, *, is_mariadb: bool) -> re.Pattern[str]:
     escape = "" if mode & NO_BACKSLASH_ESCAPES else r"|\\."
     inside = "" if mode & NO_BACKSLASH_ESCAPES else r"\\"
@@ -86,13 +88,6 @@ def _lexemes(mode: int, *, is_mariadb: bool) -> re.Pattern[str]:
         r"|(?P<mark>[^'\"`\x00-\x20])",
         re.DOTALL,
     )
-
-
-_LEXEMES = {
-    (mode, is_mariadb): _lexemes(mode, is_mariadb=is_mariadb)
-    for mode in (0, ANSI_QUOTES, NO_BACKSLASH_ESCAPES, ANSI_QUOTES | NO_BACKSLASH_ESCAPES)
-    for is_mariadb in (False, True)
-}
 
 
 class Words:

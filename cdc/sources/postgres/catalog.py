@@ -68,6 +68,15 @@ SELECT t.oid::int8,
        t.typelem::int8, t.typbasetype::int8, t.typtypmod, t.typndims, t.typdelim::text
 FROM pg_type t WHERE t.typtype <> 'c'
 """
+# A server has some hundred types, of which tables have a few, with those that these are made of.
+_TYPES_OF = f"""
+WITH RECURSIVE used(oid) AS (
+    SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+    UNION
+    SELECT part.oid FROM used JOIN pg_type t ON t.oid = used.oid
+    CROSS JOIN LATERAL (VALUES (t.typelem), (t.typbasetype)) AS part(oid) WHERE part.oid <> 0
+) {_TYPES} AND t.oid IN (SELECT used.oid FROM used)
+"""
 
 # A row of pg_publication_rel is never updated: what is taken out and put in again has another oid.
 _FINGERPRINT = """
@@ -126,7 +135,7 @@ def _tables(connection: Connection, condition: str, parameters: tuple[object, ..
     for row in _rows(connection, _COLUMNS, (oids,)):
         columns[of_type(row[0], int)].append(row)
     leaves = _leaves(connection, oids)
-    types, version = type_infos(connection), connection.info.server_version
+    types, version = _types(connection, _TYPES_OF, (oids,)), connection.info.server_version
     return [_table(row, columns[of_type(row[0], int)], leaves[of_type(row[0], int)], types, version) for row in found]
 
 
@@ -185,6 +194,10 @@ def _table(
 @readable()
 def type_infos(connection: Connection) -> dict[int, TypeInfo]:
     """pg_type by oid, without the row types of tables."""
+    return _types(connection, _TYPES, ())
+
+
+def _types(connection: Connection, query: str, parameters: tuple[object, ...]) -> dict[int, TypeInfo]:
     infos = (
         TypeInfo(
             of_type(oid, int),
@@ -195,7 +208,7 @@ def type_infos(connection: Connection) -> dict[int, TypeInfo]:
             of_type(dimensions, int),
             str(delimiter),
         )
-        for oid, category, element, base, modifier, dimensions, delimiter in _rows(connection, _TYPES, ())
+        for oid, category, element, base, modifier, dimensions, delimiter in _rows(connection, query, parameters)
     )
     return {info.oid: info for info in infos}
 
