@@ -104,6 +104,6 @@ def codes(columns: Sequence[pa.Array]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _codes(column: pa.Array) -> tuple[np.ndarray, int]:
-    """The distinct values of a column, null among them, numbered in the order in which they come; how many there are."""
+    """Number the distinct values of a column, null among them, as they come; int64[n], and how many there are."""
     encoded = column.dictionary_encode(null_encoding="encode")
     return np.asarray(encoded.indices, dtype=np.int64), len(encoded.dictionary)
