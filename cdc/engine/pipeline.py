@@ -667,6 +667,7 @@ class Pipeline:
     def _read(self, source: Source, handoff: Handoff) -> None:
         self._view.phase = "copying"
         for segment in self._watched(source.copy(handoff), "copying"):
+            handoff.drain()  # one is made while one is applied: a third would only take memory, since they are large
             handoff.put(segment)
         handoff.drain()  # a request to a pipeline that follows finds the tables as they were copied
         if handoff.stopping:

@@ -120,7 +120,7 @@ class AppliedTables(ABC):
             self._in_transaction = False  # also if it fails: then it has rolled back by itself (O15)
             self._database.commit(segment.checkpoint.position.text)
             faults.point("target.after_commit")
-            self._database.committed()
+            self._database.committed(is_copy=not len(segment.transactions))
 
     def refuse(self, schemas: Sequence[TableSchema]) -> None:
         with mapped_errors(self._database):

@@ -105,8 +105,12 @@ class Database(Failing, Protocol):
     def before_changes(self, schema: TableSchema) -> None:
         """Changes of a table are about to be written."""
 
-    def committed(self) -> None:
-        """Everything is durable."""
+    def committed(self, *, is_copy: bool) -> None:
+        """Everything is durable.
+
+        Args:
+            is_copy: it was nothing but rows of a copy.
+        """
 
 
 class Digesting(Protocol):

@@ -132,7 +132,7 @@ class SnapshotReader:
         self._stop = threading.Event()
         self._chunks: queue.Queue[_Chunk | None] = queue.Queue()
         self._results: queue.Queue[tuple[Table | None, ChangeBatch | int | Exception | None]] = queue.Queue(
-            maxsize=2 * len(snapshot.sessions)
+            maxsize=len(snapshot.sessions)
         )
 
     def read(self, tables: Sequence[Table], link: Link) -> Iterator[Copied]:

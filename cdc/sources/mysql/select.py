@@ -14,7 +14,7 @@ from cdc.model.schema import TableName, TableSchema
 from cdc.sources.mysql.connection import Connection, mapped_errors, server_error
 from cdc.sources.mysql.resultset import decode_result
 
-BATCH_BYTES = 8 << 20  # of rows decoded at once
+BATCH_BYTES = 2 << 20  # of rows decoded at once: the arrays that are made on the way stay in the cache
 _DECODED_BYTES = 16 << 20  # of the arrays that they become, without what they point to
 _READ = 1 << 20
 _LONGEST = 0xFFFFFF

@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY = 5.0  # seconds between looks at how far the server's log is
 _PATIENCE = 15.0  # seconds that the stream may wait for an answer about something else
 _LOCKED_FOR = 600  # seconds that the server keeps our lock of a table while it hears nothing of us
-_COPY_SEGMENTS = 2  # budgets of the stream in one segment of a copy: full row groups go straight into DuckDB's file
+_COPY_SEGMENTS = 4  # budgets of the stream in one segment of a copy, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,7 +516,7 @@ class MySqlSource:
                 gathered.end(copied.table.schema.identity)
             else:
                 log.warning("%s was changed while it was copied; it is copied again", copied.table.name)
-            if gathered.is_due:
+            while gathered.is_due:
                 yield from _given(self._copied(gathered))
         if gathered:
             yield from _given(self._copied(gathered))
@@ -537,12 +537,15 @@ class MySqlSource:
             place = self._place(log_now(session), session)
             identity = table.schema.identity
             self._state.tables[identity] = replace(self._state.tables[identity], start=place.order)
+            gathered = Gathered(1, _COPY_SEGMENTS * self._settings.budget, self._waiting.now)
             for batch in select_rows(reader, table.schema, alive=link.alive):
-                yield self._segment([Changes(batch)], batch.held)
+                gathered.add(batch)
+                while gathered.is_due:
+                    yield self._copied(gathered)
                 session.query("DO 0")  # we are there
             session.query("UNLOCK TABLES")  # fails if the lock was lost, and the copy is none
-            self._state.tables[identity] = replace(self._state.tables[identity], copied=True)
-            yield self._segment([])
+            gathered.end(identity)
+            yield self._copied(gathered)
 
     def _segment(self, steps: Sequence[Reset | Changes], size: int = 0) -> Segment:
         checkpoint = self._checkpoint(self._state.place.position())

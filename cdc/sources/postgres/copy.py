@@ -24,7 +24,7 @@ from cdc.sources.postgres.copytext import CopyDecoder
 from cdc.sources.postgres.session import Session, of_type, readable
 
 CHUNK_PAGES = 8192  # 64 MB of heap: long enough to hide the start of a query, short enough to share out
-BATCH_BYTES = 8 << 20  # of COPY text decoded at once
+BATCH_BYTES = 2 << 20  # of COPY text decoded at once: the arrays that are made on the way stay in the cache
 _DECODED_BYTES = 16 << 20  # of the arrays that it becomes, without the text
 
 # A truncate or a rewrite after the snapshot was taken empties the table for that snapshot (they are not MVCC-safe:
@@ -95,9 +95,7 @@ class SnapshotReader:
         self._stop = threading.Event()
         self._alive: Callable[[], None]
         self._chunks: queue.SimpleQueue[_Chunk] = queue.SimpleQueue()
-        self._results: queue.Queue[tuple[Table | None, ChangeBatch | Exception | None]] = queue.Queue(
-            maxsize=2 * workers
-        )
+        self._results: queue.Queue[tuple[Table | None, ChangeBatch | Exception | None]] = queue.Queue(maxsize=workers)
 
     def read(self, tables: Sequence[Table], link: Link) -> Iterator[Copied]:
         """All rows of the tables, as the snapshot sees them, in no particular order, each table's end after its last

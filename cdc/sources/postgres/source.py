@@ -74,7 +74,7 @@ log = logging.getLogger(__name__)
 _HEARTBEAT_EVERY = 30.0  # seconds
 _LOOK_EVERY = 5.0  # seconds between looks at the publications
 _PATIENCE = 15.0  # seconds that the stream may wait for an answer about something else
-_COPY_SEGMENTS = 2  # budgets of the stream in one segment of a copy: full row groups go straight into DuckDB's file
+_COPY_SEGMENTS = 4  # budgets of the stream in one segment of a copy, at most
 _FORECAST_EVERY = 10.0  # seconds between looks at how much log the slot may still keep, while tables are copied
 _UNCLAIMED = Position(0, "0/0")  # of the checkpoint that says: a slot of this pipeline may exist from now on
 
@@ -444,7 +444,7 @@ class PostgresSource:
                 gathered.end(copied.table.schema.identity)
             else:
                 log.warning("%s was changed while it was copied; it is copied again", copied.table.schema.table)
-            if gathered.is_due:
+            while gathered.is_due:
                 yield from _given(self._copied(gathered, before))
         if gathered:
             yield from _given(self._copied(gathered, before))

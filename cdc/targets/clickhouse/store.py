@@ -126,7 +126,7 @@ class ClickHouseStore:
     def before_changes(self, schema: TableSchema) -> None:
         """The server has its own room."""
 
-    def committed(self) -> None:
+    def committed(self, *, is_copy: bool) -> None:
         """The server merges by itself."""
 
     # --- tables -----------------------------------------------------------------------------------------------------

@@ -208,5 +208,7 @@ class DuckDbEngine(DuckDbFile, DuckDbDigests):
     def before_changes(self, schema: TableSchema) -> None:
         self._room.for_changes(schema, self.copies)
 
-    def committed(self) -> None:
+    def committed(self, *, is_copy: bool) -> None:
         self._room.committed()
+        if is_copy:
+            self._room.copied()

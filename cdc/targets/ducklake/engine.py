@@ -165,7 +165,7 @@ class DuckLakeEngine(DuckDbEngine):
     def before_changes(self, schema: TableSchema) -> None:
         pass
 
-    def committed(self) -> None:
+    def committed(self, *, is_copy: bool) -> None:
         """Small files become larger ones, and what nobody is to read any more goes: 60 s of small commits left 491
         files. Between two segments, since two writers at once would be in each other's way.
 

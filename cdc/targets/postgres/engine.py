@@ -296,5 +296,5 @@ class PostgresEngine:
     def before_changes(self, schema: TableSchema) -> None:
         pass
 
-    def committed(self) -> None:
+    def committed(self, *, is_copy: bool) -> None:
         pass
