@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from integration.soak.growth import growths
-from integration.soak.page import FOLDER, keep, runs, samples_of, slope, write
+from integration.soak.page import FOLDER, figure, keep, runs, samples_of, slope, write
 from integration.soak.run import Outcome, Soak
 from integration.soak.samples import Samples
 from integration.soak.sources import SOURCES, open_source
@@ -40,10 +40,10 @@ def show(outcome: Outcome, samples: Samples, console: Console) -> list[str]:
     for growth in grown:
         table.add_row(
             f"{growth.measure.title}, {growth.measure.unit}",
-            f"{growth.median:,.3g}",
-            f"{growth.most:,.3g}",
+            figure(growth.median),
+            figure(growth.most),
             slope(growth.trend),
-            f"{growth.trend.growth:+,.2g} in {growth.trend.hours:.2f} h" if growth.trend else "",
+            f"{figure(growth.trend.growth, '+')} in {growth.trend.hours:.2f} h" if growth.trend else "",
             "[red]grows[/red]" if growth.finding else "",
         )
     console.print(table)

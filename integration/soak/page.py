@@ -123,14 +123,19 @@ def tables(runs: list[Run]) -> str:
 def _cell(growth: Growth) -> str:
     if not np.isfinite(growth.most):
         return "not known"
-    return f"{growth.median:,.3g}, {growth.most:,.3g}; {slope(growth.trend)}"
+    return f"{figure(growth.median)}, {figure(growth.most)}; {slope(growth.trend)}"
+
+
+def figure(value: float, sign: str = "") -> str:
+    """A number for people, with what is significant of it."""
+    return f"{value:{sign},.0f}" if abs(value) >= 100 else f"{value:{sign}.2g}"
 
 
 def slope(trend: Trend | None) -> str:
     """A slope with its interval, for people."""
     if trend is None:
         return "too short for a slope"
-    return f"{trend.per_hour:+,.2g} ({trend.low:+,.2g} to {trend.high:+,.2g})"
+    return f"{figure(trend.per_hour, '+')} ({figure(trend.low, '+')} to {figure(trend.high, '+')})"
 
 
 def _table(head: list[str], rows: dict[str, list[str]]) -> str:
