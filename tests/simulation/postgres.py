@@ -427,5 +427,6 @@ def scripted() -> Iterator[None]:
         both = {name: {**ANSWERS, **_SHARED}[name] for name in ("publication_fingerprint", "tables_by_oid", "look")}
         stack.enter_context(patch.multiple(membership, **both))
         stack.enter_context(patch.multiple(shapes, **_SHAPES))
-        stack.enter_context(patch("cdc.sources.postgres.conversation.server_error", lambda result: result.error))
+        for module in ("stream", "conversation"):
+            stack.enter_context(patch(f"cdc.sources.postgres.{module}.server_error", lambda result: result.error))
         yield
