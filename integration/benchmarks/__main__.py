@@ -23,6 +23,7 @@ from integration.benchmarks import (
     latency,
     publish,
     readers,
+    sizes,
     snapshot,
     startup,
     tables,
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "w3": drain.pgbench,
     "kafka": kafka.inserts,
     "snapshot": snapshot.copy,
+    "sizes": sizes.from_postgres,
     "latency": latency.commit_to_visible,
     "large": large.one_transaction,
     "journal": journal.write_and_replay,
@@ -48,6 +50,7 @@ BINLOG = {
     "w2": binlog.updates_and_deletes,
     "decoding": binlog.decoding,
     "snapshot": binlog.copy,
+    "sizes": sizes.from_mysql,
     "large": binlog.large,
 }
 SOURCES = ("postgresql", "mariadb", "mysql")
