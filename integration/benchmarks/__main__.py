@@ -23,6 +23,7 @@ from integration.benchmarks import (
     peers,
     publish,
     readers,
+    sizes,
     snapshot,
     startup,
     tables,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "w3": drain.pgbench,
     "kafka": kafka.inserts,
     "snapshot": snapshot.copy,
+    "sizes": sizes.from_postgres,
     "latency": latency.commit_to_visible,
     "live-size": latency.by_size,
     "large": large.one_transaction,
@@ -53,6 +55,7 @@ BINLOG = {
     "w2_random": binlog.updates_and_deletes_at_random,
     "decoding": binlog.decoding,
     "snapshot": binlog.copy,
+    "sizes": sizes.from_mysql,
     "large": binlog.large,
     "startup": startup.following,
 }

@@ -242,19 +242,22 @@ def copy(server: PrivateMySql, console: Console, pairs: int, scale: float) -> No
             return run([sys.executable, "-m", "cdc", "run", dsn, f"duckdb:{folder}/c.duckdb", "--until-caught-up"])
 
     idle, idle_theirs = replicate_once(), run(command)
-    server.execute(
-        "CREATE TABLE n (i int PRIMARY KEY)", *[f"INSERT INTO n VALUES ({i})" for i in range(1000)], database="copied"
-    )
-    for part in range(count // 1000):
-        server.execute(
-            "SET sql_log_bin = 0", f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n", database="copied"
-        )
-    server.execute("DROP TABLE n", "ANALYZE TABLE t", database="copied")
+    fill(server, "copied", count)
     theirs, ours = [], []
     for _ in range(pairs):
         theirs.append(run(command).beyond(idle_theirs))
         ours.append(replicate_once().beyond(idle))
     report(console, f"{server.flavor}, snapshot, {count:,} rows", count, theirs, ours, dump, 0.5)
+
+
+def fill(server: PrivateMySql, database: str, count: int) -> None:
+    """Put rows into the table `t`, which the log does not have."""
+    numbers = [f"INSERT INTO n VALUES ({number})" for number in range(1000)]
+    server.execute("CREATE TABLE n (i int PRIMARY KEY)", *numbers, database=database)
+    for part in range(count // 1000):
+        rows = f"INSERT INTO t SELECT {row(f'(i + {part * 1000})')} FROM n"
+        server.execute("SET sql_log_bin = 0", rows, database=database)
+    server.execute("DROP TABLE n", "ANALYZE TABLE t", database=database)
 
 
 def large(server: PrivateMySql, console: Console, _pairs: int, scale: float) -> None:

@@ -33,6 +33,7 @@ from cdc.model.parts import WHOLE, Condition, Part
 from cdc.model.position import Checkpoint, Position
 from cdc.model.schema import Column, Kind, LogicalType, TableName, TableSchema
 from cdc.model.segment import Changes, Reset, Segment, Truncate
+from cdc.sources.gathering import FULL
 from cdc.targets.duckdb import read_checkpoint
 from cdc.targets.duckdb.connection import classify
 from cdc.targets.duckdb.target import DuckDbTarget
@@ -304,6 +305,24 @@ def test_a_read_only_connection_sees_the_tables(target: DuckDbTarget, tmp_path: 
     target.close()
     with duckdb.connect(str(tmp_path / "t.duckdb"), read_only=True) as connection:
         assert connection.execute("SELECT * FROM s.t").fetchall() == [("1", "a")]
+
+
+def test_blocks_that_a_copy_has_written_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """DuckDB would keep them until its memory is full: a large copy would need more than a small one."""
+    target = DuckDbTarget(tmp_path / "t.duckdb", MEMORY)
+    target.open()
+    target.apply(Segment([Reset(SCHEMA)], Transactions.none(), at(10)))
+    limit = target._file.ask("SELECT current_setting('memory_limit')")
+    given = [(Op.INSERT, None, (str(number), os.urandom(120).hex())) for number in range(FULL)]
+    copied = replace(batch(SCHEMA, given), copied=True)
+    kept = []
+    for _ in range(4):
+        target.apply(Segment([Changes(copied)], Transactions.none(), at(10)))
+        kept.append(target._file.ask("SELECT memory_usage_bytes FROM duckdb_memory() WHERE tag = 'BASE_TABLE'")[0][0])
+    assert MEMORY // 16 < max(kept) <= MEMORY // 4
+    assert target._file.ask("SELECT current_setting('memory_limit')") == limit
+    assert target._file.ask("SELECT count(*) FROM s.t") == [(4 * FULL,)]
+    target.close()
 
 
 COPIED = [replace(batch(SCHEMA, [(Op.INSERT, None, ("1", "new")), (Op.INSERT, None, ("2", "new"))]), copied=True)]
