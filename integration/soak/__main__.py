@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from integration.soak.growth import growths
-from integration.soak.page import FOLDER, figure, keep, runs, samples_of, slope, write
+from integration.soak.page import FOLDER, figure, keep, outcome_of, runs, samples_of, slope, write
 from integration.soak.run import Outcome, Soak
 from integration.soak.samples import Samples
 from integration.soak.sources import SOURCES, open_source
@@ -24,6 +24,7 @@ from integration.soak.sources import SOURCES, open_source
 
 def soak(source: str, minutes: float, rate: float, seed: int, folder: Path, console: Console) -> list[str]:
     """One source; its findings, which are printed with the figures."""
+    outcome_of(folder, source).unlink(missing_ok=True)  # of the run before
     console.print(f"{source}, {minutes:g} minutes, {rate:g} commits a second, seed {seed}", highlight=False)
     with open_source(source) as live, tempfile.TemporaryDirectory(prefix="cdc-soak-") as target:
         outcome = Soak(live, Path(target), samples_of(folder, source), minutes, rate, seed, console).run()

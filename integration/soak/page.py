@@ -39,14 +39,19 @@ def samples_of(folder: Path, source: str) -> Path:
     return folder / f"{source}.jsonl"
 
 
+def outcome_of(folder: Path, source: str) -> Path:
+    """The file of what happened, which is there once a run is over."""
+    return folder / f"{source}.json"
+
+
 def keep(folder: Path, outcome: Outcome) -> None:
     """Write what happened beside the samples."""
-    (folder / f"{outcome.source}.json").write_bytes(orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2))
+    outcome_of(folder, outcome.source).write_bytes(orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2))
 
 
 def runs(folder: Path) -> list[Run]:
     """Those that a folder has the figures of."""
-    files = {source: folder / f"{source}.json" for source in SOURCES}
+    files = {source: outcome_of(folder, source) for source in SOURCES}
     return [
         (Outcome(**orjson.loads(file.read_bytes())), Samples.read(samples_of(folder, source)))
         for source, file in files.items()

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import psycopg
+import pymysql
 
 from cdc.demo.mysql import PrivateMySql
 from cdc.demo.server import PrivatePostgres
@@ -71,7 +72,9 @@ class MySql:
         self.dsn = server.create_database("soak")
 
     def connect(self) -> Any:
-        return self._server.connect("soak")
+        # Without locks between rows, which neighbours would wait for in a circle.
+        isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        return pymysql.connect(**self._server.arguments("soak"), init_command=isolation)
 
     def cut(self) -> None:
         for number, *_ in self._server.execute(
