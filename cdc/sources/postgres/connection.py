@@ -57,6 +57,9 @@ _LINE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "45000",  # milliseconds
 }
+# libpq takes no more from the socket at a time than its buffer holds, 16 kB at first. That grows with a long row, and
+# stays so (pqCheckInBufferSpace in fe-misc.c): a backlog is then read in a third of the calls.
+_READ = 64 << 10  # bytes
 OLDEST_SERVER = 130000  # PostgreSQL 13: publish_via_partition_root, wal_status, pg_copy_logical_replication_slot
 
 SCHEMES = ("postgresql", "postgres")
@@ -131,7 +134,10 @@ def connect(dsn: Dsn, application_name: str, patience: float = PATIENCE) -> Sess
 
 def connect_replication(dsn: Dsn, application_name: str) -> Session:
     """Open a session that speaks the replication commands (and plain SQL by the simple protocol)."""
-    return _connect(dsn, application_name, replication=True)
+    connection = _connect(dsn, application_name, replication=True)
+    with mapped_errors(dsn):
+        run_command(connection, f"SELECT repeat(' ', {_READ})")
+    return connection
 
 
 def _connect(dsn: Dsn, application_name: str, *, replication: bool) -> Session:

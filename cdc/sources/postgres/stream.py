@@ -200,7 +200,7 @@ class ReplicationStream:
             self._waiting.sleep(_GATHER)
         if not self._size:
             self._waiting_since = self._waiting.now()
-        # libpq reads no more at a time than its buffer holds (16 kB), so that one pause is followed by many reads.
+        # libpq reads no more at a time than its buffer holds (64 kB), so that one pause is followed by many reads.
         while self._size < self._budget:
             try:
                 self._pgconn.consume_input()
