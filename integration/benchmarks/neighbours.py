@@ -61,8 +61,10 @@ def watched(console: Console, title: str) -> Iterator[None]:
     """Say before a benchmark what it is and how much waits to run, and after it whether the machine was busy or quiet."""
     console.rule(f"{title}; load before it {os.getloadavg()[0]:.1f}", align="left")
     before = Clock.now()
-    yield
-    console.print(f"{title}: {verdict(before, Clock.now())}\n", highlight=False)
+    try:
+        yield
+    finally:  # what was printed until a failure is of the same machine
+        console.print(f"{title}: {verdict(before, Clock.now())}\n", highlight=False)
 
 
 def _ours(process: int) -> float:
