@@ -72,7 +72,7 @@ class MySql:
         self.dsn = server.create_database("soak")
 
     def connect(self) -> Any:
-        # Without locks between rows, which neighbours would wait for in a circle.
+        # With fewer locks between rows, which neighbours wait for.
         isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
         return pymysql.connect(**self._server.arguments("soak"), init_command=isolation)
 

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pymysql
+from pymysql.constants import ER
+
 from cdc.demo.workload import WorkloadThread
 
 WRITERS = 4  # sessions that commit: one waits while another's commit is under way
@@ -90,20 +93,31 @@ class Writer(WorkloadThread):
             began = time.monotonic()
             while not self._stop.is_set():
                 (act,) = self._rng.choices(choices, weights)
-                statements = act()
-                is_taken_back = len(statements) > 1 and self._rng.random() < 0.05
-                if len(statements) > 1:
-                    cursor.execute("BEGIN")
-                changes = 0
-                for statement, values in statements:
-                    cursor.execute(statement, values)
-                    changes += max(0, cursor.rowcount)
-                if len(statements) > 1:
-                    cursor.execute("ROLLBACK" if is_taken_back else "COMMIT")
-                self.changes += 0 if is_taken_back else changes
-                self.transactions += not is_taken_back
-                self.rolled_back += is_taken_back
+                try:
+                    self._carry_out(cursor, act())
+                except pymysql.err.OperationalError as error:
+                    if (
+                        error.args[0] != ER.LOCK_DEADLOCK
+                    ):  # InnoDB has them between neighbours, and takes one of the two back
+                        raise
+                    self.rolled_back += 1
                 self._pace(began, self.transactions)
+
+    def _carry_out(self, cursor: Any, statements: Statements) -> None:
+        """One transaction, of which some are taken back."""
+        is_block = len(statements) > 1
+        is_taken_back = is_block and self._rng.random() < 0.05
+        changes = 0
+        if is_block:
+            cursor.execute("BEGIN")
+        for statement, values in statements:
+            cursor.execute(statement, values)
+            changes += max(0, cursor.rowcount)
+        if is_block:
+            cursor.execute("ROLLBACK" if is_taken_back else "COMMIT")
+        self.changes += 0 if is_taken_back else changes
+        self.transactions += not is_taken_back
+        self.rolled_back += is_taken_back
 
     def _acts(self) -> list[tuple[Callable[[], Statements], int]]:
         return [
