@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 INLINE = 12  # an Arrow view holds up to 12 bytes in itself; longer values point into a buffer
-_HEAD = "V16"
-# For each length that fits inside, ones over its bytes and zeros over the rest: of the first eight, and of the others.
-_FIRST, _REST = (
-    np.array([(1 << 8 * min(max(length - before, 0), 8)) - 1 for length in range(INLINE + 1)], dtype=np.uint64)
+_HEAD = f"V{INLINE}"
+# For each length that fits inside, ones over the bytes of a view that count and zeros over the rest, in two halves.
+_FIRST, _SECOND = (
+    np.array([(1 << 8 * min(max(4 + length - before, 0), 8)) - 1 for length in range(INLINE + 1)], dtype=np.uint64)
     for before in (0, 8)
 )
-_HALF = np.uint64(32)
 PADDING = bytes(32)  # so that gathers of a fixed width near the end stay inside
 
 
@@ -65,20 +64,23 @@ def string_views(buffer: Buffer, start: np.ndarray, length: np.ndarray) -> np.nd
     A struct is the length, then either the bytes themselves or a 4-byte prefix, a buffer number and an offset:
     https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
     """
-    head = buffer.at(_HEAD)[start].view("<u8").reshape(-1, 2)
-    return views_of(head[:, 0], head[:, 1], start, length)
+    words = np.empty((len(start), 4), dtype=np.uint32)
+    words[:, 1:] = buffer.at(_HEAD)[start].view(np.uint32).reshape(-1, 3)
+    halves = words.view(np.uint64)
+    return views_of(halves[:, 0], halves[:, 1], start, length)
 
 
-def views_of(first: np.ndarray, rest: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """The same for values whose first eight bytes, and at least the next four, were read already (uint64[n] each)."""
-    shown = np.minimum(length, INLINE)
-    first = first & _FIRST[shown]
-    words = np.empty((len(start), 2), dtype=np.uint64)
-    np.bitwise_or(first << _HALF, length.astype(np.uint64), out=words[:, 0])
-    np.bitwise_or(first >> _HALF, (rest & _REST[shown]) << _HALF, out=words[:, 1])
+def views_of(first: np.ndarray, second: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """The same from the halves of structs (uint64[n] each) in which all but the length is in place already, with
+    whatever stands behind a value that is shorter."""
+    halves = np.empty((len(start), 2), dtype=np.uint64)
+    inside = np.minimum(length, INLINE)
+    np.bitwise_and(first, _FIRST[inside], out=halves[:, 0])
+    np.bitwise_and(second, _SECOND[inside], out=halves[:, 1])
+    halves.view(np.uint32)[:, 0] = length
     long = np.flatnonzero(length > INLINE)
-    words[long, 1] = start[long] << 32  # every value lives in buffer 0
-    return words.view(np.uint8)
+    halves[long, 1] = start[long] << 32  # every value lives in buffer 0
+    return halves.view(np.uint8)
 
 
 def string_array(buffer: Buffer, views: np.ndarray, valid: np.ndarray) -> pa.Array:

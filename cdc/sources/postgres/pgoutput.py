@@ -38,10 +38,6 @@ _SHORTEST[list(b"BCRIUDT")] = 20, 25, 8, 5, 5, 5, 5
 _IS_FIXED = np.zeros(256, dtype=bool)
 _IS_FIXED[list(b"BC")] = True
 _IDENTITIES = "dnfi"
-# In front of a value are its kind and its length in four bytes. With those it is read as three words, in which the
-# bytes of the value begin behind the first five.
-_VALUE_HEAD = "V24"
-_BYTE, _BEFORE, _BEHIND = np.uint64(8), np.uint64(40), np.uint64(24)
 _OPS = np.zeros(256, dtype=np.uint8)
 _OPS[ord("I")], _OPS[ord("U")], _OPS[ord("D")] = Op.INSERT, Op.UPDATE, Op.DELETE
 
@@ -464,12 +460,12 @@ def _tuples(buffer: Buffer, cursor: np.ndarray, width: int, schema: TableSchema)
     cursor = cursor + 2
     columns = []
     for index in range(width):
-        # Most of the time is spent waiting for memory: what there is at a cursor is fetched once. One on the last value
-        # may stand near the end of the buffer: the padding makes the read harmless.
-        head = buffer.at(_VALUE_HEAD)[cursor].view("<u8").reshape(-1, 3)
-        first, second, third = head[:, 0], head[:, 1], head[:, 2]
-        kind = first.astype(np.uint8)
-        length = (first >> _BYTE).astype(np.uint32).byteswap().astype(np.int64)
+        # Behind a value's kind come its length and itself: what an Arrow view begins with, but for the length's byte
+        # order. It is all fetched at once, since most of the time is spent waiting for memory. A cursor on the last
+        # value may stand near the end of the buffer: the padding makes the read harmless.
+        head = buffer.at("V24")[cursor - 7].view("<u8").reshape(-1, 3)
+        kind = (head[:, 0] >> 56).astype(np.uint8)
+        length = head[:, 1].astype(np.uint32).byteswap().astype(np.int64)
         is_text, is_unchanged = kind == ord("t"), kind == ord("u")
         if is_text.all():
             start = cursor + 5
@@ -483,7 +479,7 @@ def _tuples(buffer: Buffer, cursor: np.ndarray, width: int, schema: TableSchema)
             cursor = start + length + ~is_text
         if len(cursor) and cursor.max() > buffer.size:
             raise DecodeError(f"A row of {schema.table} is longer than its message.")
-        views = views_of(first >> _BEFORE | second << _BEHIND, second >> _BEFORE | third << _BEHIND, start, length)
+        views = views_of(head[:, 1], head[:, 2], start, length)
         columns.append(_Column(views, is_text, is_unchanged if is_unchanged.any() else None))
     return columns, cursor
 
