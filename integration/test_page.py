@@ -56,7 +56,8 @@ def test_the_page_shows_what_the_pipeline_says(browser: Browser, followed: Follo
         shop.execute("INSERT INTO orders SELECT id, 2 FROM generate_series(10001, 10007) AS id")
         shop.execute("UPDATE orders SET price = 3 WHERE id <= 5")
         shop.execute("DELETE FROM orders WHERE id IN (6, 7, 8)")
-        opened.wait("tr[data-key='public.orders'] [data-field=deleted]", "3")
+        for field, count in (("inserted", "7"), ("updated", "5"), ("deleted", "3")):  # which need not come at once
+            opened.wait(f"tr[data-key='public.orders'] [data-field={field}]", count)
         report = followed.report()
         row = opened.row("public.orders")
 

@@ -89,5 +89,5 @@ def _read(
 WRITTEN = {
     "DURATION": Written("a duration", r"^\d+(\.\d+)?\s*[smhd]$", "90s, 30m, 1h or 1d", seconds_of),
     "SIZE": Written("a size", r"^\d+(\.\d+)?\s*(kB|MB|GB|TB)$", "500MB or 100GB", bytes_of),
-    "PERCENT": Written("a share", r"^\d{1,3}%$", "20%", share_of),
+    "PERCENT": Written("a share", r"^\d{1,3}%$", "10%", share_of),
 }
