@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from cdc.errors import DecodeError
 from cdc.model.change import ABSENT, ChangeBatch, Op, Rows, Transactions
@@ -20,6 +21,7 @@ from cdc.model.position import Position
 from cdc.model.schema import TableSchema
 from cdc.model.segment import Changes, Evolve, Note, Step, Suspect, Truncate
 from cdc.sources.lockstep import Buffer, string_array, views_of
+from cdc.sources.postgres.moments import native
 from cdc.sources.postgres.notes import read_note
 from cdc.sources.postgres.position import EPOCH, lsn, write_lsn
 from cdc.sources.postgres.relation import HEADER, Moved, Relation, RelationColumn
@@ -397,11 +399,13 @@ def _parsed_relation(body: bytes) -> Relation:
 
 @dataclass(slots=True)
 class _Column:
-    """One column of many tuples: view structs uint8[n, 16], which are not null, which the log left out."""
+    """One column of many tuples: view structs uint8[n, 16], which are not null, which the log left out; the same as
+    an array of the column's own type, if there is one."""
 
     views: np.ndarray
     valid: np.ndarray
     unchanged: np.ndarray | None
+    native: pa.Array | None
 
 
 def _batch(run: _Messages, rows: np.ndarray, schema: TableSchema, relation: Relation) -> ChangeBatch:
@@ -460,18 +464,18 @@ def _tuples(buffer: Buffer, cursor: np.ndarray, width: int, schema: TableSchema)
     cursor = cursor + 2
     columns = []
     for index in range(width):
-        # Behind a value's kind come its length and itself: what an Arrow view begins with, but for the length's byte
+        # Behind a value's form come its length and itself: what an Arrow view begins with, but for the length's byte
         # order. It is all fetched at once, since most of the time is spent waiting for memory. A cursor on the last
         # value may stand near the end of the buffer: the padding makes the read harmless.
         head = buffer.at("V24")[cursor - 7].view("<u8").reshape(-1, 3)
-        kind = (head[:, 0] >> 56).astype(np.uint8)
+        form = (head[:, 0] >> 56).astype(np.uint8)
         length = head[:, 1].astype(np.uint32).byteswap().astype(np.int64)
-        is_text, is_unchanged = kind == ord("t"), kind == ord("u")
+        is_text, is_unchanged = form == ord("t"), form == ord("u")
         if is_text.all():
             start = cursor + 5
             cursor = start + length
         else:
-            if not (is_text | is_unchanged | (kind == ord("n"))).all():
+            if not (is_text | is_unchanged | (form == ord("n"))).all():
                 column = schema.columns[index].name
                 raise DecodeError(f"A value of {schema.table}.{column} is in a format that was not asked for.")
             length = np.where(is_text, length, 0)
@@ -480,7 +484,10 @@ def _tuples(buffer: Buffer, cursor: np.ndarray, width: int, schema: TableSchema)
         if len(cursor) and cursor.max() > buffer.size:
             raise DecodeError(f"A row of {schema.table} is longer than its message.")
         views = views_of(head[:, 1], head[:, 2], start, length)
-        columns.append(_Column(views, is_text, is_unchanged if is_unchanged.any() else None))
+        unchanged = is_unchanged if is_unchanged.any() else None
+        kind = schema.columns[index].type.kind
+        moments = native(buffer, kind, start, length, is_text) if unchanged is None else None
+        columns.append(_Column(views, is_text, unchanged, moments))
     return columns, cursor
 
 
@@ -513,6 +520,9 @@ def _rows(buffer: Buffer, columns: list[_Column] | None) -> Rows | None:
     if columns is None:
         return None
     return Rows(
-        columns=tuple(string_array(buffer, column.views, column.valid) for column in columns),
+        columns=tuple(
+            string_array(buffer, column.views, column.valid) if column.native is None else column.native
+            for column in columns
+        ),
         unchanged=tuple(column.unchanged for column in columns),
     )
