@@ -135,5 +135,6 @@ def test_a_short_run(tmp_path: Path, source: str) -> None:
     assert outcome.starts >= 2
     ((_, samples),) = runs(tmp_path)
     assert len(samples) >= 2
+    assert np.isfinite(samples.of("duckdb_mb")).any()  # the process answers what DuckDB holds
     assert chart(runs(tmp_path))
     assert "| verifications under load, rows verified | 2, " in tables(runs(tmp_path))
