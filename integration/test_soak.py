@@ -120,6 +120,7 @@ def test_the_page_is_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)  # a dozen processes begin in it, one after the other
 @pytest.mark.parametrize("source", some(("postgresql", "mysql", "mariadb"), 1, "a short soak"))
 def test_a_short_run(tmp_path: Path, source: str) -> None:
     """Every part of it takes place."""
