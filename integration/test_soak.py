@@ -120,6 +120,7 @@ def test_the_page_is_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)  # a dozen processes begin in it, one after the other
 @pytest.mark.parametrize("source", some(("postgresql", "mysql", "mariadb"), 1, "a short soak"))
 def test_a_short_run(tmp_path: Path, source: str) -> None:
     """Every part of it takes place."""
@@ -135,5 +136,6 @@ def test_a_short_run(tmp_path: Path, source: str) -> None:
     assert outcome.starts >= 2
     ((_, samples),) = runs(tmp_path)
     assert len(samples) >= 2
+    assert np.isfinite(samples.of("duckdb_mb")).any()  # the process answers what DuckDB holds
     assert chart(runs(tmp_path))
     assert "| verifications under load, rows verified | 2, " in tables(runs(tmp_path))

@@ -80,7 +80,7 @@ def _part(measure: Measure, runs: list[Run]) -> etree.Element:
                        title_font_size=14, label_font_size=10, major_label_font_size=10, legend_font_size=10)  # fmt: skip
     config = Config(js=(), style=style, no_prefix=True)
     drawn = XY(config, width=_WIDTH, height=_HEIGHT, explicit_size=True, show_dots=False, include_x_axis=True, legend_at_bottom=True,
-               title=f"{measure.title}, {measure.unit}", stroke_style={"width": 1.2}, x_label_rotation=0, truncate_legend=-1,
+               title=f"{measure.title}, {measure.unit}", stroke_style={"width": 1.2}, x_label_rotation=0, truncate_legend=-1, truncate_label=-1,
                x_value_formatter=lambda minute: f"{minute:.0f} min", legend_at_bottom_columns=len(SOURCES))  # fmt: skip
     for outcome, samples in runs:
         drawn.add(_NAMES[outcome.source], list(_points(samples, measure)))

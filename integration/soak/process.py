@@ -114,14 +114,17 @@ class Process:
 
     def _done(self, command: str, *arguments: str) -> str:
         with self.log.open("ab") as log:
-            done = subprocess.run(
-                self._command(command, *arguments),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                timeout=CATCH_UP_WITHIN,
-                check=False,
-            )
+            try:
+                done = subprocess.run(
+                    self._command(command, *arguments),
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    timeout=CATCH_UP_WITHIN,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise Failed(f"cdc {command} did not end within {CATCH_UP_WITHIN:.0f} s") from None
         if done.returncode != 0:
             raise Failed(f"cdc {command} ended with {done.returncode}: {done.stdout[:2000]}")
         return done.stdout

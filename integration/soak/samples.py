@@ -10,6 +10,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+_FEW = 100  # commits: with fewer between two looks, the process does other things beside them
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -68,7 +70,7 @@ class Samples:
     def _cpu_ms(self) -> NDArray[np.float64]:
         cpu, commits, starts = self.of("cpu_seconds"), self.of("commits"), self.of("start")
         taken, made = np.diff(cpu, prepend=np.nan), np.diff(commits, prepend=np.nan)
-        is_known = (np.diff(starts, prepend=np.nan) == 0) & (made > 0)
+        is_known = (np.diff(starts, prepend=np.nan) == 0) & (made >= _FEW)
         return np.where(is_known, 1000 * taken / np.where(is_known, made, 1), np.nan)
 
     def longest_life(self) -> Samples:
