@@ -30,12 +30,13 @@ class Watched:
         self._connection, self._folder, self._is_inside = connection, folder, False
         self._before = {str(path) for path in folder.rglob("*")}  # what the run before has left
 
-    def execute(self, text: str, *values: Any) -> Any:
+    def execute(self, statement: Any, *values: Any) -> Any:
         _cdc_rows = sys._getframe(1).f_locals.get("_cdc_rows")  # DuckDB looks for it where it is called
+        text = statement if isinstance(statement, str) else statement.query
         if text == "COMMIT":
             self.look()
         self._is_inside = text != "COMMIT" and (self._is_inside or text == "BEGIN TRANSACTION")
-        answer = self._connection.execute(text, *values)
+        answer = self._connection.execute(statement, *values)
         if not self._is_inside:
             self.look()
         return answer
