@@ -44,6 +44,7 @@ BENCHMARKS = {
     "journal": journal.write_and_replay,
     "formats": formats.events,
     "tables": tables.copies,
+    "live-tables": tables.commits,
     "publish": publish.copies,
     "startup": startup.commands,
     "readers": readers.served,

@@ -128,7 +128,7 @@ def _inserts(server: PrivatePostgres, rate: int, live_share: float, seconds: flo
 
 
 def _copy(dsn: str, path: Path) -> None:
-    _pipeline(dsn, path, until_caught_up=True).run()
+    pipeline_of(dsn, path, until_caught_up=True).run()
 
 
 def _fill(path: Path, rows: int) -> None:
@@ -143,13 +143,17 @@ def _fill(path: Path, rows: int) -> None:
         )
 
 
-def _pipeline(dsn: str, path: Path, *, live_share: float = 1.0, until_caught_up: bool = False) -> Pipeline:
-    options = Options(selection=Selection(("public.t",)), live_share=live_share, until_caught_up=until_caught_up)
+def pipeline_of(
+    dsn: str, path: Path, *, tables: str = "public.t", live_share: float = 1.0, until_caught_up: bool = False
+) -> Pipeline:
+    """From a database into a DuckDB file, in this process."""
+    options = Options(selection=Selection((tables,)), live_share=live_share, until_caught_up=until_caught_up)
     return open_pipeline(dsn, f"duckdb:{path}", options)
 
 
 @contextmanager
-def _following(pipeline: Pipeline) -> Iterator[None]:
+def following(pipeline: Pipeline) -> Iterator[None]:
+    """A pipeline that follows the log meanwhile."""
     thread = threading.Thread(target=pipeline.run)
     thread.start()
     while pipeline.view().phase != "streaming":
@@ -164,9 +168,9 @@ def _following(pipeline: Pipeline) -> Iterator[None]:
 def _live(dsn: str, path: Path, work: str, rate: int, live_share: float, seconds: float) -> Live:
     """The CPU is that of this process once it follows; other ones write."""
     target = Observed(path)
-    pipeline = _pipeline(dsn, path, live_share=live_share)
+    pipeline = pipeline_of(dsn, path, live_share=live_share)
     pipeline._make_target = lambda: target
-    with _following(pipeline):
+    with following(pipeline):
         used = time.process_time()
         writer = get_context("spawn").Process(target=_write, args=(dsn, work, rate, seconds))
         writer.start()
