@@ -12,8 +12,10 @@ demo: .venv/demo.done
 
 # A hang that a test's time limit does not end, in a library or while the test cleans up, says where it is and ends its worker.
 # Examples begin with the commit, as other choices at random do (tests/seeds.py). Most tests wait for servers: five of
-# them at once keep two processors busy.
+# them at once keep two processors busy. Thousands of processes begin meanwhile: where an environment forbids Python to keep
+# what it compiles, each of them would compile all modules.
 test: lint servers
+	$(BIN)/python -m compileall -q cdc integration
 	$(BIN)/python -m pytest -n 5 --dist worksteal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true \
 		--hypothesis-seed=$$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1)))
 

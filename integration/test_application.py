@@ -23,9 +23,9 @@ _TABLES = 60
 _BETWEEN = 6  # pieces of work between two migrations
 
 
-@pytest.fixture(params=["postgres", *one_of("mysql", "mariadb")])
+@pytest.fixture(params=one_of("postgres", "mysql", "mariadb"))
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """One of each kind."""
+    """One of them, of which each commit has its own."""
     private = request.getfixturevalue(request.param)
     made: Server = Postgres(private) if isinstance(private, PrivatePostgres) else MySql(private)
     assert isinstance(private, PrivatePostgres | PrivateMySql)

@@ -15,7 +15,7 @@ RUN = sorted(
 )
 
 
-@pytest.mark.parametrize("name", ["README.md", *some(RUN, 2, "pages")])
+@pytest.mark.parametrize("name", ["README.md", *some(RUN, 1, "pages")])
 def test_a_page_shows_what_its_commands_say(name: str) -> None:
     """`python -m integration.pages NAME` writes what they say now."""
     text = (ROOT / name).read_text()

@@ -33,7 +33,7 @@ Make = Callable[[], Server]
 _KINDS = ["postgresql-18", "postgresql-15", "mysql", "mariadb", "mariadb-sid"]
 
 
-@pytest.fixture(scope="module", params=some(_KINDS, 3, "changes of shape"))
+@pytest.fixture(scope="module", params=some(_KINDS, 2, "changes of shape"))
 def private(request: pytest.FixtureRequest) -> Iterator[PrivatePostgres | PrivateMySql]:
     """A server of each kind in turn."""
     kind, _, version = request.param.partition("-")
